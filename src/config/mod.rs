@@ -1,0 +1,344 @@
+//! The configuration: TOML as written, resolved to types with units, bounds and defaults.
+//!
+//! [`Config::load`] finds all mistakes at once, each with file and line; a `Config` that exists is sound: every path is
+//! resolved against the folder of the file that names it, every twin exists, no two repos overlap, and every bound holds.
+//! Immutable; whoever needs a part of it keeps a clone or an `Arc`. It reads the files that are named (configuration,
+//! includes, token), looks whether others exist (certificate, key, CA), and does no other IO.
+
+mod alias;
+mod content;
+mod kinds;
+mod listen;
+mod load;
+mod mirrors;
+mod node;
+mod read;
+mod repos;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+pub use alias::{canonical, moved};
+pub use read::{Mistake, Warning};
+pub use units::{Bandwidth, NotABandwidth};
+
+use crate::http::path::TreePath;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The configuration of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[http]`
+    pub http: Http,
+    /// `[https]`; None if the file has no such table.
+    pub https: Option<Https>,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[origin]`
+    pub origin: Origin,
+    /// `[cache]`
+    pub cache: Cache,
+    /// `[egress]`
+    pub egress: Egress,
+    /// `[[repo]]`: one for each release and arch, in the order of the file. Ids are unique, paths don't overlap.
+    pub repos: Vec<Repo>,
+    /// `[[alias]]`: the longest `from` first, as [`canonical`] needs them.
+    pub aliases: Vec<Alias>,
+    /// `[[moved]]`: the longest `from` first, as [`moved`] needs them.
+    pub moved: Vec<Moved>,
+    /// `[listing]`
+    pub listing: Listing,
+    /// `[push]`
+    pub push: Push,
+    /// `[mirrors]`
+    pub probes: Probes,
+    /// `[[mirror]]`, of this file and of included ones. Names and URLs are unique.
+    pub mirrors: Vec<Mirror>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// Who this node is, and what it keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// In `Via`, `Cache-Status` and metrics. Default: "freshet".
+    pub name: String,
+    /// A label for metrics and listings.
+    pub region: Option<String>,
+    /// How siblings and their clients reach this very node; ends in '/'.
+    pub self_url: Option<String>,
+    /// How clients reach the fleet: what a mirrorlist names as its own. Each ends in '/'. Default: `self_url`.
+    pub urls: Vec<String>,
+    /// Generations, proofs and windows. Default: `state` in the disk cache. None only where there is neither a disk
+    /// cache nor a repo.
+    pub state: Option<PathBuf>,
+    /// Threads that serve, 1 to 1024. Default: one for each core.
+    pub workers: usize,
+}
+
+/// The data listener, and the limits that hold for https as well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Default: port 80 of all addresses; nothing if only `[https]` is given.
+    pub listen: Vec<SocketAddr>,
+    /// For a request's head to be complete. 100ms to 10m, default 15s.
+    pub head_timeout: Duration,
+    /// For the next request on a connection to begin. 100ms to 1h, default 75s.
+    pub idle_timeout: Duration,
+    /// Without any progress in writing. 100ms to 1h, default 60s.
+    pub write_timeout: Duration,
+    /// For running responses at the end; then they are cut. 0s to 1h, default 30s.
+    pub drain_timeout: Duration,
+    /// On all data listeners together. 1 to 1,000,000, default 20,000.
+    pub max_connections: usize,
+}
+
+/// The data listener over TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Https {
+    /// Default: port 443 of all addresses.
+    pub listen: Vec<SocketAddr>,
+    /// PEM, leaf first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// The admin listener.
+#[derive(Clone, PartialEq)]
+pub struct Admin {
+    /// Default: 127.0.0.1:9180.
+    pub listen: SocketAddr,
+    /// The bearer token, out of `token_file`. Some unless `listen` is loopback.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Admin {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "...");
+        f.debug_struct("Admin").field("listen", &self.listen).field("token", &token).finish()
+    }
+}
+
+/// Where the tree is mastered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    /// An HTTP(S) server.
+    Http {
+        /// Ends in '/'.
+        url: String,
+        /// PEM: trusted instead of the system's CAs.
+        ca: Option<PathBuf>,
+        /// 10ms to 5m, default 5s.
+        connect_timeout: Duration,
+        /// From the request to the first byte of the answer. 10ms to 10m, default 30s.
+        first_byte_timeout: Duration,
+        /// Between two pieces of a body. 10ms to 10m, default 30s.
+        stall_timeout: Duration,
+    },
+    /// A local directory.
+    Directory {
+        /// The tree's root.
+        path: PathBuf,
+        /// Where hard links keep what a push removes; has to be on the tree's file system. Default: `retained` in
+        /// `node.state`; None only where there is no state.
+        retain: Option<PathBuf>,
+    },
+}
+
+/// What the node keeps of the origin's content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cache {
+    /// Bytes of bodies in memory. 64 KiB to 1 TiB, default 256 MiB.
+    pub memory: u64,
+    /// The largest object that memory takes, in bytes. 1 KiB to 16 MiB and at most `memory`, default 64 KiB.
+    pub memory_object: u64,
+    /// How long an object is fresh that no repo lists and about which the origin says nothing. 0s to 7d, default 60s.
+    pub revalidate: Duration,
+    /// Some for every HTTP origin.
+    pub disk: Option<DiskCache>,
+}
+
+/// The disk tier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiskCache {
+    /// `cache.disk`
+    pub path: PathBuf,
+    /// `cache.disk_size`: bytes of bodies. 64 KiB to 1 PiB, default 10 GiB.
+    pub size: u64,
+}
+
+/// What the node may send, and when it sheds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Egress {
+    /// On the wire. None: it never sheds for load.
+    pub capacity: Option<Bandwidth>,
+    /// Whose counters tell the egress, instead of what freshet itself sends.
+    pub interface: Option<String>,
+    /// The pressure from which a share is redirected. 0 to `shed_all`, default 0.80.
+    pub shed_from: f64,
+    /// The pressure from which everything redirectable is. At most 1, default 0.95.
+    pub shed_all: f64,
+}
+
+/// One yum repository.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repo {
+    /// As in the mirrorlist's `repo=`: `updates`.
+    pub name: String,
+    /// Empty if the table has no `releases`.
+    pub release: String,
+    /// Empty if the table has no `arches`.
+    pub arch: String,
+    /// `name/release/arch`, without what is empty. Unique.
+    pub id: String,
+    /// The directory that has `repodata/` in it: canonical (aliases applied), no '/' at its end.
+    pub path: TreePath,
+    /// Who delivers it.
+    pub delivery: Delivery,
+    /// For how long after a push the nodes deliver. 1ms to 90d, default 24h.
+    pub window: Duration,
+    /// What the window holds on the nodes. Default: `Scope::Repo`.
+    pub window_scope: Scope,
+    /// A push of more bytes opens no window of scope repo. Default 2 GiB.
+    pub window_max_push: u64,
+    /// Fewer fresh mirrors at the deadline keep the window open. 0 to 10,000, default 1.
+    pub window_min_mirrors: usize,
+    /// Index, in [`Config::repos`], of the repo that gets the same packages later.
+    pub twin: Option<usize>,
+}
+
+/// Who delivers a repo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The nodes while a window is open, then the mirrors.
+    Window,
+    /// Always the nodes.
+    Own,
+    /// The mirrors, as far as they are fresh.
+    Offload,
+}
+
+/// What a window holds on the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole repo.
+    Repo,
+    /// Metadata, and the files that are new in the push.
+    Push,
+}
+
+/// Two names of one directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alias {
+    /// The name that is replaced: `7`.
+    pub from: TreePath,
+    /// The canonical one: `7.9.2009`.
+    pub to: TreePath,
+}
+
+/// A directory that is elsewhere now: clients get a 301.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moved {
+    /// Canonical (aliases applied).
+    pub from: TreePath,
+    /// Absolute; ends in '/'.
+    pub to: String,
+}
+
+/// Mirrorlist and metalink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    /// What comes first when no window is open. Default: mirrors.
+    pub outside_window: OutsideWindow,
+    /// At most so many mirrors in a list. 1 to 1000, default 20.
+    pub max_mirrors: usize,
+}
+
+/// What comes first in a mirrorlist when no window is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutsideWindow {
+    /// Mirrors that are proven to hold the current generation, then the nodes.
+    MirrorsFirst,
+    /// The nodes, who redirect.
+    OwnFirst,
+}
+
+/// How pushes are noticed and prepared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Push {
+    /// Between two looks at the origin's repomd.xml. 10ms to 1d, default 15s.
+    pub poll: Duration,
+    /// For how long a superseded generation stays served. 0s to 90d, default 48h (dnf's expiry).
+    pub keep: Duration,
+    /// At most so many bytes are fetched before the flip. Default: half of the disk cache; 0 without one.
+    pub warm: u64,
+    /// Fetches at a time. 1 to 256, default 4.
+    pub warm_parallel: usize,
+    /// After so long without the origin the node counts as ready all the same. 0s to 1d, default 60s.
+    pub give_up: Duration,
+}
+
+/// How mirrors are probed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probes {
+    /// In calm, each pair of mirror and repo. 10ms to 7d, default 10m.
+    pub probe_every: Duration,
+    /// While a mirror lags behind a push. Default 60s; never longer than `probe_every`.
+    pub probe_lagging: Duration,
+    /// Where redirects go. Default 20s; never longer than `probe_every`.
+    pub liveness_every: Duration,
+    /// Of one probe. 10ms to 5m, default 10s.
+    pub timeout: Duration,
+    /// Probes at a time. 1 to 4096, default 64.
+    pub parallel: usize,
+    /// At most so many files are asked for to promote a mirror. 1 to 1,000,000, default 5000.
+    pub sample: usize,
+    /// In the probes' User-Agent: a web page or mail address. Default: the first of `node.urls`; else empty.
+    pub contact: String,
+}
+
+/// An external host with a copy of the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Unique.
+    pub name: String,
+    /// Of the tree's root there: http or https, ends in '/'. Unique.
+    pub url: String,
+    /// Two capital letters.
+    pub country: Option<String>,
+    /// Two capital letters.
+    pub continent: Option<String>,
+    /// What it donates. Default: 1 Gbit/s.
+    pub bandwidth: Bandwidth,
+    /// Clients that it is nearest to.
+    pub networks: Vec<IpNet>,
+    /// Only for clients in `networks`.
+    pub private: bool,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// Default: standard output.
+    pub access: AccessLog,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AccessLog {
+    /// Standard output.
+    Stdout,
+    /// Nowhere.
+    Off,
+    /// Appended to a file.
+    File(PathBuf),
+}

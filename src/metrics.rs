@@ -1,0 +1,339 @@
+//! Every metric: name, help, unit and labels, declared once.
+//!
+//! Labels come only from enums and configured names, never from requests. Handles that the request path uses are resolved
+//! here once. Gauges that mirror a snapshot (windows, mirrors, cache) are set when they are scraped, by `admin`.
+
+use crate::policy::Reason;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// What became of a request, as the `decision` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The node sent the bytes.
+    Serve,
+    /// A mirror was named.
+    Redirect,
+    /// Anything else: not modified, listings, errors.
+    Answer,
+}
+
+impl Outcome {
+    const ALL: [Self; 3] = [Self::Serve, Self::Redirect, Self::Answer];
+
+    /// The label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Redirect => "redirect",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+/// The way that body bytes took to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// From memory.
+    Memory,
+    /// By sendfile(2), from page cache to socket.
+    Sendfile,
+    /// Read from a file into a buffer (TLS, HTTP/2).
+    Copy,
+    /// Straight from the origin, uncached.
+    Pass,
+}
+
+impl Path {
+    const ALL: [Self; 4] = [Self::Memory, Self::Sendfile, Self::Copy, Self::Pass];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sendfile => "sendfile",
+            Self::Copy => "copy",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+/// Status codes that freshet sends; any other counts as `other`.
+const CODES: [u16; 14] = [200, 206, 301, 302, 304, 400, 403, 404, 405, 412, 416, 500, 502, 503];
+
+/// All metrics of one node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Vec<IntCounter>,
+    responses: Vec<IntCounter>,
+    body_bytes: Vec<IntCounter>,
+    /// Bytes written to client sockets, heads and TLS included.
+    pub egress_bytes: IntCounter,
+    /// Responses whose body broke off before its end.
+    pub responses_cut: IntCounter,
+    /// From the request's head to the last byte of the response.
+    pub request_seconds: Histogram,
+    /// Open client connections by listener.
+    pub connections: IntGaugeVec,
+    /// Egress over capacity.
+    pub pressure: prometheus::Gauge,
+    /// Share of redirectable requests being shed.
+    pub shed_share: prometheus::Gauge,
+    /// Access-log lines that were dropped because the disk or pipe was too slow.
+    pub log_dropped: IntCounter,
+    /// Clients that came back from a mirror, by mirror.
+    pub bounces: IntCounterVec,
+    /// Redirects by mirror.
+    pub mirror_redirects: IntCounterVec,
+    /// Bytes of the files that clients were redirected for, by mirror.
+    pub mirror_redirected_bytes: IntCounterVec,
+    /// Probes by mirror and outcome.
+    pub probes: IntCounterVec,
+    /// Mirror answers (1) or not (0).
+    pub mirror_up: IntGaugeVec,
+    /// Mirror is proven to hold the current generation.
+    pub mirror_fresh: IntGaugeVec,
+    /// Steps of pushes: counted by repo and outcome.
+    pub pushes: IntCounterVec,
+    /// Time stamps of the newest push's steps.
+    pub push_step: GaugeVec,
+    /// Sequence of the current generation.
+    pub generation: IntGaugeVec,
+    /// Window phase: 0 closed, 1 open, 2 extended.
+    pub window_phase: IntGaugeVec,
+    /// When the window ends.
+    pub window_closes: GaugeVec,
+    /// Gauges of the store, by name.
+    pub store: IntGaugeVec,
+    /// Events of the store since the start, by name.
+    pub store_events: IntGaugeVec,
+    /// 1 while the node takes traffic.
+    pub ready: IntGauge,
+}
+
+impl Metrics {
+    /// A registry with all of them.
+    #[must_use]
+    pub fn new() -> Self {
+        let r = Registry::new();
+        let requests = counters(
+            &r,
+            "freshet_requests_total",
+            "Requests by what became of them and why.",
+            &["decision", "reason"],
+        );
+        let responses = counters(&r, "freshet_responses_total", "Responses by status code.", &["code"]);
+        let body = counters(
+            &r,
+            "freshet_response_body_bytes_total",
+            "Body bytes sent, by the way they took.",
+            &["path"],
+        );
+        let build = gauges(&r, "freshet_build_info", "Always 1; the version is a label.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            requests: Outcome::ALL
+                .iter()
+                .flat_map(|outcome| Reason::ALL.iter().map(move |reason| (outcome.word(), reason.word())))
+                .map(|(outcome, reason)| requests.with_label_values(&[outcome, reason]))
+                .collect(),
+            responses: CODES
+                .iter()
+                .map(u16::to_string)
+                .chain(["other".to_owned()])
+                .map(|code| responses.with_label_values(&[&code]))
+                .collect(),
+            body_bytes: Path::ALL.iter().map(|path| body.with_label_values(&[path.word()])).collect(),
+            egress_bytes: counter(
+                &r,
+                "freshet_egress_bytes_total",
+                "Bytes written to client sockets, heads and TLS included.",
+            ),
+            responses_cut: counter(
+                &r,
+                "freshet_responses_cut_total",
+                "Responses whose body broke off before its end.",
+            ),
+            request_seconds: histogram(&r),
+            connections: gauges(&r, "freshet_connections", "Open client connections.", &["listener"]),
+            pressure: float_gauge(
+                &r,
+                "freshet_egress_pressure_ratio",
+                "Egress over the last second divided by capacity.",
+            ),
+            shed_share: float_gauge(
+                &r,
+                "freshet_egress_shed_ratio",
+                "Share of redirectable requests being shed to mirrors.",
+            ),
+            log_dropped: counter(
+                &r,
+                "freshet_access_log_dropped_total",
+                "Access-log lines dropped because their sink was too slow.",
+            ),
+            bounces: counters(
+                &r,
+                "freshet_bounces_total",
+                "Clients that came back from a mirror that failed them.",
+                &["mirror"],
+            ),
+            mirror_redirects: counters(
+                &r,
+                "freshet_mirror_redirects_total",
+                "Redirects to a mirror.",
+                &["mirror"],
+            ),
+            mirror_redirected_bytes: counters(
+                &r,
+                "freshet_mirror_redirected_bytes_total",
+                "Sizes of the files that clients were redirected for.",
+                &["mirror"],
+            ),
+            probes: counters(&r, "freshet_probes_total", "Probes of mirrors.", &["mirror", "outcome"]),
+            mirror_up: gauges(&r, "freshet_mirror_up", "1 while the mirror answers.", &["mirror"]),
+            mirror_fresh: gauges(
+                &r,
+                "freshet_mirror_fresh",
+                "1 while the mirror is proven to hold the repo's current generation.",
+                &["mirror", "repo"],
+            ),
+            pushes: counters(&r, "freshet_pushes_total", "Pushes by outcome.", &["repo", "outcome"]),
+            push_step: float_gauges(
+                &r,
+                "freshet_push_timestamp_seconds",
+                "When the newest push reached a step (published, detected, warmed, offered), Unix time.",
+                &["repo", "step"],
+            ),
+            generation: gauges(
+                &r,
+                "freshet_generation_sequence",
+                "Sequence of the generation on offer; 0 for none.",
+                &["repo"],
+            ),
+            window_phase: gauges(
+                &r,
+                "freshet_window_phase",
+                "0 closed, 1 open, 2 kept open for lack of fresh mirrors.",
+                &["repo"],
+            ),
+            window_closes: float_gauges(
+                &r,
+                "freshet_window_closes_timestamp_seconds",
+                "When the window ends, Unix time; 0 for none.",
+                &["repo"],
+            ),
+            store: gauges(
+                &r,
+                "freshet_store",
+                "State of the cache: objects, bytes, memory_bytes, fills.",
+                &["what"],
+            ),
+            store_events: gauges(
+                &r,
+                "freshet_store_events_total",
+                "Events of the cache since the start.",
+                &["event"],
+            ),
+            ready: gauge(&r, "freshet_ready", "1 while the node takes traffic."),
+            registry: r,
+        }
+    }
+
+    /// The counter of requests that ended so.
+    #[must_use]
+    pub fn requests(&self, outcome: Outcome, reason: Reason) -> &IntCounter {
+        &self.requests[outcome as usize * Reason::ALL.len() + reason as usize]
+    }
+
+    /// The counter of responses with `code`.
+    #[must_use]
+    pub fn responses(&self, code: u16) -> &IntCounter {
+        &self.responses[CODES.iter().position(|known| *known == code).unwrap_or(CODES.len())]
+    }
+
+    /// The counter of body bytes that took `path`.
+    #[must_use]
+    pub fn body_bytes(&self, path: Path) -> &IntCounter {
+        &self.body_bytes[path as usize]
+    }
+
+    /// The exposition in Prometheus' text format 0.0.4.
+    #[must_use]
+    pub fn exposition(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory can't fail");
+        String::from_utf8(text).expect("the text format is UTF-8")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("names and labels above are well-formed");
+    registry.register(Box::new(metric.clone())).expect("each name above is declared once");
+    metric
+}
+
+fn counter(r: &Registry, name: &str, help: &str) -> IntCounter {
+    register(r, IntCounter::new(name, help))
+}
+
+fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(r, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(r: &Registry, name: &str, help: &str) -> IntGauge {
+    register(r, IntGauge::new(name, help))
+}
+
+fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(r, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn float_gauge(r: &Registry, name: &str, help: &str) -> prometheus::Gauge {
+    register(r, prometheus::Gauge::new(name, help))
+}
+
+fn float_gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    register(r, GaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn histogram(r: &Registry) -> Histogram {
+    let options = HistogramOpts::new(
+        "freshet_request_duration_seconds",
+        "From the request's head to the last byte of the response.",
+    )
+    .buckets(vec![0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0]);
+    register(r, Histogram::with_opts(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_count_under_their_own_labels() {
+        let metrics = Metrics::new();
+        metrics.requests(Outcome::Redirect, Reason::Offload).inc();
+        metrics.responses(206).inc();
+        metrics.responses(418).inc();
+        metrics.body_bytes(Path::Sendfile).inc_by(7);
+        let text = metrics.exposition();
+        for line in [
+            r#"freshet_requests_total{decision="redirect",reason="offload"} 1"#,
+            r#"freshet_responses_total{code="206"} 1"#,
+            r#"freshet_responses_total{code="other"} 1"#,
+            r#"freshet_response_body_bytes_total{path="sendfile"} 7"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

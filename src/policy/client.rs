@@ -1,0 +1,87 @@
+//! What is known of the client that asks.
+
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+
+/// The client of one request, as far as the decision cares.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its address, IPv4-mapped IPv6 addresses unmapped.
+    pub addr: IpAddr,
+    /// ISO 3166 country, upper case, where it is known.
+    pub country: Option<String>,
+    /// It came over https, so a redirect must not lead it to plain http.
+    pub https: bool,
+    /// It asks for a part of the file.
+    pub ranged: bool,
+    /// It gives up on the first failure of a mirror (yum 3, by its User-Agent).
+    pub fragile: bool,
+    /// Address and User-Agent as one number: who is counted as one client for bounces.
+    pub key: u64,
+}
+
+impl Client {
+    /// From what the connection and the User-Agent tell.
+    #[must_use]
+    pub fn new(addr: IpAddr, user_agent: &[u8], https: bool, ranged: bool) -> Self {
+        let addr = addr.to_canonical();
+        Self {
+            addr,
+            country: None,
+            https,
+            ranged,
+            fragile: is_fragile(user_agent),
+            key: hash(&(addr, user_agent)),
+        }
+    }
+
+    /// The network that is steered as one: /24 for IPv4, /48 for IPv6. Hosts of one network go to one mirror.
+    #[must_use]
+    pub fn network(&self) -> u64 {
+        match self.addr {
+            IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
+            IpAddr::V6(v6) => {
+                let [a, b, c, ..] = v6.segments();
+                1 << 63 | u64::from(a) << 32 | u64::from(b) << 16 | u64::from(c)
+            }
+        }
+    }
+}
+
+/// yum 3 downloads through urlgrabber and takes most failures of a redirect target as final (CLIENTS: "yum 3 forgives
+/// less"). It also reads any header line with `location` in it as a redirect, so it gets no `Link` field.
+#[must_use]
+pub fn is_fragile(user_agent: &[u8]) -> bool {
+    user_agent.windows(10).any(|part| part.eq_ignore_ascii_case(b"urlgrabber"))
+}
+
+/// A stable 64-bit hash (SipHash with fixed keys): equal on all nodes and across restarts of one build.
+#[must_use]
+pub fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
+    #[expect(deprecated, reason = "the only hasher of std whose keys are fixed")]
+    let mut hasher = std::hash::SipHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yum_3_is_fragile_and_dnf_is_not() {
+        assert!(is_fragile(b"urlgrabber/3.10 yum/3.4.3"));
+        assert!(!is_fragile(b"libdnf (CentOS Stream 9; generic; Linux.x86_64)"));
+        assert!(!is_fragile(b""));
+    }
+
+    #[test]
+    fn one_network_is_one_number() {
+        let client = |addr: &str| Client::new(addr.parse().unwrap(), b"", false, false);
+        assert_eq!(client("192.0.2.1").network(), client("192.0.2.254").network());
+        assert_eq!(client("192.0.2.1").network(), client("::ffff:192.0.2.9").network());
+        assert_ne!(client("192.0.2.1").network(), client("192.0.3.1").network());
+        assert_eq!(client("2001:db8:1:2::3").network(), client("2001:db8:1:ffff::").network());
+        assert_ne!(client("2001:db8:1::1").network(), client("2001:db8:2::1").network());
+    }
+}

@@ -1,0 +1,153 @@
+//! The decision.
+
+use super::select::{self, Holding};
+use super::{Client, MirrorTable, Phase, Place, Reason, Repos, Standing, client, egress};
+use crate::clock::Timestamp;
+use crate::config::{Delivery, Scope};
+use crate::repo::{Kind, Listed};
+
+/// All that the decision about one request rests on.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The repos as they are offered.
+    pub repos: &'a Repos,
+    /// The mirrors as they are proven.
+    pub mirrors: &'a MirrorTable,
+    /// Where the path lies; `None` outside of all repos.
+    pub place: Option<&'a Place<'a>>,
+    /// The file is in the cache.
+    pub cached: bool,
+    /// Who asks.
+    pub client: &'a Client,
+    /// How the client stands with redirects.
+    pub standing: Standing,
+    /// Share of redirectable requests to be shed, 0 to 1 ([`egress::shed_share`]).
+    pub shed: f64,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The node answers it itself.
+    Serve(Reason),
+    /// A mirror takes it.
+    Redirect {
+        /// The mirror's number.
+        mirror: usize,
+        /// The path of the same bytes on the mirror, below its URL.
+        path: String,
+        /// Size of the file in bytes, counted against what the mirror donates.
+        size: u64,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl Decision {
+    /// The reason.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Serve(reason) | Self::Redirect { reason, .. } => *reason,
+        }
+    }
+}
+
+/// Decides one request. `has_room` says whether a mirror may be sent more ([`super::load`]).
+#[must_use]
+pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
+    let Some((place, listed)) = redirectable(facts) else {
+        let listed = facts.place.is_some_and(|place| place.listed.is_some());
+        return Decision::Serve(if listed { Reason::Metadata } else { Reason::Unlisted });
+    };
+    if let Standing::Bounced { .. } = facts.standing {
+        return Decision::Serve(Reason::Bounce);
+    }
+    let reason = match keeps(facts, place, listed) {
+        None => Reason::Offload,
+        Some(_) if is_shed(facts, place, listed) => Reason::Pressure,
+        Some(reason) => return Decision::Serve(reason),
+    };
+    match facts.standing {
+        Standing::CoolingOff => return Decision::Serve(Reason::CoolOff),
+        Standing::SlowStart => return Decision::Serve(Reason::SlowStart),
+        Standing::Clear | Standing::Bounced { .. } => {}
+    }
+    redirect(facts, place, listed, reason, has_room).unwrap_or(Decision::Serve(Reason::NoFreshMirror))
+}
+
+/// Where the node can't serve the file (the origin lacks it or is down): a proven mirror, whatever the window says.
+/// A client that bounced isn't sent back: a failure of ours is as bad to it as one more of the mirror's.
+#[must_use]
+pub fn last_resort(facts: &Facts<'_>, reason: Reason, has_room: &dyn Fn(usize) -> bool) -> Option<Decision> {
+    let (place, listed) = redirectable(facts)?;
+    if matches!(facts.standing, Standing::Bounced { .. } | Standing::CoolingOff) {
+        return None;
+    }
+    redirect(facts, place, listed, reason, has_room)
+}
+
+/// The file, if mirrors can be proven to hold its very bytes: it is listed, and its name is never reused.
+fn redirectable<'a>(facts: &Facts<'a>) -> Option<(&'a Place<'a>, &'a Listed)> {
+    let place = facts.place?;
+    let listed = place.listed.as_ref()?;
+    (listed.entry.kind != Kind::Reused && listed.entry.sha256.is_some()).then_some((place, listed))
+}
+
+/// Why the node keeps the file for itself, pressure aside; `None`: mirrors should take it.
+fn keeps(facts: &Facts<'_>, place: &Place<'_>, listed: &Listed) -> Option<Reason> {
+    match place.view.repo.delivery {
+        Delivery::Own => return Some(Reason::Own),
+        Delivery::Offload => return None,
+        Delivery::Window => {}
+    }
+    let sequence = place.view.sequence();
+    let in_scope = match place.view.repo.window_scope {
+        Scope::Repo => true,
+        Scope::Push => listed.entry.kind == Kind::Metadata || listed.entry.since == sequence,
+    };
+    match place.view.phase(facts.mirrors.fresh(place.index, sequence), facts.now) {
+        Phase::Open { .. } if in_scope => Some(Reason::Window),
+        Phase::Extended { .. } if in_scope => Some(Reason::WindowExtended),
+        _ => None,
+    }
+}
+
+fn is_shed(facts: &Facts<'_>, place: &Place<'_>, listed: &Listed) -> bool {
+    let draw = select::unit_interval(client::hash(&(facts.client.key, place.relative)));
+    egress::sheds(facts.shed, Some(listed.entry.size), facts.cached, draw)
+}
+
+fn redirect(
+    facts: &Facts<'_>,
+    place: &Place<'_>,
+    listed: &Listed,
+    reason: Reason,
+    has_room: &dyn Fn(usize) -> bool,
+) -> Option<Decision> {
+    let holdings = holdings(facts.repos, place, listed);
+    let (mirror, holding) = select::choose(facts.mirrors, facts.client, &holdings, has_room, facts.now)?;
+    Some(Decision::Redirect { mirror, path: holding.path.clone(), size: holding.listed.entry.size, reason })
+}
+
+/// Where mirrors may hold the same bytes: at the same path, and in the repo's twin.
+#[must_use]
+pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holding> {
+    let path = |root: &str| format!("{root}/{}", place.relative);
+    let mut holdings = vec![Holding {
+        repo: place.index,
+        listed: listed.clone(),
+        path: path(place.view.repo.path.as_str()),
+    }];
+    if let Some(twin) = place.view.repo.twin {
+        let view = &repos.views()[twin];
+        if let Some(same) =
+            view.history.find(place.relative).filter(|same| same.entry.sha256 == listed.entry.sha256)
+        {
+            holdings.push(Holding { repo: twin, listed: same, path: path(view.repo.path.as_str()) });
+        }
+    }
+    holdings
+}

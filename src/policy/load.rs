@@ -1,0 +1,83 @@
+//! How much each mirror is being sent, against what it donates.
+
+use crate::clock::Timestamp;
+use crate::config::Bandwidth;
+use std::sync::Mutex;
+
+/// Seconds of its bandwidth that a mirror may be sent ahead: evens out bursts, and lets one large file through.
+const AHEAD_SECONDS: f64 = 10.0;
+
+/// A leaky bucket for each mirror: redirects fill it by the file's size, time drains it by the donated bandwidth.
+#[derive(Debug)]
+pub struct MirrorLoad {
+    buckets: Vec<Mutex<Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    bytes_per_second: f64,
+    level_bytes: f64,
+    at: Timestamp,
+}
+
+impl Bucket {
+    fn level(&self, now: Timestamp) -> f64 {
+        (self.level_bytes - self.bytes_per_second * now.since(self.at).as_secs_f64()).max(0.0)
+    }
+}
+
+impl MirrorLoad {
+    /// One bucket for each donated bandwidth.
+    pub fn new(donated: impl IntoIterator<Item = Bandwidth>) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a rate, not an account")]
+        let bucket = |bandwidth: Bandwidth| Bucket {
+            bytes_per_second: bandwidth.bytes_per_second() as f64,
+            level_bytes: 0.0,
+            at: Timestamp::EPOCH,
+        };
+        Self { buckets: donated.into_iter().map(|bandwidth| Mutex::new(bucket(bandwidth))).collect() }
+    }
+
+    /// Whether mirror number `mirror` may be sent more now.
+    #[must_use]
+    pub fn has_room(&self, mirror: usize, now: Timestamp) -> bool {
+        let bucket = self.lock(mirror);
+        bucket.level(now) < bucket.bytes_per_second * AHEAD_SECONDS
+    }
+
+    /// Counts a redirect of `bytes` to mirror number `mirror`.
+    pub fn sent(&self, mirror: usize, bytes: u64, now: Timestamp) {
+        let mut bucket = self.lock(mirror);
+        #[expect(clippy::cast_precision_loss, reason = "a rate, not an account")]
+        let level = bucket.level(now) + bytes as f64;
+        bucket.level_bytes = level;
+        bucket.at = now;
+    }
+
+    fn lock(&self, mirror: usize) -> std::sync::MutexGuard<'_, Bucket> {
+        self.buckets[mirror].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_mirror_is_sent_no_more_than_it_donates() {
+        let load = MirrorLoad::new([Bandwidth::from_bits_per_second(8_000_000)]); // 1 MB/s
+        let mut sent = 0;
+        let mut now = Timestamp::from_secs(1000);
+        for _ in 0..100 {
+            while load.has_room(0, now) {
+                load.sent(0, 100_000, now);
+                sent += 100_000;
+            }
+            now = now.plus(Duration::from_secs(1));
+        }
+        let allowed = 100 * 1_000_000 + 10 * 1_000_000;
+        assert!(sent <= allowed + 100_000, "{sent}");
+        assert!(sent >= allowed - 1_100_000, "{sent}");
+    }
+}

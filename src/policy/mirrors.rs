@@ -1,0 +1,164 @@
+//! The mirror table: what each mirror is proven to hold, and whether it can be reached.
+
+use crate::clock::Timestamp;
+use crate::config::Mirror;
+use crate::repo::{Listed, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All mirrors, in the order of the config. Immutable; the prober publishes a new one.
+#[derive(Clone, Debug, Default)]
+pub struct MirrorTable {
+    /// The mirrors.
+    pub mirrors: Vec<Arc<MirrorState>>,
+}
+
+impl MirrorTable {
+    /// How many reachable mirrors are proven to hold generation `sequence` of repo number `repo`.
+    #[must_use]
+    pub fn fresh(&self, repo: usize, sequence: u32) -> usize {
+        self.mirrors.iter().filter(|mirror| mirror.is_current(repo, sequence)).count()
+    }
+}
+
+/// One mirror.
+#[derive(Clone, Debug)]
+pub struct MirrorState {
+    /// Its settings.
+    pub mirror: Arc<Mirror>,
+    /// Whether it answers.
+    pub reach: Reach,
+    /// It was seen answering 206 to a range.
+    pub ranges: bool,
+    /// It answers on IPv4.
+    pub ipv4: bool,
+    /// It answers on IPv6.
+    pub ipv6: bool,
+    /// What it holds of each repo, in the order of the config.
+    pub pairs: Vec<Pair>,
+}
+
+impl MirrorState {
+    /// A mirror that nothing is known of yet.
+    #[must_use]
+    pub fn untried(mirror: Arc<Mirror>, repos: usize) -> Self {
+        let pairs = vec![Pair::default(); repos];
+        Self { mirror, reach: Reach::Untried, ranges: false, ipv4: false, ipv6: false, pairs }
+    }
+
+    /// It is up and proven to hold generation `sequence` of repo number `repo`.
+    #[must_use]
+    pub fn is_current(&self, repo: usize, sequence: u32) -> bool {
+        sequence > 0
+            && self.reach.is_up()
+            && self.pairs[repo].proof.is_some_and(|proof| proof.sequence == sequence)
+    }
+
+    /// It is proven to hold the file that the repo lists so.
+    #[must_use]
+    pub fn holds(&self, repo: usize, listed: &Listed) -> bool {
+        self.pairs[repo].proof.is_some_and(|proof| proof.holds(listed.entry.since, listed.until))
+    }
+
+    /// Its URL is https.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.mirror.url.starts_with("https:")
+    }
+}
+
+/// Whether a mirror answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Not asked yet.
+    Untried,
+    /// It answered.
+    Up {
+        /// When it last did.
+        seen: Timestamp,
+    },
+    /// It failed; it gets no redirects until it answers again.
+    Down {
+        /// Since when.
+        since: Timestamp,
+        /// What happened, in words.
+        why: String,
+    },
+}
+
+impl Reach {
+    /// It answered when it was last asked.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
+
+    /// It answered within `age` before `now`.
+    #[must_use]
+    pub fn seen_within(&self, age: Duration, now: Timestamp) -> bool {
+        matches!(self, Self::Up { seen } if now.since(*seen) <= age)
+    }
+}
+
+/// What is known of one repo on one mirror.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// What it is proven to hold.
+    pub proof: Option<Proof>,
+    /// SHA-256 of the repomd.xml that it last showed.
+    pub seen: Option<Sha256>,
+    /// Why it stands so, in words.
+    pub note: String,
+    /// When it was last asked.
+    pub checked: Timestamp,
+}
+
+/// A proof that a mirror holds all files of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Sequence of the proven generation.
+    pub sequence: u32,
+    /// Sequence of the oldest generation whose repomd.xml the mirror has shown since; files that were removed before
+    /// it may be gone from the mirror. Equal to `sequence` while it shows just the proven one.
+    pub shown: u32,
+    /// When the last of its files was seen.
+    pub verified: Timestamp,
+}
+
+impl Proof {
+    /// Whether a file that generations `since` to `until` list without a gap (`None`: it is still listed) must be there.
+    ///
+    /// It was there when the proven generation was checked. A mirror that has moved on (`shown`) may have deleted what
+    /// was no longer listed by then, so the file has to be in both.
+    #[must_use]
+    pub fn holds(&self, since: u32, until: Option<u32>) -> bool {
+        since <= self.sequence.min(self.shown)
+            && until.is_none_or(|until| until >= self.sequence.max(self.shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_covers_what_its_generations_share() {
+        let proof = |sequence, shown| Proof { sequence, shown, verified: Timestamp::EPOCH };
+        // (proof, since, until, held)
+        let cases = [
+            (proof(3, 3), 1, None, true),
+            (proof(3, 3), 3, None, true),
+            (proof(3, 3), 4, None, false), // new in a generation that isn't proven
+            (proof(3, 3), 2, Some(3), true), // removed later, the mirror still shows the old one
+            (proof(3, 3), 2, Some(2), false), // removed before what is proven
+            (proof(3, 4), 2, Some(3), false), // the mirror has moved on and may have deleted it
+            (proof(3, 4), 2, None, true),  // in both
+            (proof(3, 4), 4, None, false), // shown but not checked
+            (proof(4, 3), 4, None, false), // the mirror went back
+            (proof(4, 3), 3, None, true),
+        ];
+        for (proof, since, until, held) in cases {
+            assert_eq!(proof.holds(since, until), held, "{proof:?} since {since} until {until:?}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What becomes of a request: the decision and everything that it rests on.
+//!
+//! Pure: no IO, no clock, no randomness. Facts and `now` come in as arguments, so the live node, `explain`, the
+//! tests and simulations all run this very code. Two snapshots feed it: [`Repos`] (published by `push`) and
+//! [`MirrorTable`] (published by `mirrors`), both immutable once published.
+
+pub mod bounce;
+pub mod client;
+pub mod decide;
+pub mod egress;
+pub mod load;
+pub mod mirrors;
+pub mod reason;
+pub mod repos;
+pub mod select;
+pub mod window;
+
+pub use bounce::{BounceReport, Standing, Trail};
+pub use client::Client;
+pub use decide::{Decision, Facts, decide, last_resort};
+pub use mirrors::{MirrorState, MirrorTable, Pair, Proof, Reach};
+pub use reason::Reason;
+pub use repos::{Place, Published, RepoView, Repos};
+pub use window::{Phase, Window};

@@ -1,0 +1,148 @@
+//! Why a request was answered as it was: one word for log, metrics, `Cache-Status` and `explain`.
+
+/// The reason of a decision. Its [`word`](Reason::word) is a stable label: dashboards and log filters rely on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Metadata whose name is reused: only the node's own copy is known to be current.
+    Metadata,
+    /// No repo lists the file, so no mirror is proven to hold it.
+    Unlisted,
+    /// The repo's window is open.
+    Window,
+    /// The window is over, but too few mirrors are fresh.
+    WindowExtended,
+    /// The repo is delivered by the nodes alone.
+    Own,
+    /// A redirect was due, but no mirror is proven to hold the file and fit for this client.
+    NoFreshMirror,
+    /// The client came back for what it was redirected for: the mirror failed it.
+    Bounce,
+    /// The client bounced lately and gets no redirects for a while.
+    CoolOff,
+    /// The client's earlier redirects are not known to have worked yet.
+    SlowStart,
+    /// The window is over (or there is none): fresh mirrors take it.
+    Offload,
+    /// Measured egress is over the budget: fresh mirrors take it.
+    Pressure,
+    /// Neither cache nor origin has it any more, but a mirror still does.
+    Removed,
+    /// The origin can't be reached and the cache lacks it.
+    OriginDown,
+    /// The origin answered with an error, or with bytes that are not what the catalogue lists.
+    OriginFault,
+    /// A directory listing.
+    Listing,
+    /// `/mirrorlist` or `/metalink`.
+    Mirrorlist,
+    /// `[[moved]]`: the release lives elsewhere now; or a directory without its slash.
+    Moved,
+    /// Nobody has it.
+    NotFound,
+    /// The request is malformed.
+    BadRequest,
+    /// The method is neither GET nor HEAD.
+    Method,
+    /// A fault of the node itself.
+    Internal,
+}
+
+impl Reason {
+    /// All reasons, in label order of the metrics.
+    pub const ALL: [Self; 21] = [
+        Self::Metadata,
+        Self::Unlisted,
+        Self::Window,
+        Self::WindowExtended,
+        Self::Own,
+        Self::NoFreshMirror,
+        Self::Bounce,
+        Self::CoolOff,
+        Self::SlowStart,
+        Self::Offload,
+        Self::Pressure,
+        Self::Removed,
+        Self::OriginDown,
+        Self::OriginFault,
+        Self::Listing,
+        Self::Mirrorlist,
+        Self::Moved,
+        Self::NotFound,
+        Self::BadRequest,
+        Self::Method,
+        Self::Internal,
+    ];
+
+    /// The label: lower case, words joined by `-`; a valid token in structured header fields (RFC 8941).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Unlisted => "unlisted",
+            Self::Window => "window",
+            Self::WindowExtended => "window-extended",
+            Self::Own => "own",
+            Self::NoFreshMirror => "no-fresh-mirror",
+            Self::Bounce => "bounce",
+            Self::CoolOff => "cool-off",
+            Self::SlowStart => "slow-start",
+            Self::Offload => "offload",
+            Self::Pressure => "pressure",
+            Self::Removed => "removed",
+            Self::OriginDown => "origin-down",
+            Self::OriginFault => "origin-fault",
+            Self::Listing => "listing",
+            Self::Mirrorlist => "mirrorlist",
+            Self::Moved => "moved",
+            Self::NotFound => "not-found",
+            Self::BadRequest => "bad-request",
+            Self::Method => "method",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The reason in a sentence, for `explain`.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata whose name is reused always comes from the node",
+            Self::Unlisted => "no repo lists this file, so no mirror is proven to hold it",
+            Self::Window => "the repo's window is open: the nodes deliver it themselves",
+            Self::WindowExtended => "the window is over, but too few mirrors are fresh to take the load",
+            Self::Own => "the repo is configured to be delivered by the nodes alone",
+            Self::NoFreshMirror => {
+                "a redirect was due, but no mirror that fits this client is proven to hold the file"
+            }
+            Self::Bounce => "the client asked again for what it was redirected for: the mirror failed it",
+            Self::CoolOff => "the client was failed by a mirror lately and gets no redirects for a while",
+            Self::SlowStart => "the client's earlier redirects are not known to have worked yet",
+            Self::Offload => "no window is open: a mirror proven to hold the file takes it",
+            Self::Pressure => "egress is over the budget: a mirror proven to hold the file takes it",
+            Self::Removed => "the file is gone from the origin, but a mirror still holds it",
+            Self::OriginDown => "the file is not in the cache and the origin can't be reached",
+            Self::OriginFault => "the origin's answer can't be used",
+            Self::Listing => "a directory listing",
+            Self::Mirrorlist => "an answer for the client's choice of mirrors",
+            Self::Moved => "the path has moved",
+            Self::NotFound => "neither the cache, the origin nor a proven mirror has it",
+            Self::BadRequest => "the request is malformed",
+            Self::Method => "only GET and HEAD are served",
+            Self::Internal => "a fault of the node itself",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn labels_are_distinct_and_in_table_order() {
+        let words: HashSet<_> = Reason::ALL.iter().map(|r| r.word()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "{reason:?} stands elsewhere in ALL than in the enum");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The repos as the node offers them now.
+
+use super::{MirrorTable, Phase, Window};
+use crate::clock::Timestamp;
+use crate::config::Repo;
+use crate::http::TreePath;
+use crate::repo::{History, Listed};
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One repo: its settings, what it offers, its window.
+#[derive(Clone, Debug)]
+pub struct RepoView {
+    /// Its settings.
+    pub repo: Arc<Repo>,
+    /// Its generations, newest first. Empty until the origin was seen for the first time.
+    pub history: History,
+    /// The window that the current generation opened.
+    pub window: Option<Window>,
+}
+
+impl RepoView {
+    /// The window's phase, given how many mirrors are fresh.
+    #[must_use]
+    pub fn phase(&self, fresh: usize, now: Timestamp) -> Phase {
+        Phase::at(self.window, &self.repo, fresh, now)
+    }
+
+    /// Sequence of the current generation; 0 while there is none.
+    #[must_use]
+    pub fn sequence(&self) -> u32 {
+        self.history.current().map_or(0, |generation| generation.sequence)
+    }
+}
+
+/// All repos, in the order of the config. Immutable; a flip publishes a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Repos {
+    views: Vec<Arc<RepoView>>,
+    by_path: HashMap<Arc<str>, usize>,
+}
+
+/// Where a path lies.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// The repo's number in the config.
+    pub index: usize,
+    /// The repo.
+    pub view: &'a RepoView,
+    /// The path below the repo's root.
+    pub relative: &'a str,
+    /// What the repo's generations say of it.
+    pub listed: Option<Listed>,
+}
+
+impl Repos {
+    /// From views in the order of the config.
+    #[must_use]
+    pub fn new(views: Vec<Arc<RepoView>>) -> Self {
+        let by_path =
+            views.iter().enumerate().map(|(index, view)| (view.repo.path.as_str().into(), index)).collect();
+        Self { views, by_path }
+    }
+
+    /// The same with one view replaced.
+    #[must_use]
+    pub fn with(&self, index: usize, view: RepoView) -> Self {
+        let mut next = self.clone();
+        next.views[index] = Arc::new(view);
+        next
+    }
+
+    /// All views, in the order of the config.
+    #[must_use]
+    pub fn views(&self) -> &[Arc<RepoView>] {
+        &self.views
+    }
+
+    /// The view of the repo addressed as `name/release/arch`.
+    #[must_use]
+    pub fn by_id(&self, id: &str) -> Option<(usize, &Arc<RepoView>)> {
+        self.views.iter().enumerate().find(|(_, view)| view.repo.id == id)
+    }
+
+    /// The repo that `path` lies in: the innermost one whose root is above it.
+    #[must_use]
+    pub fn locate<'a>(&'a self, path: &'a TreePath) -> Option<Place<'a>> {
+        let text = path.as_str();
+        if self.views.is_empty() {
+            return None;
+        }
+        text.rmatch_indices('/').find_map(|(slash, _)| {
+            let index = *self.by_path.get(&text[..slash])?;
+            let (view, relative) = (&self.views[index], &text[slash + 1..]);
+            Some(Place { index, view, relative, listed: view.history.find(relative) })
+        })
+    }
+}
+
+/// The two snapshots that decisions rest on, each replaced as a whole by its one publisher; readers never wait.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Replaced by `push`.
+    pub repos: ArcSwap<Repos>,
+    /// Replaced by `mirrors`.
+    pub mirrors: ArcSwap<MirrorTable>,
+}

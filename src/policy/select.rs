@@ -1,0 +1,148 @@
+//! Which of the mirrors that hold a file takes a client.
+
+use super::{Client, MirrorState, MirrorTable, client};
+use crate::clock::Timestamp;
+use crate::repo::Listed;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A client that can't recover from a bad redirect is sent only to mirrors seen alive within this time.
+const SEEN_FOR_FRAGILE: Duration = Duration::from_secs(30);
+
+/// A file on a mirror: repo number and what that repo's generations say of it. Several when a twin lists the same bytes.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// The repo's number in the config.
+    pub repo: usize,
+    /// What it says of the file.
+    pub listed: Listed,
+    /// The path of the file in the tree.
+    pub path: String,
+}
+
+/// Why a mirror isn't chosen. `explain` shows it for each mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It doesn't answer, or wasn't asked yet.
+    Down,
+    /// It is not proven to hold the file.
+    NotProven,
+    /// It is private, and the client isn't in its networks.
+    Private,
+    /// The client came over https and it has none.
+    PlainHttp,
+    /// The client comes over an address family that it doesn't answer on.
+    Family,
+    /// It wasn't seen answering ranges, and the client asks for one.
+    Ranges,
+    /// It wasn't seen alive just now, and the client can't recover.
+    NotSeenLately,
+    /// It is being sent all that it donates.
+    Full,
+}
+
+impl Unfit {
+    /// In words.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Down => "it doesn't answer",
+            Self::NotProven => "it is not proven to hold the file",
+            Self::Private => "it is private and the client is not in its networks",
+            Self::PlainHttp => "the client came over https and it has only http",
+            Self::Family => "it doesn't answer on the client's address family",
+            Self::Ranges => "the client asks for a range and it wasn't seen answering one",
+            Self::NotSeenLately => {
+                "it wasn't seen alive in the last 30 s and the client can't recover from a failure"
+            }
+            Self::Full => "it is being sent all the bandwidth that it donates",
+        }
+    }
+}
+
+/// Which of `holdings` the mirror can serve `client`, or why it can't serve any.
+pub fn fits<'h>(
+    mirror: &MirrorState,
+    client: &Client,
+    holdings: &'h [Holding],
+    has_room: bool,
+    now: Timestamp,
+) -> Result<&'h Holding, Unfit> {
+    let holding = holdings.iter().find(|holding| mirror.holds(holding.repo, &holding.listed));
+    let family = if client.addr.is_ipv4() { mirror.ipv4 } else { mirror.ipv6 };
+    match holding {
+        _ if !mirror.reach.is_up() => Err(Unfit::Down),
+        None => Err(Unfit::NotProven),
+        _ if mirror.mirror.private && !is_local(mirror, client) => Err(Unfit::Private),
+        _ if client.https && !mirror.is_https() => Err(Unfit::PlainHttp),
+        _ if !family => Err(Unfit::Family),
+        _ if client.ranged && !mirror.ranges => Err(Unfit::Ranges),
+        _ if client.fragile && !mirror.reach.seen_within(SEEN_FOR_FRAGILE, now) => Err(Unfit::NotSeenLately),
+        _ if !has_room => Err(Unfit::Full),
+        Some(holding) => Ok(holding),
+    }
+}
+
+/// How near a mirror is to a client; smaller is nearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nearness {
+    /// The client is in one of its networks.
+    Network,
+    /// In the client's country.
+    Country,
+    /// Anywhere else, or unknown.
+    Anywhere,
+}
+
+/// How near `mirror` is to `client`.
+#[must_use]
+pub fn nearness(mirror: &MirrorState, client: &Client) -> Nearness {
+    if is_local(mirror, client) {
+        Nearness::Network
+    } else if client.country.is_some() && client.country == mirror.mirror.country {
+        Nearness::Country
+    } else {
+        Nearness::Anywhere
+    }
+}
+
+fn is_local(mirror: &MirrorState, client: &Client) -> bool {
+    let addr: IpAddr = client.addr;
+    mirror.mirror.networks.iter().any(|network| network.contains(&addr))
+}
+
+/// A mirror's place in the order for a client: nearness, then weighted rendezvous hashing by the client's network, so
+/// that one dnf run stays on one mirror, networks spread in proportion to bandwidth, and a mirror that comes or goes moves
+/// only its own share. Greater comes first.
+#[must_use]
+pub fn rank(mirror: &MirrorState, client: &Client) -> (std::cmp::Reverse<Nearness>, f64) {
+    let hash = client::hash(&(client.network(), mirror.mirror.name.as_str()));
+    let uniform = unit_interval(hash);
+    #[expect(clippy::cast_precision_loss, reason = "a weight")]
+    let weight = mirror.mirror.bandwidth.bits_per_second() as f64;
+    (std::cmp::Reverse(nearness(mirror, client)), -weight / uniform.ln())
+}
+
+/// The hash as a number in (0, 1).
+#[must_use]
+pub fn unit_interval(hash: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
+    let mantissa = (hash >> 11) as f64;
+    (mantissa + 0.5) / (1u64 << 53) as f64
+}
+
+/// The mirror that takes the client, and the path of the file there.
+pub fn choose<'h>(
+    table: &MirrorTable,
+    client: &Client,
+    holdings: &'h [Holding],
+    has_room: &dyn Fn(usize) -> bool,
+    now: Timestamp,
+) -> Option<(usize, &'h Holding)> {
+    let candidates = table.mirrors.iter().enumerate().filter_map(|(index, mirror)| {
+        let holding = fits(mirror, client, holdings, has_room(index), now).ok()?;
+        Some((index, holding, rank(mirror, client)))
+    });
+    let best = candidates.max_by(|a, b| a.2.partial_cmp(&b.2).unwrap_or(std::cmp::Ordering::Equal));
+    best.map(|(index, holding, _)| (index, holding))
+}

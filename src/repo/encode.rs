@@ -1,0 +1,216 @@
+//! A generation as bytes, for the state directory.
+//!
+//! One version byte, the generation in postcard, and the SHA-256 of both. Decoding refuses damage; a refused file costs
+//! the node an old generation, never a wrong one.
+
+use super::catalogue::{Catalogue, Entry, Kind};
+use super::checksum::Sha256;
+use super::generation::{Generation, Pinned};
+use crate::clock::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Changes with the layout of [`Wire`].
+const VERSION: u8 = 1;
+
+const DIGEST_BYTES: usize = 32;
+
+/// Why bytes are not a generation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Cut or changed since they were written.
+    #[error("the checksum doesn't match: the file is damaged or not a generation")]
+    Damaged,
+    /// Whole, but of another version of freshet.
+    #[error("format version {0}, this is version {VERSION}")]
+    Version(u8),
+    /// Whole and of this version, but not what [`encode`] writes.
+    #[error("not a generation: {0}")]
+    Content(&'static str),
+}
+
+/// A generation as bytes.
+#[must_use]
+pub fn encode(generation: &Generation) -> Vec<u8> {
+    let Generation {
+        id,
+        sequence,
+        published,
+        flipped,
+        revision,
+        new_files,
+        new_bytes,
+        left_out,
+        verified,
+        ..
+    } = generation;
+    let pinned = generation.pinned.iter().map(|file| WirePinned {
+        path: &file.path,
+        body: &file.body,
+        last_modified: file.last_modified,
+    });
+    let rows = generation.catalogue.iter().map(|(path, entry)| WireRow {
+        length: u16::try_from(path.len()).expect("a catalogue has no path of more than 1024 bytes"),
+        size: entry.size,
+        sha256: entry.sha256,
+        kind: entry.kind,
+        since: entry.since,
+    });
+    let wire = Wire {
+        id: *id,
+        sequence: *sequence,
+        published: *published,
+        flipped: *flipped,
+        revision: revision.as_deref(),
+        pinned: pinned.collect(),
+        new_files: *new_files,
+        new_bytes: *new_bytes,
+        left_out: *left_out,
+        verified: *verified,
+        paths: generation.catalogue.paths(),
+        rows: rows.collect(),
+    };
+    let mut bytes = postcard::to_extend(&wire, vec![VERSION]).expect("writing to memory can't fail");
+    let digest = Sha256::of(&bytes);
+    bytes.extend_from_slice(digest.as_bytes());
+    bytes
+}
+
+/// The generation that [`encode`] wrote.
+///
+/// # Errors
+///
+/// The bytes are not exactly what it wrote, or what another version wrote.
+pub fn decode(bytes: &[u8]) -> Result<Generation, DecodeError> {
+    let (signed, digest) = bytes.split_last_chunk::<DIGEST_BYTES>().ok_or(DecodeError::Damaged)?;
+    if Sha256::of(signed).as_bytes() != digest {
+        return Err(DecodeError::Damaged);
+    }
+    let (&version, body) = signed.split_first().ok_or(DecodeError::Damaged)?;
+    if version != VERSION {
+        return Err(DecodeError::Version(version));
+    }
+    let (wire, rest): (Wire<'_>, _) =
+        postcard::take_from_bytes(body).map_err(|_| DecodeError::Content("its fields"))?;
+    if !rest.is_empty() {
+        return Err(DecodeError::Content("more than its fields"));
+    }
+    let rows = wire.rows.iter().map(|row| {
+        (row.length, Entry { size: row.size, sha256: row.sha256, kind: row.kind, since: row.since })
+    });
+    let catalogue = Catalogue::from_sorted(wire.paths, rows).ok_or(DecodeError::Content("its catalogue"))?;
+    let pinned = wire
+        .pinned
+        .iter()
+        .map(|file| Pinned::new(file.path.to_owned(), Bytes::copy_from_slice(file.body), file.last_modified));
+    Ok(Generation {
+        id: wire.id,
+        sequence: wire.sequence,
+        published: wire.published,
+        flipped: wire.flipped,
+        revision: wire.revision.map(str::to_owned),
+        catalogue,
+        pinned: pinned.collect(),
+        new_files: wire.new_files,
+        new_bytes: wire.new_bytes,
+        left_out: wire.left_out,
+        verified: wire.verified,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    id: Sha256,
+    sequence: u32,
+    published: Timestamp,
+    flipped: Timestamp,
+    revision: Option<&'a str>,
+    #[serde(borrow)]
+    pinned: Vec<WirePinned<'a>>,
+    new_files: u32,
+    new_bytes: u64,
+    left_out: u32,
+    verified: bool,
+    paths: &'a str,
+    rows: Vec<WireRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WirePinned<'a> {
+    path: &'a str,
+    body: &'a [u8],
+    last_modified: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireRow {
+    /// Bytes of `paths` that are this file's.
+    length: u16,
+    size: u64,
+    sha256: Option<Sha256>,
+    kind: Kind,
+    since: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generation::tests::{generation, package};
+    use super::super::{FileFacts, REPOMD};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop::sample::select(vec![Kind::Package, Kind::Metadata, Kind::Reused])
+    }
+
+    prop_compose! {
+        fn any_generation()(
+            files in prop::collection::vec(("[a-zäß/]{1,9}", any::<u64>(), any::<Option<[u8; 32]>>(), kind()), 0..20),
+            times in any::<(u64, u64, Option<u64>)>(), sequence: u32, revision: Option<String>, new_files: u32,
+            new_bytes: u64, left_out: u32, verified: bool, body: Vec<u8>,
+        ) -> Generation {
+            let files = files.into_iter()
+                .map(|(path, size, raw, kind)| (path, FileFacts { size, sha256: raw.map(Sha256::from), kind })).collect();
+            let time = Timestamp::from_millis;
+            let body = Bytes::from(body);
+            Generation {
+                id: Sha256::of(&body), sequence, published: time(times.0), flipped: time(times.1), revision,
+                catalogue: Catalogue::build(files, None, sequence).0,
+                pinned: vec![Pinned::new(REPOMD.into(), body, times.2.map(time))],
+                new_files, new_bytes, left_out, verified,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(generation in any_generation()) {
+            prop_assert_eq!(decode(&encode(&generation)), Ok(generation));
+        }
+
+        #[test]
+        fn never_panics(bytes: Vec<u8>, version in 0..3_u8) {
+            let _ = decode(&bytes);
+            let mut signed = [&[version], bytes.as_slice()].concat();
+            let digest = Sha256::of(&signed);
+            signed.extend_from_slice(digest.as_bytes());
+            let decoded = decode(&signed);
+            prop_assert!(version == VERSION || decoded == Err(DecodeError::Version(version)));
+        }
+    }
+
+    #[test]
+    fn damage_is_refused() {
+        let first = generation(vec![package("a", 1), package("b", 2)], None, 1);
+        let bytes = encode(&generation(vec![package("a", 1), package("c", 3)], Some(&first), 2));
+        assert!(decode(&bytes).is_ok());
+        for at in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..at]), Err(DecodeError::Damaged), "cut at {at}");
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert_eq!(decode(&flipped), Err(DecodeError::Damaged), "bit {bit} of byte {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One file as a repodata document lists it, and the rules that its entry must keep.
+
+use super::checksum::Sha256;
+
+/// A file that a repodata document lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedFile {
+    /// Below the repo's directory: relative, no empty, `.` or `..` segments, at most 1024 bytes.
+    pub path: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// None where the document gives a checksum of another kind.
+    pub sha256: Option<Sha256>,
+}
+
+/// What one document held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// Files handed on.
+    pub packages: u32,
+    /// Entries that can't be served from this tree: an `xml:base`, an absolute or escaping location, no size, a damaged
+    /// checksum.
+    pub left_out: u32,
+}
+
+/// Longest path of a listed file, in bytes. The longest in Fedora's Everything is under 200.
+pub const MAX_PATH_BYTES: usize = 1024;
+
+/// Most files that one document may list. Debian and Fedora have fewer than 100,000 in one repo.
+pub(super) const MAX_FILES: u32 = 2_000_000;
+
+/// An entry while its elements are read.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) path: Option<String>,
+    pub(super) size: Option<u64>,
+    pub(super) sha256: Option<Sha256>,
+    /// Something in the entry rules it out, whatever else it says.
+    pub(super) spoiled: bool,
+}
+
+impl Draft {
+    /// Takes a location; `base` is its `xml:base`.
+    pub(super) fn location(&mut self, href: &str, base: Option<&str>) {
+        self.path = relative(href);
+        self.spoiled |= self.path.is_none() || base.is_some_and(|base| !base.is_empty());
+    }
+
+    /// Takes a checksum of the kind that its `type` attribute names.
+    pub(super) fn checksum(&mut self, kind: &str, hex: &str) {
+        if kind == "sha256" {
+            self.sha256 = hex.parse().ok();
+            self.spoiled |= self.sha256.is_none();
+        }
+    }
+
+    /// The file, if the entry is whole.
+    pub(super) fn finish(self) -> Option<ListedFile> {
+        if self.spoiled {
+            return None;
+        }
+        Some(ListedFile { path: self.path?, size: self.size?, sha256: self.sha256 })
+    }
+}
+
+/// The path that `href` names below the repo, in the one form in which requests are looked up; None if it leads out
+/// of the repo or could never be asked for. Clients append it to the base URL as it stands, so it isn't percent-decoded.
+pub(super) fn relative(href: &str) -> Option<String> {
+    let scheme = href.split('/').next().is_some_and(|first| first.ends_with(':'));
+    let unusable = |c: char| c.is_control() || c == '\\';
+    if scheme || href.starts_with('/') || href.ends_with('/') || href.contains(unusable) {
+        return None;
+    }
+    let mut path = String::with_capacity(href.len());
+    for segment in href.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => return None,
+            _ => {
+                if !path.is_empty() {
+                    path.push('/');
+                }
+                path.push_str(segment);
+            }
+        }
+    }
+    let last_is_dot = href.rsplit('/').next() == Some(".");
+    (!path.is_empty() && !last_is_dot && path.len() <= MAX_PATH_BYTES).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_stay_below_the_repo() {
+        let long = "x".repeat(MAX_PATH_BYTES + 1);
+        let refused = [
+            "",
+            "/",
+            "/etc/passwd",
+            "../x.rpm",
+            "a/../x.rpm",
+            "a/..",
+            "..",
+            ".",
+            "a/.",
+            "a/",
+            "http://h/x.rpm",
+            "file:/x",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            long.as_str(),
+        ];
+        for href in refused {
+            assert_eq!(relative(href), None, "{href:?}");
+        }
+        let taken = [
+            ("x.rpm", "x.rpm"),
+            ("Packages/libstdc++-1:2~3^4.rpm", "Packages/libstdc++-1:2~3^4.rpm"),
+            ("./Packages//./x.rpm", "Packages/x.rpm"),
+            ("a/..x/...", "a/..x/..."),
+            ("a/%2e%2e/x", "a/%2e%2e/x"),
+            ("ü/x.rpm", "ü/x.rpm"),
+        ];
+        for (href, path) in taken {
+            assert_eq!(relative(href).as_deref(), Some(path));
+        }
+    }
+}

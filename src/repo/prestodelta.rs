@@ -1,0 +1,93 @@
+//! prestodelta.xml (and deltainfo.xml, its older name): the delta RPMs of a repo.
+
+use super::error::RepodataError;
+use super::listed::{Draft, ListedFile, Parsed};
+use super::xml::{Step, walk};
+use std::borrow::Cow;
+use std::io::BufRead;
+
+/// Reads a (decompressed) prestodelta.xml and hands each drpm on, in document order.
+///
+/// # Errors
+///
+/// As [`super::primary::parse`].
+pub fn parse(xml: impl BufRead, mut each: impl FnMut(ListedFile)) -> Result<Parsed, RepodataError> {
+    let mut parsed = Parsed::default();
+    let (mut checksum_kind, mut base, mut draft) = (String::new(), None, Draft::default());
+    walk("prestodelta", &["prestodelta", "deltainfo"], xml, |step| {
+        match step {
+            Step::Open(3, "delta", _) => draft = Draft::default(),
+            Step::Open(4, "filename", attributes) => {
+                base = attributes.find("xml:base")?.map(Cow::into_owned);
+            }
+            Step::Open(4, "checksum", attributes) => {
+                checksum_kind = attributes.find("type")?.unwrap_or_default().into_owned();
+            }
+            Step::Close(4, "filename", text) => draft.location(text, base.as_deref()),
+            Step::Close(4, "checksum", text) => draft.checksum(&checksum_kind, text),
+            Step::Close(4, "size", text) => draft.size = text.parse().ok(),
+            Step::Close(3, "delta", _) => parsed.take(std::mem::take(&mut draft), &mut each)?,
+            Step::Open(..) | Step::Close(..) => {}
+        }
+        Ok(())
+    })?;
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HASH: &str = "d3b558874218ef469c10536ebfba35ce7a37cd6065cd089b60952db04b65bc8a";
+
+    fn prestodelta(filename: &str) -> String {
+        format!(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
+<prestodelta>
+  <newpackage name="synth-002" epoch="0" version="1.0" release="2" arch="noarch">
+    <delta oldepoch="0" oldversion="1.0" oldrelease="1">
+      {filename}
+      <sequence>synth-002-1.0-1-8c7dd16dafaa3ad21e3bc0a4a6d90722e2</sequence>
+      <size>6904</size>
+      <checksum type="sha256">{HASH}</checksum>
+    </delta>
+    <delta oldepoch="0" oldversion="0.9" oldrelease="1">
+      <filename>drpms/synth-002-0.9-1_1.0-2.noarch.drpm</filename>
+      <size>7000</size>
+      <checksum type="sha">da39a3ee5e6b4b0d3255bfef95601890afd80709</checksum>
+    </delta>
+  </newpackage>
+</prestodelta>"#
+        )
+    }
+
+    #[test]
+    fn reads_what_createrepo_c_writes() {
+        let mut files = Vec::new();
+        let xml = prestodelta("<filename>drpms/synth-002-1.0-1_1.0-2.noarch.drpm</filename>");
+        let parsed = parse(xml.as_bytes(), |file| files.push(file)).unwrap();
+        assert_eq!(parsed, Parsed { packages: 2, left_out: 0 });
+        let path = "drpms/synth-002-1.0-1_1.0-2.noarch.drpm".to_owned();
+        assert_eq!(files[0], ListedFile { path, size: 6904, sha256: HASH.parse().ok() });
+        assert_eq!((files[1].size, files[1].sha256), (7000, None));
+
+        let bad =
+            ["", "<filename/>", "<filename>/x</filename>", r#"<filename xml:base="http://h/">x</filename>"#];
+        for filename in bad {
+            let parsed = parse(prestodelta(filename).as_bytes(), |_| ()).unwrap();
+            assert_eq!(parsed, Parsed { packages: 1, left_out: 1 }, "{filename}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes: Vec<u8>, at: prop::sample::Index) {
+            let _ = parse(bytes.as_slice(), |_| ());
+            let mut whole = prestodelta("<filename>x</filename>").into_bytes();
+            let at = at.index(whole.len());
+            whole.splice(at..at, bytes);
+            let _ = parse(whole.as_slice(), |file| assert!(file.path.len() < 2000));
+        }
+    }
+}
