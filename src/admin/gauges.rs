@@ -1,0 +1,52 @@
+//! Gauges that mirror a snapshot: set when they are scraped.
+
+use super::Admin;
+use super::status::Cache;
+use crate::clock::Timestamp;
+use crate::policy::Phase;
+use prometheus::IntGaugeVec;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Sets them as things stand at `now`.
+pub(super) fn set(admin: &Admin, now: Timestamp) {
+    let edge = &*admin.edge;
+    let metrics = &*edge.metrics;
+    let (repos, mirrors) = (edge.published.repos.load(), edge.published.mirrors.load());
+    for (index, view) in repos.views().iter().enumerate() {
+        let id = [view.repo.id.as_str()];
+        let phase = match view.phase(mirrors.fresh(index, view.sequence()), now) {
+            Phase::Closed => 0,
+            Phase::Open { .. } => 1,
+            Phase::Extended { .. } => 2,
+        };
+        let closes = view.window.map_or(0.0, |window| seconds(window.closes));
+        metrics.window_phase.with_label_values(&id).set(phase);
+        metrics.window_closes.with_label_values(&id).set(closes);
+        metrics.generation.with_label_values(&id).set(view.sequence().into());
+        for mirror in &mirrors.mirrors {
+            let is_fresh = mirror.is_current(index, view.sequence());
+            metrics
+                .mirror_fresh
+                .with_label_values(&[&mirror.mirror.name, &view.repo.id])
+                .set(is_fresh.into());
+        }
+    }
+    for mirror in &mirrors.mirrors {
+        metrics.mirror_up.with_label_values(&[&mirror.mirror.name]).set(mirror.reach.is_up().into());
+    }
+    let cache = Cache::of(&edge.store.stats());
+    set_all(&metrics.store, &cache.gauges);
+    set_all(&metrics.store_events, &cache.events);
+    metrics.ready.set(admin.readiness().is_ok().into());
+}
+
+fn set_all(gauges: &IntGaugeVec, values: &BTreeMap<&str, u64>) {
+    for (name, value) in values {
+        gauges.with_label_values(&[name]).set(i64::try_from(*value).unwrap_or(i64::MAX));
+    }
+}
+
+fn seconds(time: Timestamp) -> f64 {
+    Duration::from_millis(time.as_millis()).as_secs_f64()
+}

@@ -1,0 +1,124 @@
+//! The admin listener: status, metrics, health, explanations, and the order to look for a push now.
+//!
+//! It runs on the background runtime, apart from the data plane: a node whose workers are busy still tells how it is.
+//! It reads snapshots and counters, and changes nothing but the gauges that it exports. It owns its connections, which
+//! are few and bounded in number, head and life.
+
+mod gauges;
+mod page;
+pub mod query;
+mod routes;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+use crate::clock::{self, Timestamp};
+use crate::push::PushHandle;
+use crate::server::Edge;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::net::TcpListener;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Connections that may be open at once; more wait in the kernel's backlog.
+const CONNECTIONS: usize = 64;
+/// For a request's head to be complete, and for the next one to begin.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// After so long a connection takes no more requests: a scraper just opens another one.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// For the last response of a connection to be read.
+const GRACE: Duration = Duration::from_secs(3);
+/// Pause after an accept that failed for want of file descriptors or memory: trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A head may be so long; queries of `explain` are the longest.
+const MAX_HEAD_BYTES: usize = 16 << 10;
+
+/// What the admin listener shows.
+pub struct Admin {
+    edge: Arc<Edge>,
+    pushes: PushHandle,
+    draining: watch::Receiver<bool>,
+    token: Option<String>,
+    started: Timestamp,
+}
+
+impl Admin {
+    /// Of the node that starts now; the token is that of its config.
+    #[must_use]
+    pub fn new(edge: Arc<Edge>, pushes: PushHandle, draining: watch::Receiver<bool>) -> Self {
+        let token = edge.config.admin.token.clone();
+        Self { edge, pushes, draining, token, started: clock::now() }
+    }
+
+    fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Whether the node takes traffic; if not, why, in words.
+    fn readiness(&self) -> Result<(), String> {
+        if self.is_draining() { Err("draining".to_owned()) } else { self.pushes.readiness() }
+    }
+}
+
+/// Serves until `shutdown` turns true or its sender is gone, and then until its connections have ended.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>, mut shutdown: watch::Receiver<bool>) {
+    let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+    let listener = match listening {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin socket can't be used"),
+    };
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut serving = JoinSet::new();
+    loop {
+        let accepted = async {
+            let permit = connections.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|down| *down) => break,
+            Some(_) = serving.join_next() => continue,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(stream, admin.clone(), shutdown.clone());
+                serving.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an admin connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while serving.join_next().await.is_some() {}
+}
+
+async fn connection(stream: TcpStream, admin: Arc<Admin>, mut shutdown: watch::Receiver<bool>) {
+    let service = service_fn(move |request| routes::answer(admin.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    // How a connection ends is its client's affair.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = shutdown.wait_for(|down| *down) => {}
+        () = tokio::time::sleep(LIFETIME) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(GRACE, connection).await;
+}

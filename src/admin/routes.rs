@@ -1,0 +1,197 @@
+//! What is where: from a request to its answer.
+
+use super::status::Status;
+use super::{Admin, gauges, page, query};
+use crate::clock;
+use crate::server::explain;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use bytes::Bytes;
+use http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE,
+};
+use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+/// Prometheus' text format.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A place in the admin API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Page,
+    Metrics,
+    Health,
+    Ready,
+    Status,
+    Explain,
+    Push,
+}
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Page,
+            "/metrics" => Self::Metrics,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/api/v1/status" => Self::Status,
+            "/api/v1/explain" => Self::Explain,
+            "/api/v1/push" => Self::Push,
+            _ => return None,
+        })
+    }
+
+    const fn allow(self) -> &'static str {
+        match self {
+            Self::Push => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| method == allowed)
+    }
+}
+
+/// A status, a media type, a body, and at most one more field.
+struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
+    field: Option<(HeaderName, &'static str)>,
+}
+
+impl Answer {
+    fn new(status: StatusCode, content_type: &'static str, body: String) -> Self {
+        Self { status, content_type, body, field: None }
+    }
+
+    fn json(status: StatusCode, value: &impl Serialize) -> Self {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => Self::new(status, JSON, text + "\n"),
+            Err(error) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        }
+    }
+
+    /// As JSON below `/api/`, else as text.
+    fn error(status: StatusCode, path: &str, why: &str) -> Self {
+        if path.starts_with("/api/") {
+            Self::json(status, &json!({ "error": why }))
+        } else {
+            Self::new(status, TEXT, format!("{why}\n"))
+        }
+    }
+
+    fn with(self, name: HeaderName, value: &'static str) -> Self {
+        Self { field: Some((name, value)), ..self }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer<B>(
+    admin: Arc<Admin>,
+    request: Request<B>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, _) = request.into_parts();
+    let path = head.uri.path();
+    let route = Route::of(path);
+    // Who may not ask doesn't learn what exists, either.
+    let answer = if route != Some(Route::Health) && !is_authorized(admin.token.as_deref(), &head.headers) {
+        Answer::error(StatusCode::UNAUTHORIZED, path, "a bearer token is needed")
+            .with(WWW_AUTHENTICATE, "Bearer realm=\"freshet\"")
+    } else {
+        match route {
+            None => Answer::error(StatusCode::NOT_FOUND, path, "not found"),
+            Some(route) if !route.allows(&head.method) => {
+                let why = format!("{} is not possible here, only {}", head.method, route.allow());
+                Answer::error(StatusCode::METHOD_NOT_ALLOWED, path, &why).with(ALLOW, route.allow())
+            }
+            Some(route) => at(&admin, route, path, head.uri.query()).await,
+        }
+    };
+    Ok(respond(answer))
+}
+
+async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -> Answer {
+    let now = clock::now();
+    match route {
+        Route::Health => Answer::new(StatusCode::OK, TEXT, "alive\n".to_owned()),
+        Route::Ready => match admin.readiness() {
+            Ok(()) => Answer::new(StatusCode::OK, TEXT, "ready\n".to_owned()),
+            Err(why) => Answer::new(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
+        },
+        Route::Metrics => {
+            gauges::set(admin, now);
+            Answer::new(StatusCode::OK, EXPOSITION, admin.edge.metrics.exposition())
+        }
+        Route::Page => match status(admin).await {
+            Some(status) => Answer::new(StatusCode::OK, HTML, page::render(&status)),
+            None => internal(path),
+        },
+        Route::Status => match status(admin).await {
+            Some(status) => Answer::json(StatusCode::OK, &status),
+            None => internal(path),
+        },
+        Route::Explain => match query::supposed(query) {
+            Err(why) => Answer::error(StatusCode::BAD_REQUEST, path, &why),
+            Ok(supposed) => match explain::explain(&admin.edge, &supposed, now).await {
+                Ok(explanation) => Answer::json(StatusCode::OK, &explanation),
+                Err(why) => Answer::error(StatusCode::BAD_REQUEST, path, &why),
+            },
+        },
+        Route::Push => match query::parameters(query, ["repo"]) {
+            Err(why) => Answer::error(StatusCode::BAD_REQUEST, path, &why),
+            Ok([repo]) => match (admin.pushes.poll_now(repo.as_deref()), repo) {
+                (0, Some(repo)) => Answer::error(StatusCode::NOT_FOUND, path, &format!("no repo {repo}")),
+                (polled, _) => Answer::json(StatusCode::ACCEPTED, &json!({ "polled": polled })),
+            },
+        },
+    }
+}
+
+/// Off the runtime's threads: it walks all catalogues, which may list millions of files.
+async fn status(admin: &Arc<Admin>) -> Option<Status> {
+    let admin = admin.clone();
+    tokio::task::spawn_blocking(move || Status::of(&admin, clock::now())).await.ok()
+}
+
+fn internal(path: &str) -> Answer {
+    Answer::error(StatusCode::INTERNAL_SERVER_ERROR, path, "a fault of the node itself; see its log")
+}
+
+/// RFC 6750, section 2.1. The comparison takes the same time wherever the token differs.
+fn is_authorized(token: Option<&str>, headers: &HeaderMap) -> bool {
+    let Some(token) = token else { return true };
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else { return false };
+    let Some((scheme, credentials)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case("bearer")
+        && verify_slices_are_equal(credentials.trim_start().as_bytes(), token.as_bytes()).is_ok()
+}
+
+fn respond(answer: Answer) -> Response<Full<Bytes>> {
+    let Answer { status, content_type, body, field } = answer;
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let fields = [
+        (CONTENT_TYPE, content_type),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // The page has neither scripts nor anything from elsewhere, and belongs into no frame.
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ];
+    for (name, value) in fields.into_iter().chain(field) {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,400 @@
+//! The node's state as one value: what `/api/v1/status` sends and the status page shows.
+//!
+//! Field names are stable. Times are RFC 3339 text, rates are bits per second, sizes are bytes.
+
+use super::Admin;
+use crate::clock::Timestamp;
+use crate::config::{Bandwidth, Delivery};
+use crate::policy::{MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
+use crate::push;
+use crate::store::StoreStats;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The node's state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Its name.
+    pub node: String,
+    /// Of freshet.
+    pub version: &'static str,
+    /// When this value was made.
+    pub now: String,
+    /// When the process started.
+    pub started: String,
+    /// It takes traffic.
+    pub ready: bool,
+    /// Why it doesn't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
+    /// It lets transfers finish and accepts no more.
+    pub draining: bool,
+    /// In the order of the config.
+    pub repos: Vec<Repo>,
+    /// In the order of the config.
+    pub mirrors: Vec<Mirror>,
+    /// What the node sends.
+    pub egress: Egress,
+    /// What it holds.
+    pub cache: Cache,
+    /// Open client connections.
+    pub connections: Connections,
+    /// Clients that came back from a mirror that failed them, since the start.
+    pub bounces: u64,
+}
+
+/// A repo.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Repo {
+    /// `name/release/arch`
+    pub id: String,
+    /// Its directory.
+    pub path: String,
+    /// `window`, `own`, or `offload`.
+    pub delivery: &'static str,
+    /// What is on offer; null until the origin was seen.
+    pub generation: Option<Generation>,
+    /// Who delivers it now.
+    pub window: Window,
+    /// Reachable mirrors that are proven to hold the current generation.
+    pub fresh_mirrors: usize,
+    /// The newest push.
+    pub push: Push,
+}
+
+/// A generation on offer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Generation {
+    /// Its number at this node.
+    pub sequence: u32,
+    /// SHA-256 of its repomd.xml.
+    pub id: String,
+    /// As repomd.xml has it.
+    pub revision: Option<String>,
+    /// When the distribution made it.
+    pub published: String,
+    /// When this node began to offer it.
+    pub flipped: String,
+    /// Files listed.
+    pub files: usize,
+    /// Their sizes together.
+    pub bytes: u64,
+    /// Packages new in it.
+    pub new_files: u32,
+    /// Their sizes together.
+    pub new_bytes: u64,
+    /// Entries of its metadata that are not usable.
+    pub left_out: u32,
+    /// Every file has a SHA-256.
+    pub verified: bool,
+    /// Generations that are still served, this one included.
+    pub kept: usize,
+}
+
+/// A window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Window {
+    /// `open`, `extended` (too few mirrors are fresh), or `closed`.
+    pub phase: &'static str,
+    /// When the newest push opened it.
+    pub opened: Option<String>,
+    /// When it ends or ended.
+    pub closes: Option<String>,
+    /// Until then; 0 when it isn't open.
+    pub seconds_left: u64,
+}
+
+/// The newest push.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Push {
+    /// `idle`, `fetching`, `warming`, or `flipping`.
+    pub step: &'static str,
+    /// Packages fetched, while it is warming.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmed_files: Option<u32>,
+    /// Packages to be fetched, while it is warming.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warming_files: Option<u32>,
+    /// When the origin last answered.
+    pub last_poll: Option<String>,
+    /// Why the newest poll or push failed.
+    pub last_error: Option<String>,
+    /// When the push was first seen.
+    pub detected: Option<String>,
+    /// When its packages were in the cache.
+    pub warmed: Option<String>,
+    /// When it was offered to clients.
+    pub offered: Option<String>,
+}
+
+/// A mirror.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mirror {
+    /// Its name.
+    pub name: String,
+    /// Of the tree's root there.
+    pub url: String,
+    /// Two letters.
+    pub country: Option<String>,
+    /// `up`, `down`, or `untried`.
+    pub state: &'static str,
+    /// Up: when it last answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
+    /// Down: since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Down: what happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// It was seen answering a range.
+    pub ranges: bool,
+    /// It answers on IPv4.
+    pub ipv4: bool,
+    /// It answers on IPv6.
+    pub ipv6: bool,
+    /// Redirects that named it, since the start.
+    pub redirects: u64,
+    /// What it holds of each repo.
+    pub repos: Vec<Holding>,
+}
+
+/// One repo on one mirror.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Holding {
+    /// The repo.
+    pub id: String,
+    /// The generation that it is proven to hold.
+    pub proven_sequence: Option<u32>,
+    /// That is the current one, and the mirror is up.
+    pub fresh: bool,
+    /// The generation that its repomd.xml names; null if it names none that this node knows.
+    pub shows: Option<u32>,
+    /// SHA-256 of that repomd.xml; null while it was never seen.
+    pub shows_id: Option<String>,
+    /// Why it stands so.
+    pub note: String,
+    /// When it was last asked.
+    pub checked: Option<String>,
+}
+
+/// What the node sends.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Egress {
+    /// Over the last second.
+    pub bits_per_second: u64,
+    /// What it may send; null: without a bound.
+    pub capacity: Option<u64>,
+    /// One divided by the other.
+    pub pressure: f64,
+    /// Share of redirectable requests that is shed to mirrors, 0 to 1.
+    pub shed: f64,
+    /// Bytes written to clients since the start.
+    pub sent_bytes: u64,
+}
+
+/// What the node holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cache {
+    /// Gauges, by the `what` label of `freshet_store`.
+    #[serde(flatten)]
+    pub gauges: BTreeMap<&'static str, u64>,
+    /// Counts since the start, by the `event` label of `freshet_store_events_total`.
+    pub events: BTreeMap<&'static str, u64>,
+}
+
+/// Open client connections by listener.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Connections {
+    /// Plaintext.
+    pub http: u64,
+    /// TLS.
+    pub https: u64,
+}
+
+impl Status {
+    /// As things stand at `now`.
+    pub(super) fn of(admin: &Admin, now: Timestamp) -> Self {
+        let edge = &*admin.edge;
+        let (repos, mirrors) = (edge.published.repos.load(), edge.published.mirrors.load());
+        let readiness = admin.readiness();
+        let states = admin.pushes.states();
+        let by_mirror =
+            |metric: &prometheus::IntCounterVec, mirror: &str| metric.with_label_values(&[mirror]).get();
+        let open =
+            |listener| edge.metrics.connections.with_label_values(&[listener]).get().try_into().unwrap_or(0);
+        Self {
+            node: edge.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            now: now.to_string(),
+            started: admin.started.to_string(),
+            ready: readiness.is_ok(),
+            not_ready: readiness.err(),
+            draining: admin.is_draining(),
+            repos: repos
+                .views()
+                .iter()
+                .enumerate()
+                .map(|(index, view)| repo(index, view, &mirrors, &states, now))
+                .collect(),
+            mirrors: mirrors
+                .mirrors
+                .iter()
+                .map(|state| {
+                    mirror(state, &repos, by_mirror(&edge.metrics.mirror_redirects, &state.mirror.name))
+                })
+                .collect(),
+            egress: Egress {
+                bits_per_second: edge.egress.bits_per_second(),
+                capacity: edge.config.egress.capacity.map(Bandwidth::bits_per_second),
+                pressure: edge.egress.pressure(),
+                shed: edge.egress.shed(),
+                sent_bytes: edge.metrics.egress_bytes.get(),
+            },
+            cache: Cache::of(&edge.store.stats()),
+            connections: Connections { http: open("http"), https: open("https") },
+            bounces: edge
+                .config
+                .mirrors
+                .iter()
+                .map(|mirror| by_mirror(&edge.metrics.bounces, &mirror.name))
+                .sum(),
+        }
+    }
+}
+
+fn repo(
+    index: usize,
+    view: &RepoView,
+    mirrors: &MirrorTable,
+    states: &[push::RepoState],
+    now: Timestamp,
+) -> Repo {
+    let fresh_mirrors = mirrors.fresh(index, view.sequence());
+    let phase = view.phase(fresh_mirrors, now);
+    let seconds_left = match phase {
+        Phase::Open { closes } => closes.since(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+        Phase::Extended { .. } | Phase::Closed => 0,
+    };
+    let state = states.iter().find(|state| state.id == view.repo.id).cloned().unwrap_or_default();
+    Repo {
+        id: view.repo.id.clone(),
+        path: view.repo.path.as_str().to_owned(),
+        delivery: match view.repo.delivery {
+            Delivery::Window => "window",
+            Delivery::Own => "own",
+            Delivery::Offload => "offload",
+        },
+        generation: generation(view),
+        window: Window {
+            phase: phase.word(),
+            opened: view.window.map(|window| window.opened.to_string()),
+            closes: view.window.map(|window| window.closes.to_string()),
+            seconds_left,
+        },
+        fresh_mirrors,
+        push: push_of(&state),
+    }
+}
+
+fn generation(view: &RepoView) -> Option<Generation> {
+    let current = view.history.current()?;
+    Some(Generation {
+        sequence: current.sequence,
+        id: current.id.hex(),
+        revision: current.revision.clone(),
+        published: current.published.to_string(),
+        flipped: current.flipped.to_string(),
+        files: current.catalogue.len() + current.pinned.len(),
+        bytes: current.catalogue.iter().fold(0, |sum: u64, (_, entry)| sum.saturating_add(entry.size)),
+        new_files: current.new_files,
+        new_bytes: current.new_bytes,
+        left_out: current.left_out,
+        verified: current.verified,
+        kept: view.history.generations().len(),
+    })
+}
+
+fn push_of(state: &push::RepoState) -> Push {
+    let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let (done, total) = match state.step {
+        push::Step::Warming { done, total } => (Some(done), Some(total)),
+        _ => (None, None),
+    };
+    Push {
+        step: state.step.word(),
+        warmed_files: done,
+        warming_files: total,
+        last_poll: text(state.last_poll),
+        last_error: state.last_error.clone(),
+        detected: text(state.detected),
+        warmed: text(state.warmed),
+        offered: text(state.offered),
+    }
+}
+
+fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {
+    let (word, seen, since, why) = match &state.reach {
+        Reach::Untried => ("untried", None, None, None),
+        Reach::Up { seen } => ("up", Some(seen.to_string()), None, None),
+        Reach::Down { since, why } => ("down", None, Some(since.to_string()), Some(why.clone())),
+    };
+    let pairs = state.pairs.iter().zip(repos.views()).enumerate();
+    Mirror {
+        name: state.mirror.name.clone(),
+        url: state.mirror.url.clone(),
+        country: state.mirror.country.clone(),
+        state: word,
+        seen,
+        since,
+        why,
+        ranges: state.ranges,
+        ipv4: state.ipv4,
+        ipv6: state.ipv6,
+        redirects,
+        repos: pairs
+            .map(|(index, (pair, view))| holding(pair, view, state.is_current(index, view.sequence())))
+            .collect(),
+    }
+}
+
+fn holding(pair: &Pair, view: &RepoView, fresh: bool) -> Holding {
+    let shows = pair.seen.as_ref().and_then(|seen| view.history.by_id(seen));
+    Holding {
+        id: view.repo.id.clone(),
+        proven_sequence: pair.proof.map(|proof| proof.sequence),
+        fresh,
+        shows: shows.map(|generation| generation.sequence),
+        shows_id: pair.seen.map(|seen| seen.hex()),
+        note: pair.note.clone(),
+        checked: (pair.checked > Timestamp::EPOCH).then(|| pair.checked.to_string()),
+    }
+}
+
+impl Cache {
+    /// All figures of the store, named as its fields are.
+    pub(super) fn of(stats: &StoreStats) -> Self {
+        macro_rules! named {
+            ($($field:ident),*) => { BTreeMap::from([$((stringify!($field), stats.$field)),*]) };
+        }
+        Self {
+            gauges: named!(objects, disk_bytes, memory_bytes, open_files, flights),
+            events: named!(
+                hits_memory,
+                hits_disk,
+                hits_tree,
+                hits_fill,
+                fills_started,
+                fills_finished,
+                fills_failed,
+                revalidated,
+                served_stale,
+                passed,
+                no_room,
+                evicted,
+                damaged,
+                io_errors
+            ),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The admin API over a real socket: a node of one repo and three mirrors, whose origin is never asked.
+
+use super::*;
+use crate::ask;
+use crate::config::Config;
+use crate::origin::{HttpOrigin, Origin, http};
+use crate::policy::{MirrorState, MirrorTable, Proof, Published, Reach, RepoView, Repos};
+use crate::push::Pushes;
+use crate::repo::{Generation, History, ListedFile, Repomd, Sha256};
+use crate::server::Parts;
+use crate::server::access_log::AccessLog;
+use crate::store::{Settings, Store};
+use bytes::Bytes;
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream as Client};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+const CONFIG: &str = r#"
+[node]
+name = "n1"
+urls = ["http://node/"]
+[origin]
+url = "http://127.0.0.1:1/"
+[[repo]]
+name = "updates"
+path = "7/updates"
+delivery = "offload"
+[[alias]]
+from = "latest"
+to = "7"
+[[mirror]]
+name = "good"
+url = "http://good/tree/"
+[[mirror]]
+name = "gone"
+url = "http://gone/"
+[[mirror]]
+name = "new"
+url = "https://new/"
+"#;
+
+struct Node {
+    runtime: Runtime,
+    serving: JoinHandle<()>,
+    addr: SocketAddr,
+    edge: Arc<Edge>,
+    drain: watch::Sender<bool>,
+    shutdown: watch::Sender<bool>,
+    _dir: tempfile::TempDir,
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Node {
+    fn start(token: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let text = format!("{CONFIG}[cache]\ndisk = \"{}\"\n", dir.path().display());
+        let mut config = Config::parse(&text, std::path::Path::new("/etc/freshet.toml")).unwrap().0;
+        (config.admin.listen, config.admin.token) = (addr, token.map(str::to_owned));
+        let config = Arc::new(config);
+        let runtime = Runtime::new().unwrap();
+        let origin = HttpOrigin::new(http::Settings::new("http://127.0.0.1:1/", "node")).unwrap();
+        let settings = Settings::new(dir.path().join("cache"), 1 << 20);
+        let _guard = runtime.enter();
+        let store = Store::open(Origin::Http(Arc::new(origin)), &settings, runtime.handle()).unwrap();
+        let (metrics, published) = (Arc::default(), Arc::<Published>::default());
+        let pushes = Pushes::new(
+            config.clone(),
+            published.clone(),
+            store.clone(),
+            Arc::clone(&metrics),
+            None,
+            Arc::default(),
+        )
+        .handle();
+        let log = AccessLog::open(&crate::config::AccessLog::Off, metrics.clone()).unwrap().0;
+        let (bounces, _) = tokio::sync::mpsc::channel(1);
+        let edge = Arc::new(Edge::new(Parts {
+            config,
+            published,
+            store,
+            metrics,
+            log,
+            egress: Arc::default(),
+            bounces,
+        }));
+        let ((drain, draining), (shutdown, down)) = (watch::channel(false), watch::channel(false));
+        let admin = Arc::new(Admin::new(edge.clone(), pushes, draining));
+        let serving = runtime.spawn(serve(listener, admin, down));
+        Self { runtime, serving, addr, edge, drain, shutdown, _dir: dir }
+    }
+
+    /// Offers a generation of one package, which one mirror is proven to hold.
+    fn publish(self) -> Self {
+        let now = clock::now();
+        let package =
+            ListedFile { path: "libstdc++ 1.rpm".into(), size: 5 << 20, sha256: Some(Sha256::of(b"x")) };
+        let repomd = Bytes::from_static(b"<repomd/>");
+        let generation =
+            Generation::assemble(&repomd, &Repomd::default(), vec![package], vec![], vec![], None, now, now);
+        let view = RepoView {
+            repo: Arc::new(self.edge.config.repos[0].clone()),
+            history: History::new([Arc::new(generation)]),
+            window: None,
+        };
+        self.edge.published.repos.store(Arc::new(Repos::new(vec![Arc::new(view)])));
+        let mut mirrors =
+            self.edge.config.mirrors.iter().map(|mirror| MirrorState::untried(Arc::new(mirror.clone()), 1));
+        let [mut good, mut gone, new] = std::array::from_fn(|_| mirrors.next().unwrap());
+        (good.reach, good.ipv4) = (Reach::Up { seen: now }, true);
+        good.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: now });
+        good.pairs[0].seen = Some(Sha256::of(&repomd));
+        gone.reach = Reach::Down { since: now, why: "refused <b>".into() };
+        let mirrors = [good, gone, new].map(Arc::new).to_vec();
+        self.edge.published.mirrors.store(Arc::new(MirrorTable { mirrors }));
+        self
+    }
+
+    fn ask(&self, method: &str, target: &str, fields: &str) -> Reply {
+        let mut stream = Client::connect(self.addr).unwrap();
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: n\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        Reply { status: head[9..12].parse().unwrap(), head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    fn get(&self, target: &str) -> Reply {
+        self.ask("GET", target, "")
+    }
+
+    fn json(&self, target: &str) -> Value {
+        let reply = self.get(target);
+        assert_eq!(reply.status, 200, "{target}: {}", reply.body);
+        assert!(reply.head.contains("content-type: application/json"), "{}", reply.head);
+        serde_json::from_str(&reply.body).unwrap()
+    }
+}
+
+#[test]
+fn routes() {
+    let node = Node::start(None).publish();
+    let explain = "/api/v1/explain?client=192.0.2.1";
+    // (method, target, status, in the answer)
+    for (method, target, status, has) in [
+        ("GET", "/healthz", 200, "alive"),
+        ("GET", "/readyz", 200, "ready"),
+        ("HEAD", "/readyz", 200, "content-length: 6"),
+        ("GET", "/?x", 200, "<!doctype html>"),
+        ("GET", "/metrics", 200, "text/plain; version=0.0.4"),
+        ("GET", "/api/v1/status", 200, "cache-control: no-store"),
+        ("POST", "/api/v1/status", 405, "allow: get, head\r\n"),
+        ("DELETE", "/", 405, "allow: get, head\r\n"),
+        ("GET", "/api/v1/push", 405, "allow: post\r\n"),
+        ("POST", "/api/v1/push", 202, "\"polled\": 1"),
+        ("POST", "/api/v1/push?repo=updates", 202, "\"polled\": 1"),
+        ("POST", "/api/v1/push?repo=other", 404, "no repo other"),
+        ("POST", "/api/v1/push?id=updates", 400, "unknown parameter"),
+        ("GET", explain, 400, "path: missing"),
+        ("GET", &format!("{explain}&path=/a/../b"), 400, "\"error\": \"path: "),
+        ("GET", &format!("{explain}&path=/a"), 200, "\"reason\": \"unlisted\""),
+        ("GET", "/api/v1/", 404, "\"error\""),
+        ("GET", "/metrics/", 404, "text/plain"),
+    ] {
+        let reply = node.ask(method, target, "");
+        assert_eq!(reply.status, status, "{method} {target}: {}", reply.body);
+        let all = format!("{}\r\n\r\n{}", reply.head, reply.body.to_lowercase());
+        assert!(all.contains(has), "{method} {target}: no {has:?} in {all}");
+    }
+}
+
+#[test]
+fn without_the_token_only_health_is_told() {
+    let node = Node::start(Some("s3cret"));
+    for (target, fields, status) in [
+        ("/healthz", "", 200),
+        ("/metrics", "", 401),
+        ("/nothing", "", 401),
+        ("/metrics", "Authorization: Bearer s3cre\r\n", 401),
+        ("/metrics", "Authorization: Bearer s3creT\r\n", 401),
+        ("/metrics", "Authorization: Bearer s3crett\r\n", 401),
+        ("/metrics", "Authorization: Bearer\r\n", 401),
+        ("/metrics", "Authorization: Basic s3cret\r\n", 401),
+        ("/metrics", "Authorization: Bearer s3cret\r\nAuthorization: Bearer s3cret\r\n", 401),
+        ("/metrics", "Authorization: Bearer s3cret\r\n", 200),
+        ("/nothing", "Authorization: bearer s3cret\r\n", 404),
+    ] {
+        let reply = node.ask("GET", target, fields);
+        assert_eq!(reply.status, status, "{target} {fields:?}");
+        assert_eq!(reply.head.contains("www-authenticate: bearer"), status == 401, "{}", reply.head);
+    }
+}
+
+#[test]
+fn readiness_and_status_follow_the_snapshots() {
+    let node = Node::start(None);
+    let reply = node.get("/readyz");
+    assert_eq!(reply.status, 503);
+    assert!(reply.body.contains("updates"), "it names what is waited for: {}", reply.body);
+    let status = node.json("/api/v1/status");
+    assert_eq!((&status["ready"], &status["not_ready"]), (&false.into(), &reply.body.trim().into()));
+    assert!(status["repos"][0]["generation"].is_null());
+    assert!(node.get("/metrics").body.contains("freshet_ready 0\n"));
+
+    let node = node.publish();
+    let status = node.json("/api/v1/status");
+    assert_eq!((&status["ready"], &status["draining"]), (&true.into(), &false.into()));
+    assert!(status.get("not_ready").is_none());
+    let repo = &status["repos"][0];
+    assert_eq!((&repo["id"], &repo["fresh_mirrors"]), (&"updates".into(), &1.into()));
+    assert_eq!((&repo["generation"]["sequence"], &repo["generation"]["files"]), (&1.into(), &2.into()));
+    assert_eq!((&repo["window"]["phase"], &repo["push"]["step"]), (&"closed".into(), &"idle".into()));
+    let states: Vec<_> =
+        status["mirrors"].as_array().unwrap().iter().map(|mirror| &mirror["state"]).collect();
+    assert_eq!(states, ["up", "down", "untried"]);
+    let holding = &status["mirrors"][0]["repos"][0];
+    assert_eq!(
+        (&holding["fresh"], &holding["proven_sequence"], &holding["shows"]),
+        (&true.into(), &1.into(), &1.into())
+    );
+    assert!(status["cache"]["objects"].is_u64() && status["cache"]["events"]["io_errors"].is_u64());
+
+    let metrics = node.get("/metrics").body;
+    for sample in [
+        "freshet_ready 1",
+        r#"freshet_generation_sequence{repo="updates"} 1"#,
+        r#"freshet_window_phase{repo="updates"} 0"#,
+        r#"freshet_mirror_up{mirror="good"} 1"#,
+        r#"freshet_mirror_up{mirror="gone"} 0"#,
+        r#"freshet_mirror_fresh{mirror="good",repo="updates"} 1"#,
+        r#"freshet_mirror_fresh{mirror="new",repo="updates"} 0"#,
+        r#"freshet_store{what="objects"} 0"#,
+        r#"freshet_store_events_total{event="fills_started"} 0"#,
+    ] {
+        assert!(metrics.lines().any(|line| line == sample), "{sample} in\n{metrics}");
+    }
+    let page = node.get("/").body;
+    for text in
+        ["<h1>n1</h1>", "refused &lt;b&gt;", "<th scope=\"row\">updates</th>", "1 of 3", "not asked yet"]
+    {
+        assert!(page.contains(text), "{text} in\n{page}");
+    }
+
+    node.drain.send_replace(true);
+    let reply = node.get("/readyz");
+    assert_eq!((reply.status, reply.body.as_str()), (503, "draining\n"));
+    assert_eq!(node.get("/healthz").status, 200);
+}
+
+#[test]
+fn an_explanation_is_the_decision_and_leaves_no_trace() {
+    let node = Node::start(None).publish();
+    let get = |more: &str| {
+        node.json(&format!("/api/v1/explain?client=192.0.2.1&path=/latest/updates/libstdc++%25201.rpm{more}"))
+    };
+    let told = get("");
+    assert_eq!(told["canonical"], "7/updates/libstdc++ 1.rpm");
+    assert_eq!((&told["decision"], &told["reason"]), (&"redirect".into(), &"offload".into()));
+    assert_eq!(told["location"], "http://good/tree/7/updates/libstdc++%201.rpm");
+    assert_eq!((&told["listed"]["kind"], &told["listed"]["since"]), (&"package".into(), &1.into()));
+    assert_eq!(told["client"]["network"], "192.0.2.0/24");
+    let good = told["mirrors"].as_array().unwrap().iter().find(|mirror| mirror["name"] == "good").unwrap();
+    assert_eq!((&good["chosen"], &good["why"]), (&true.into(), &"fits".into()));
+    // Asked again, the first redirect would be a bounce if it had been remembered.
+    assert_eq!(get(""), told);
+    // What the client is like counts: the one fresh mirror has no https, and wasn't seen answering a range.
+    for (more, why) in [("&https=1", "only http"), ("&range=bytes=0-9", "a range")] {
+        let told = get(more);
+        assert_eq!(
+            (&told["decision"], &told["reason"]),
+            (&"serve".into(), &"no-fresh-mirror".into()),
+            "{more}"
+        );
+        assert!(told["mirrors"].to_string().contains(why), "{told}");
+    }
+    let repomd = node.json("/api/v1/explain?client=::1&path=7/updates/repodata/repomd.xml");
+    assert_eq!((&repomd["reason"], &repomd["cached"]), (&"metadata".into(), &true.into()));
+    let list = node.json("/api/v1/explain?client=::1&path=/mirrorlist%3Frepo=updates");
+    assert_eq!((&list["decision"], &list["reason"]), (&"answer".into(), &"mirrorlist".into()));
+
+    // A client with a redirect in the air is told of it.
+    let agent = b"dnf";
+    let client = crate::policy::Client::new("192.0.2.1".parse().unwrap(), agent, false, false);
+    node.edge.clients.redirected(client.key, 1, 0, 1, clock::now());
+    let told = get("&user_agent=dnf");
+    assert_eq!((&told["client"]["standing"], &told["reason"]), (&"slow-start".into(), &"slow-start".into()));
+}
+
+#[test]
+fn the_command_line_asks_the_node() {
+    let node = Node::start(Some("s3cret")).publish();
+    let mut config = Config::clone(&node.edge.config);
+    let question = ask::Question {
+        client: "192.0.2.1".parse().unwrap(),
+        path: "7/updates/libstdc++%201.rpm".into(),
+        user_agent: "libdnf".into(),
+        range: None,
+        https: false,
+    };
+    let text = ask::explain(&config, &question, false).unwrap();
+    assert!(
+        text.contains("\ndecision   redirect (offload)\n") && text.contains(". good  chosen\n"),
+        "{text}"
+    );
+    let json: Value = serde_json::from_str(&ask::explain(&config, &question, true).unwrap()).unwrap();
+    assert_eq!(json["decision"], "redirect");
+    assert_eq!(ask::push(&config, Some("updates")).unwrap(), "updates: the node looks for a push now\n");
+    assert_eq!(ask::push(&config, None).unwrap(), "the node looks for pushes now, repos: 1\n");
+    let said = |error: anyhow::Error| format!("{error:#}");
+    assert!(said(ask::push(&config, Some("other")).unwrap_err()).ends_with("says 404: no repo other"));
+    config.admin.token = None;
+    assert!(said(ask::push(&config, None).unwrap_err()).contains("says 401: a bearer token is needed"));
+
+    node.shutdown.send_replace(true);
+    node.runtime.block_on(node.serving).unwrap();
+    let refused = said(ask::push(&config, None).unwrap_err());
+    assert!(refused.contains(&node.addr.to_string()) && refused.contains("is it running?"), "{refused}");
+}
+
+#[test]
+fn connections_end_with_the_node() {
+    let node = Node::start(None);
+    let mut idle = Client::connect(node.addr).unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n").unwrap();
+    let mut first = [0; 15];
+    idle.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    node.shutdown.send_replace(true);
+    node.runtime.block_on(node.serving).unwrap();
+    let mut rest = String::new();
+    idle.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("alive\n"));
+    assert!(Client::connect(node.addr).is_err());
+}

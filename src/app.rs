@@ -1,0 +1,313 @@
+//! Putting a node together: build, start, drain, in that order.
+
+use crate::admin::{self, Admin};
+use crate::clock;
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::mirrors::Prober;
+use crate::origin::{DirectoryOrigin, HttpOrigin, Origin};
+use crate::policy::{BounceReport, Published};
+use crate::push::{PushHandle, Pushes};
+use crate::server::access_log::AccessLog;
+use crate::server::egress::Egress;
+use crate::server::worker::{self, Listener, Shared};
+use crate::server::{Edge, Parts, acceptor, listen};
+use crate::store::Store;
+use crate::{origin, store};
+use anyhow::Context;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Threads of the background runtime: fills, prober, pushes, admin. They wait for sockets most of the time.
+const BACKGROUND_THREADS: usize = 2;
+/// Threads that may wait for the disk at once on behalf of fills and pushes.
+const DISK_THREADS: usize = 64;
+/// Bounces that may wait for the prober; more tell it nothing new.
+const BOUNCES: usize = 256;
+/// How long background tasks get to end once the last client is gone.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// A running node.
+pub struct Running {
+    background: Runtime,
+    workers: Vec<JoinHandle<()>>,
+    log_writer: Option<JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    drain: watch::Sender<bool>,
+    shutdown: watch::Sender<bool>,
+    edge: Arc<Edge>,
+    pushes: PushHandle,
+    mirror_changes: watch::Receiver<u64>,
+    bound: Bound,
+}
+
+/// The addresses that a node listens on, with the ports that it got.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// Plaintext.
+    pub http: Vec<SocketAddr>,
+    /// TLS.
+    pub https: Vec<SocketAddr>,
+    /// Admin.
+    pub admin: SocketAddr,
+}
+
+impl Running {
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// An address can't be bound, a certificate or the origin's settings can't be used, a directory can't be made.
+    pub fn start(config: Config) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        raise_open_files(&config);
+        let background = Builder::new_multi_thread()
+            .worker_threads(BACKGROUND_THREADS)
+            .max_blocking_threads(DISK_THREADS)
+            .thread_name("background")
+            .enable_all()
+            .build()?;
+        let (drain, draining) = watch::channel(false);
+        let (shutdown, down) = watch::channel(false);
+        let metrics = Arc::new(Metrics::new());
+        let (log, log_writer) = AccessLog::open(&config.log.access, metrics.clone()).context("log.access")?;
+        let store = open_store(&config, open_origin(&config)?, &background)?;
+        let published = Arc::new(Published::default());
+        let (bounced, bounces) = mpsc::channel::<BounceReport>(BOUNCES);
+        let state = config.node.state.clone();
+        let prober = Prober::new(
+            config.probes.clone(),
+            &config.mirrors,
+            published.clone(),
+            metrics.clone(),
+            state.clone(),
+            bounces,
+        )
+        .context("mirrors")?;
+        let pushes = Pushes::new(
+            config.clone(),
+            published.clone(),
+            store.clone(),
+            metrics.clone(),
+            state,
+            prober.flipped(),
+        );
+        // What was known before the restart comes first: clients are served from it at once.
+        background.block_on(pushes.restore());
+        prober.restore();
+
+        let egress = Arc::new(Egress::default());
+        let parts = Parts {
+            config: config.clone(),
+            published,
+            store: store.clone(),
+            metrics: metrics.clone(),
+            log,
+            egress: egress.clone(),
+            bounces: bounced,
+        };
+        let edge = Arc::new(Edge::new(parts));
+        let (bound, admin_socket, sockets) = bind(&config)?;
+
+        let (handle, mirror_changes) = (pushes.handle(), prober.changes());
+        let admin = Arc::new(Admin::new(edge.clone(), handle.clone(), draining.clone()));
+        let meter = {
+            let (settings, down) = (config.egress.clone(), down.clone());
+            async move { egress.measure(settings, metrics, down).await }
+        };
+        let tasks = vec![
+            background.spawn(pushes.run(down.clone())),
+            background.spawn(prober.run(down.clone())),
+            background.spawn(meter),
+            background.spawn(admin::serve(admin_socket, admin, down)),
+        ];
+        let connections = Arc::new(Semaphore::new(config.http.max_connections));
+        let shared = Shared { edge: edge.clone(), connections, drain: draining };
+        let workers = sockets
+            .into_iter()
+            .enumerate()
+            .map(|(number, listeners)| worker::start(number, listeners, shared.clone()))
+            .collect::<Result<_, _>>()?;
+        announce(&bound);
+        Ok(Self { background, workers, log_writer, tasks, drain, shutdown, edge, pushes: handle, mirror_changes, bound })
+    }
+
+    /// The addresses that it listens on.
+    #[must_use]
+    pub const fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Its pushes: state, events, polling at once.
+    #[must_use]
+    pub const fn pushes(&self) -> &PushHandle {
+        &self.pushes
+    }
+
+    /// Changes whenever something new is known of a mirror.
+    #[must_use]
+    pub fn mirror_changes(&self) -> watch::Receiver<u64> {
+        self.mirror_changes.clone()
+    }
+
+    /// The node as its data plane sees it.
+    #[must_use]
+    pub const fn edge(&self) -> &Arc<Edge> {
+        &self.edge
+    }
+
+    /// Runs until SIGTERM or SIGINT, then drains.
+    ///
+    /// # Errors
+    /// Signals can't be caught.
+    pub fn until_signal(self) -> anyhow::Result<()> {
+        let signalled = self.background.block_on(async {
+            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            tokio::select! {
+                _ = term.recv() => Ok("SIGTERM"),
+                _ = int.recv() => Ok::<_, std::io::Error>("SIGINT"),
+            }
+        })?;
+        tracing::info!(signal = signalled, "draining");
+        self.drain();
+        Ok(())
+    }
+
+    /// Stops accepting, lets transfers finish until `http.drain_timeout`, and ends everything else.
+    pub fn drain(self) {
+        self.drain.send_replace(true);
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        self.shutdown.send_replace(true);
+        self.background.block_on(async {
+            self.edge.store.shutdown().await;
+            for task in self.tasks {
+                let _ = tokio::time::timeout(SHUTDOWN, task).await;
+            }
+        });
+        self.background.shutdown_timeout(SHUTDOWN);
+        // The writer ends with the last sender, after all lines are written.
+        drop(self.edge);
+        if let Some(writer) = self.log_writer {
+            let _ = writer.join();
+        }
+        tracing::info!("drained");
+    }
+}
+
+/// What can't work on this machine though the config is sound, in words; none is fatal.
+#[must_use]
+pub fn preflight(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(interface) = &config.egress.interface {
+        if !std::path::Path::new("/sys/class/net").join(interface).exists() {
+            warnings.push(format!("egress.interface: there is no interface {interface:?}; egress is counted by freshet"));
+        }
+    }
+    if let Some(why) = unlinkable(config) {
+        warnings.push(format!(
+            "origin.retain: {why}: files that a push removes from the tree are lost to clients that still hold the old metadata"
+        ));
+    }
+    warnings
+}
+
+fn unlinkable(config: &Config) -> Option<String> {
+    let config::Origin::Directory { path, retain: Some(retain) } = &config.origin else { return None };
+    match DirectoryOrigin::open(path, Some(retain)) {
+        Ok(origin) => origin.can_link().err(),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn open_origin(config: &Config) -> anyhow::Result<Origin> {
+    Ok(match &config.origin {
+        config::Origin::Directory { path, retain } => {
+            Origin::Directory(Arc::new(DirectoryOrigin::open(path, retain.as_deref())?))
+        }
+        config::Origin::Http { url, ca, connect_timeout, first_byte_timeout, stall_timeout } => {
+            let settings = origin::http::Settings {
+                ca: ca.clone(),
+                connect_timeout: *connect_timeout,
+                first_byte_timeout: *first_byte_timeout,
+                stall_timeout: *stall_timeout,
+                ..origin::http::Settings::new(url, &config.node.name)
+            };
+            Origin::Http(Arc::new(HttpOrigin::new(settings)?))
+        }
+    })
+}
+
+fn open_store(config: &Config, origin: Origin, background: &Runtime) -> anyhow::Result<Arc<Store>> {
+    let disk = config.cache.disk.as_ref();
+    let (path, size) = disk.map_or_else(Default::default, |disk| (disk.path.clone(), disk.size));
+    let settings = store::Settings {
+        memory_bytes: config.cache.memory,
+        memory_object_bytes: config.cache.memory_object,
+        revalidate: config.cache.revalidate,
+        ..store::Settings::new(path, size)
+    };
+    let disk = || disk.map_or_else(|| "cache".to_owned(), |disk| format!("cache.disk {}", disk.path.display()));
+    Store::open(origin, &settings, background.handle()).with_context(disk)
+}
+
+type Sockets = Vec<Vec<Listener>>;
+
+/// Binds all addresses before anything runs: each worker gets a socket for each.
+fn bind(config: &Config) -> anyhow::Result<(Bound, TcpListener, Sockets)> {
+    let workers = config.node.workers;
+    let mut sockets: Sockets = (0..workers).map(|_| Vec::new()).collect();
+    let mut bind_all = |addrs: &[SocketAddr], tls: Option<&tokio_rustls::TlsAcceptor>| {
+        let mut bound = Vec::new();
+        for addr in addrs {
+            let (addr, listeners) = listen::bind(*addr, workers).with_context(|| format!("listening on {addr}"))?;
+            bound.push(addr);
+            for (worker, socket) in sockets.iter_mut().zip(listeners) {
+                worker.push(Listener { socket, tls: tls.cloned() });
+            }
+        }
+        anyhow::Ok(bound)
+    };
+    let http = bind_all(&config.http.listen, None)?;
+    let https = match &config.https {
+        Some(https) => bind_all(&https.listen, Some(&acceptor(https).context("https")?))?,
+        None => Vec::new(),
+    };
+    let (admin, mut admin_sockets) =
+        listen::bind(config.admin.listen, 1).with_context(|| format!("listening on {}", config.admin.listen))?;
+    let admin_socket = admin_sockets.pop().context("no admin socket")?;
+    Ok((Bound { http, https, admin }, admin_socket, sockets))
+}
+
+fn announce(bound: &Bound) {
+    for addr in &bound.http {
+        tracing::info!(%addr, "listening for http");
+    }
+    for addr in &bound.https {
+        tracing::info!(%addr, "listening for https");
+    }
+    tracing::info!(addr = %bound.admin, "listening for admin");
+}
+
+/// Each connection takes a descriptor, and each file on its way another one.
+fn raise_open_files(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // Refused only if the hard limit changed in between; the check below then tells.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+    let limit = getrlimit(Resource::Nofile).current;
+    let needed = config.http.max_connections as u64 * 2;
+    if limit.is_some_and(|limit| limit < needed) {
+        tracing::warn!(?limit, needed, "fewer open files are allowed than http.max_connections may need");
+    }
+    tracing::debug!(started = %clock::now(), ?limit, "open files");
+}

@@ -1,0 +1,184 @@
+//! The command line of freshet.
+
+#![forbid(unsafe_code)]
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use freshet::app::Running;
+use freshet::config::{Config, Mistake};
+use freshet::{ask, demo};
+use std::io::IsTerminal;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Exit code for a command line or config that makes no sense: `EX_USAGE` of sysexits.h.
+const EX_USAGE: u8 = 64;
+
+/// The edge server of a Linux distribution's own download nodes.
+#[derive(Debug, Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until SIGTERM or SIGINT, then drain.
+    Serve {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Name every mistake in a config; exit 64 if there is one.
+    Check {
+        /// The config.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Ask the running node what it would do with a request, and why.
+    Explain(Explain),
+    /// Have the running node look for a push at once.
+    Push {
+        /// The node's config.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The repo, as name/release/arch; all by default.
+        repo: Option<String>,
+    },
+    /// Show a push from its origin to fresh mirrors, in one process on loopback.
+    Demo {
+        /// End with a summary once the story is told: 0, or 1 if a byte or step was wrong.
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The config.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Serve this directory with built-in defaults, on 127.0.0.1:8080 and [::1]:8080.
+    #[arg(long, value_name = "DIR")]
+    tree: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    /// The node's config.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The client's address.
+    #[arg(long, value_name = "ADDR")]
+    client: IpAddr,
+    /// The client's User-Agent.
+    #[arg(long, value_name = "TEXT", default_value = "libdnf")]
+    user_agent: String,
+    /// The client asks for this range, `bytes=0-99` for instance.
+    #[arg(long, value_name = "RANGE")]
+    range: Option<String>,
+    /// The client comes over https.
+    #[arg(long)]
+    https: bool,
+    /// Print the node's answer as JSON.
+    #[arg(long)]
+    json: bool,
+    /// The path of the request.
+    path: String,
+}
+
+fn main() -> ExitCode {
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => {
+            // Help and version are errors to clap, but not to whoever asked for them.
+            let code = if error.use_stderr() { EX_USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("freshet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve { source } => {
+            trace("info");
+            let config = match source {
+                Source { config: Some(path), .. } => match load(&path) {
+                    Ok(config) => config,
+                    Err(code) => return Ok(code),
+                },
+                Source { tree, .. } => {
+                    let tree = tree.context("neither --config nor --tree")?;
+                    Config::for_tree(&tree.canonicalize().with_context(|| tree.display().to_string())?)
+                }
+            };
+            Running::start(config)?.until_signal()?;
+        }
+        Command::Check { config } => match load(&config) {
+            Ok(resolved) => {
+                for warning in freshet::app::preflight(&resolved) {
+                    println!("{}: warning: {warning}", config.display());
+                }
+                println!("{}: no mistakes", config.display());
+            }
+            Err(code) => return Ok(code),
+        },
+        Command::Explain(explain) => {
+            let question = ask::Question {
+                client: explain.client,
+                path: explain.path,
+                user_agent: explain.user_agent,
+                range: explain.range,
+                https: explain.https,
+            };
+            match load(&explain.config) {
+                Ok(config) => print!("{}", ask::explain(&config, &question, explain.json)?),
+                Err(code) => return Ok(code),
+            }
+        }
+        Command::Push { config, repo } => match load(&config) {
+            Ok(config) => print!("{}", ask::push(&config, repo.as_deref())?),
+            Err(code) => return Ok(code),
+        },
+        Command::Demo { once } => {
+            trace("warn");
+            return Ok(if demo::run(once)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The config, its warnings told; or the exit code once its mistakes are told.
+fn load(path: &std::path::Path) -> Result<Config, ExitCode> {
+    match Config::load(path) {
+        Ok((config, warnings)) => {
+            for warning in warnings {
+                eprintln!("warning: {warning}");
+            }
+            Ok(config)
+        }
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistake: &Mistake| eprintln!("{mistake}"));
+            eprintln!("{}: {} mistakes", path.display(), mistakes.len());
+            Err(ExitCode::from(EX_USAGE))
+        }
+    }
+}
+
+/// Traces to stderr; `FRESHET_LOG` takes tracing-subscriber's filter syntax.
+fn trace(default: &str) {
+    let filter = EnvFilter::try_from_env("FRESHET_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+}

@@ -1,0 +1,341 @@
+//! The HTTP client of the probes: a mirror's answers as facts, its failures as words.
+//!
+//! Follows at most three redirects, all on the mirror's own host. Each probe, redirects and body included, has one timeout.
+
+use super::judge::Seen;
+use crate::repo::Sha256;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest repomd.xml that is read.
+const MAX_REPOMD_BYTES: usize = 1 << 20;
+/// Redirects followed for one probe.
+const MAX_REDIRECTS: usize = 3;
+/// Idle connections kept to one mirror: as many as ask it at once.
+const MAX_IDLE_PER_HOST: usize = 4;
+/// Shorter than the keep-alive of common servers, so that few requests meet a connection that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What went wrong with a probe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nothing listens.
+    #[error("connection refused")]
+    Refused,
+    /// No complete answer in time.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// No such host, TLS failed, the connection broke.
+    #[error("{0}")]
+    Broken(String),
+    /// A status that isn't the one expected.
+    #[error("answers {0}")]
+    Status(u16),
+    /// It names another host, or one redirect too many.
+    #[error("redirects to {0}")]
+    Redirected(String),
+    /// Content-Length is not what the repo lists.
+    #[error("has {actual} bytes instead of {listed}")]
+    Size {
+        /// What the mirror says.
+        actual: u64,
+        /// What the repo says.
+        listed: u64,
+    },
+    /// A page where a file should be.
+    #[error("is a web page")]
+    Page,
+}
+
+impl Failure {
+    /// The mirror doesn't answer, or has an error of its own: it says nothing of a single file.
+    pub(super) const fn is_down(&self) -> bool {
+        match self {
+            Self::Refused | Self::Timeout(_) | Self::Broken(_) => true,
+            Self::Status(status) => *status >= 500,
+            Self::Redirected(_) | Self::Size { .. } | Self::Page => false,
+        }
+    }
+
+    /// In words that follow the path of a file.
+    pub(super) fn of_file(&self) -> String {
+        match self {
+            Self::Status(status @ (404 | 410)) => format!("is missing ({status})"),
+            Self::Refused | Self::Timeout(_) | Self::Broken(_) => format!("can't be asked for: {self}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// A validator of a repomd.xml, as the header field that asks for anything newer.
+pub(super) type Validator = (HeaderName, HeaderValue);
+
+/// The answer to a GET of repomd.xml.
+pub(super) enum Looked {
+    /// 304.
+    Same,
+    /// Anything else.
+    New(Seen, Option<Validator>),
+}
+
+/// The client. Connections are shared by all probes.
+pub(super) struct MirrorClient {
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    user_agent: HeaderValue,
+    timeout: Duration,
+}
+
+impl MirrorClient {
+    /// Reads the system's certificates if a mirror needs them (`tls`). `contact` may be empty.
+    pub(super) fn new(timeout: Duration, contact: &str, tls: bool) -> Result<Self, io::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        let config = if tls {
+            config.with_native_roots()?
+        } else {
+            config.with_root_certificates(RootCertStore::empty())
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(timeout));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config.with_no_client_auth())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .build(connector);
+        let version = concat!("freshet/", env!("CARGO_PKG_VERSION"));
+        let named = if contact.is_empty() { version.to_owned() } else { format!("{version} (+{contact})") };
+        let user_agent = HeaderValue::try_from(named).unwrap_or(HeaderValue::from_static(version));
+        Ok(Self { client, user_agent, timeout })
+    }
+
+    /// GETs a repomd.xml, unless it is still the one that `known` stands for.
+    pub(super) async fn look(&self, url: &str, known: Option<Validator>) -> Result<Looked, Failure> {
+        let conditional = known.is_some();
+        self.timed(async {
+            let response = match self.ask(&Method::GET, url, known.into_iter().collect()).await {
+                Err(failure @ Failure::Redirected(_)) => {
+                    return Ok(Looked::New(Seen::Gone(format!("repomd.xml {failure}")), None));
+                }
+                other => other?,
+            };
+            let (parts, body) = response.into_parts();
+            let validator = validator(&parts.headers);
+            match parts.status.as_u16() {
+                304 if conditional => Ok(Looked::Same),
+                200 => Ok(Looked::New(read(body).await?, validator)),
+                status @ 500.. => Err(Failure::Status(status)),
+                status @ (401 | 403 | 404 | 410) => {
+                    Ok(Looked::New(Seen::Gone(format!("no repomd.xml ({status})")), None))
+                }
+                status => Ok(Looked::New(Seen::Unclear(format!("repomd.xml answers {status}")), None)),
+            }
+        })
+        .await
+    }
+
+    /// HEADs a file of this size.
+    pub(super) async fn head(&self, url: &str, size: u64) -> Result<(), Failure> {
+        self.timed(async {
+            let response = self.ask(&Method::HEAD, url, HeaderMap::new()).await?;
+            if response.status() != StatusCode::OK {
+                return Err(Failure::Status(response.status().as_u16()));
+            }
+            check_size(response.headers(), header::CONTENT_LENGTH, |value| value.parse().ok(), size)
+        })
+        .await
+    }
+
+    /// Asks for the first byte of a file of this size: whether it came alone.
+    pub(super) async fn answers_range(&self, url: &str, size: u64) -> Result<bool, Failure> {
+        self.timed(async {
+            let first = (header::RANGE, HeaderValue::from_static("bytes=0-0"));
+            let response = self.ask(&Method::GET, url, [first].into_iter().collect()).await?;
+            match response.status() {
+                StatusCode::PARTIAL_CONTENT => {
+                    let total = |value: &str| value.strip_prefix("bytes 0-0/")?.parse().ok();
+                    check_size(response.headers(), header::CONTENT_RANGE, total, size)?;
+                    let range = response.headers().get(header::CONTENT_RANGE);
+                    Ok(range.is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-0/")))
+                }
+                StatusCode::OK => {
+                    check_size(response.headers(), header::CONTENT_LENGTH, |value| value.parse().ok(), size)?;
+                    Ok(false)
+                }
+                StatusCode::RANGE_NOT_SATISFIABLE => Ok(false),
+                status => Err(Failure::Status(status.as_u16())),
+            }
+        })
+        .await
+    }
+
+    /// HEADs anything: whether the mirror answers.
+    pub(super) async fn alive(&self, url: &str) -> Result<(), Failure> {
+        self.timed(async {
+            match self.ask(&Method::HEAD, url, HeaderMap::new()).await {
+                Err(Failure::Redirected(_)) => Ok(()),
+                Ok(response) if response.status().is_server_error() => {
+                    Err(Failure::Status(response.status().as_u16()))
+                }
+                other => other.map(|_| ()),
+            }
+        })
+        .await
+    }
+
+    async fn timed<T>(&self, probe: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::time::timeout(self.timeout, probe).await.unwrap_or(Err(Failure::Timeout(self.timeout)))
+    }
+
+    async fn ask(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: HeaderMap,
+    ) -> Result<http::Response<Incoming>, Failure> {
+        let mut uri: Uri = url.parse().map_err(|_| Failure::Broken(format!("{url:?} is no URL")))?;
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::new(Empty::new());
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = uri.clone();
+            request.headers_mut().clone_from(&headers);
+            request.headers_mut().insert(header::USER_AGENT, self.user_agent.clone());
+            request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            let response = self.client.request(request).await.map_err(|error| failure(&error))?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            uri = hop(&uri, response.headers())?;
+        }
+        Err(Failure::Redirected(format!("{uri} after {MAX_REDIRECTS} other redirects")))
+    }
+}
+
+async fn read(body: Incoming) -> Result<Seen, Failure> {
+    let body = match Limited::new(body, MAX_REPOMD_BYTES).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return Ok(Seen::Gone("repomd.xml is longer than 1 MiB".to_owned()));
+        }
+        Err(error) => return Err(failure(&*error)),
+    };
+    let start = body.trim_ascii_start();
+    let is_page = |tag: &[u8]| start.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+    if is_page(b"<!doctype html") || is_page(b"<html") {
+        return Ok(Seen::Gone("repomd.xml answered with HTML".to_owned()));
+    }
+    Ok(Seen::Shows(Sha256::of(&body)))
+}
+
+/// A size that contradicts the listed one. A web page without any is what some servers answer for what is absent.
+fn check_size(
+    headers: &HeaderMap,
+    name: HeaderName,
+    parse: impl Fn(&str) -> Option<u64>,
+    listed: u64,
+) -> Result<(), Failure> {
+    let is_page =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    match headers.get(name).and_then(|value| parse(value.to_str().ok()?.trim())) {
+        Some(actual) if actual != listed => Err(Failure::Size { actual, listed }),
+        None if is_page => Err(Failure::Page),
+        _ => Ok(()),
+    }
+}
+
+fn validator(headers: &HeaderMap) -> Option<Validator> {
+    let etag = headers.get(header::ETAG).map(|etag| (header::IF_NONE_MATCH, etag.clone()));
+    etag.or_else(|| headers.get(header::LAST_MODIFIED).map(|date| (header::IF_MODIFIED_SINCE, date.clone())))
+}
+
+/// Where a redirect leads: the same host, over http or https.
+fn hop(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let refused = || Failure::Redirected(if location.is_empty() { "nowhere" } else { location }.to_owned());
+    let bare = location.split('#').next().unwrap_or_default();
+    let scheme = from.scheme_str().unwrap_or("http");
+    let authority = from.authority().map_or("", |authority| authority.as_str());
+    let absolute = match bare {
+        "" => return Err(refused()),
+        _ if bare.contains("://") => bare.to_owned(),
+        _ if bare.starts_with("//") => format!("{scheme}:{bare}"),
+        _ if bare.starts_with('/') => format!("{scheme}://{authority}{bare}"),
+        _ => {
+            let parent = from.path().rfind('/').map_or("/", |slash| &from.path()[..=slash]);
+            format!("{scheme}://{authority}{parent}{bare}")
+        }
+    };
+    let to: Uri = absolute.parse().map_err(|_| refused())?;
+    let same_host = to.host().zip(from.host()).is_some_and(|(to, from)| to.eq_ignore_ascii_case(from));
+    let known_scheme = matches!(to.scheme_str(), Some("http" | "https"));
+    if same_host && known_scheme { Ok(to) } else { Err(refused()) }
+}
+
+fn failure(error: &(dyn Error + 'static)) -> Failure {
+    let mut innermost = error;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => return Failure::Refused,
+            Some(io::ErrorKind::ConnectionReset) => return Failure::Broken("connection reset".to_owned()),
+            _ => {}
+        }
+        if error.is::<rustls::Error>() {
+            return Failure::Broken(format!("TLS: {error}"));
+        }
+        // An io::Error shows its inner error's source, not itself.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        innermost = error;
+        cause = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    Failure::Broken(innermost.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_stay_on_the_host() {
+        let from: Uri = "http://m.example:8080/a/b/c.rpm".parse().unwrap();
+        // (Location, where it leads; None: nowhere that is followed)
+        let cases = [
+            ("https://m.example/a/c.rpm", Some("https://m.example/a/c.rpm")),
+            ("//M.example/x#y", Some("http://M.example/x")),
+            ("/x?y", Some("http://m.example:8080/x?y")),
+            ("d.rpm", Some("http://m.example:8080/a/b/d.rpm")),
+            ("http://cdn.example/a/b/c.rpm", None),
+            ("ftp://m.example/a", None),
+            ("", None),
+        ];
+        for (location, expected) in cases {
+            let headers = [(header::LOCATION, HeaderValue::from_static(location))].into_iter().collect();
+            let led = hop(&from, &headers);
+            assert_eq!(led.as_ref().ok().map(Uri::to_string).as_deref(), expected, "{location}");
+            if let Err(failure) = led {
+                let to = if location.is_empty() { "nowhere" } else { location };
+                assert_eq!(failure.of_file(), format!("redirects to {to}"));
+                assert!(!failure.is_down());
+            }
+        }
+    }
+}

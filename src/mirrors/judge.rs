@@ -1,0 +1,251 @@
+//! What the answers of a mirror prove. Pure: no IO, no clock.
+//!
+//! A mirror shows a generation by its repomd.xml, and holds one when every file in it was seen there. The two differ
+//! while it syncs: a proof covers what stayed listed, without a gap, from the oldest to the newest of the generations
+//! that it was proven for and has shown since ([`Proof::holds`]). [`unproven`] lists the rest of a generation; once all
+//! of that was seen, the proof is that generation's.
+
+use crate::clock::Timestamp;
+use crate::policy::{Pair, Proof};
+use crate::repo::{Entry, History, Sha256};
+
+/// What a mirror has at the place of a repomd.xml.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A document of this SHA-256.
+    Shows(Sha256),
+    /// No repomd.xml, in words: whoever has none doesn't carry the repo (any more).
+    Gone(String),
+    /// An answer that says nothing of the repo, in words.
+    Unclear(String),
+}
+
+/// What has to be asked next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Rest,
+    /// All [`unproven`] files of this generation.
+    Verify(u32),
+    /// One file that this proof covers.
+    Spot(Proof),
+}
+
+/// A file as a mirror should have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Below the repo's root.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// A file that a mirror did not show as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// Below the repo's root.
+    pub path: String,
+    /// In words that follow the path.
+    pub why: String,
+    /// The mirror gave no answer, or an error of its own: the file may well be there.
+    pub transient: bool,
+}
+
+/// Takes the answer to a GET of repomd.xml.
+#[must_use]
+pub fn look(history: &History, old: &Pair, seen: Seen, now: Timestamp) -> (Pair, Next) {
+    let mut pair = Pair { checked: now, seen: None, ..old.clone() };
+    match seen {
+        Seen::Shows(id) => {
+            pair.seen = Some(id);
+            let known = |id| history.by_id(&id).is_some();
+            if known(id) && old.seen.is_some_and(|before| !known(before)) {
+                // What it deleted under the repomd.xml that nobody here knows can't be told.
+                pair.proof = None;
+            }
+            let next = settle(history, &mut pair);
+            if old.seen == pair.seen && bounds(old.proof) == bounds(pair.proof) {
+                pair.note.clone_from(&old.note);
+            }
+            return (pair, next);
+        }
+        Seen::Gone(words) => {
+            pair.proof = None;
+            pair.note = words;
+        }
+        Seen::Unclear(words) => pair.note = words + &still(pair.proof),
+    }
+    (pair, Next::Rest)
+}
+
+/// Takes a flip: what the mirror showed last now means something else.
+#[must_use]
+pub fn flipped(history: &History, old: &Pair) -> Pair {
+    let mut pair = old.clone();
+    settle(history, &mut pair);
+    pair
+}
+
+/// Takes the result of a [`Next::Verify`]: how many files were seen, or the first that was not. `base` is the proof that
+/// the files were picked against; `None` if the pair has another by now, so that the result says nothing.
+#[must_use]
+pub fn verified(
+    history: &History,
+    old: &Pair,
+    (target, base): (u32, Option<Proof>),
+    result: &Result<usize, Missed>,
+    now: Timestamp,
+) -> Option<Pair> {
+    if bounds(old.proof) != bounds(base) || history.by_sequence(target).is_none() {
+        return None;
+    }
+    let mut pair = old.clone();
+    match result {
+        Ok(files) => {
+            pair.proof = Some(Proof { sequence: target, shown: target, verified: now });
+            pair.note = holds(history, target, Some(*files));
+        }
+        Err(missed) => {
+            let (Missed { path, why, .. }, still) = (missed, still(pair.proof));
+            pair.note = format!("shows generation {target}, but {path} {why}{still}");
+        }
+    }
+    Some(pair)
+}
+
+/// Takes the result of a [`Next::Spot`]. A proof that one file contradicts is no proof.
+#[must_use]
+pub fn spotted(old: &Pair, result: Result<(), Missed>, now: Timestamp) -> Pair {
+    match result {
+        Ok(()) => Pair { proof: old.proof.map(|proof| Proof { verified: now, ..proof }), ..old.clone() },
+        Err(missed) if missed.transient => old.clone(),
+        Err(missed) => refuted(old, &format!("{} {}, though it was proven", missed.path, missed.why)),
+    }
+}
+
+/// Drops the proof, and all that would let the next look rest on what was known.
+#[must_use]
+pub fn refuted(old: &Pair, note: &str) -> Pair {
+    Pair { proof: None, seen: None, note: note.to_owned(), checked: old.checked }
+}
+
+/// The files of generation `target` that a mirror with this proof is not known to hold: at most `most` of them, picked at
+/// random, `first` before all others, so that a mirror that still lacks it costs one question.
+#[must_use]
+pub fn unproven(
+    history: &History,
+    proof: Option<Proof>,
+    target: u32,
+    most: usize,
+    first: Option<&str>,
+    rng: &mut fastrand::Rng,
+) -> Vec<File> {
+    let first = first.and_then(|path| Some((path, history.by_sequence(target)?.catalogue.find(path)?)));
+    let is_first = |path: &str| first.is_some_and(|(first, _)| first == path);
+    let files = history
+        .to_check(target, None)
+        .filter(|(path, entry)| !is_first(path) && !covers(history, proof, target, path, entry));
+    let mut files = rng.choose_multiple(files, most.saturating_sub(usize::from(first.is_some())));
+    files.sort_unstable_by_key(|(path, _)| *path);
+    files.splice(0..0, first);
+    files.into_iter().map(|(path, entry)| File { path: path.to_owned(), size: entry.size }).collect()
+}
+
+/// One file that the proof covers and a range can be asked of, at random.
+#[must_use]
+pub fn spot(history: &History, proof: Proof, rng: &mut fastrand::Rng) -> Option<File> {
+    let (sequence, proof) = (proof.sequence, Some(proof));
+    let files = history
+        .to_check(sequence, None)
+        .filter(|(path, entry)| entry.size > 0 && covers(history, proof, sequence, path, entry));
+    let (path, entry) = rng.choose_multiple(files, 1).pop()?;
+    Some(File { path: path.to_owned(), size: entry.size })
+}
+
+/// Whether the proof covers a file of generation `target`: it is in the newest generation of all concerned as well, and
+/// listed without a gap since the oldest.
+fn covers(history: &History, proof: Option<Proof>, target: u32, path: &str, entry: &Entry) -> bool {
+    let Some(proof) = proof else { return false };
+    let (oldest, newest) = (proof.sequence.min(proof.shown), proof.sequence.max(proof.shown));
+    if target >= newest {
+        return entry.since <= oldest;
+    }
+    let there = history.by_sequence(newest).and_then(|generation| generation.catalogue.find(path));
+    there.is_some_and(|there| {
+        (there.size, there.sha256) == (entry.size, entry.sha256) && there.since <= oldest.min(target)
+    })
+}
+
+/// Brings proof and note in line with what the mirror shows, and says what is to be asked.
+fn settle(history: &History, pair: &mut Pair) -> Next {
+    let kept = |proof: &Proof| history.by_sequence(proof.sequence).is_some();
+    if pair.proof.as_ref().is_some_and(|proof| !kept(proof)) {
+        pair.proof = None;
+        "what it was proven for is no longer kept here".clone_into(&mut pair.note);
+    }
+    let Some(id) = pair.seen else { return Next::Rest };
+    let Some(current) = history.current() else {
+        "nothing to compare it with: the origin was not seen yet".clone_into(&mut pair.note);
+        return Next::Rest;
+    };
+    let Some(shown) = history.by_id(&id).map(|generation| generation.sequence) else {
+        // Newer than what is current here, or very old: what it has deleted since isn't known.
+        pair.proof = pair.proof.and_then(|proof| widened(proof, current.sequence));
+        let (id, still) = (&id.hex()[..12], still(pair.proof));
+        pair.note = format!(
+            "shows repomd.xml of an unknown generation ({id}…), newer or older than all kept here{still}"
+        );
+        return pair.proof.map_or(Next::Rest, Next::Spot);
+    };
+    pair.proof = pair.proof.and_then(|proof| widened(proof, shown));
+    match pair.proof {
+        Some(proof) if proof.sequence == shown && proof.shown == shown => {
+            pair.note = holds(history, shown, None);
+            Next::Spot(proof)
+        }
+        proof => {
+            let (stale, of, still) = (stale(history, shown), current.sequence, still(proof));
+            pair.note = format!("{stale}shows generation {shown} of {of}, not checked yet{still}");
+            Next::Verify(shown)
+        }
+    }
+}
+
+/// The proof of a mirror that now shows `shown`. None if it went to both sides of what it was proven for: a proof
+/// remembers one.
+fn widened(proof: Proof, shown: u32) -> Option<Proof> {
+    let oldest = proof.sequence.min(proof.shown).min(shown);
+    let newest = proof.sequence.max(proof.shown).max(shown);
+    match proof.sequence {
+        sequence if sequence == oldest => Some(Proof { shown: newest, ..proof }),
+        sequence if sequence == newest => Some(Proof { shown: oldest, ..proof }),
+        _ => None,
+    }
+}
+
+fn bounds(proof: Option<Proof>) -> Option<(u32, u32)> {
+    proof.map(|proof| (proof.sequence, proof.shown))
+}
+
+fn stale(history: &History, shown: u32) -> &'static str {
+    let current = history.current().map(|generation| generation.sequence);
+    if current == Some(shown) { "" } else { "stale: " }
+}
+
+fn holds(history: &History, sequence: u32, files: Option<usize>) -> String {
+    let checked = files.map(|files| format!(" ({files} files checked)")).unwrap_or_default();
+    match history.current().map(|generation| generation.sequence) {
+        Some(current) if current != sequence => {
+            format!("stale: shows generation {sequence} of {current}, proven for it{checked}")
+        }
+        _ => format!("proven: holds generation {sequence}{checked}"),
+    }
+}
+
+fn still(proof: Option<Proof>) -> String {
+    proof.map(|proof| format!("; still proven for generation {}", proof.sequence)).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

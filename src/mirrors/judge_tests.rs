@@ -1,0 +1,218 @@
+use super::*;
+use crate::mirrors::tests::generation;
+use crate::repo::History;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const NOW: Timestamp = Timestamp::from_secs(1000);
+const KEEP: Duration = Duration::from_secs(1_000_000);
+
+/// Path to content.
+type Model = BTreeMap<u8, u8>;
+
+fn history(models: &[Model]) -> History {
+    models.iter().fold(History::default(), |history, model| {
+        let files: Vec<_> = model
+            .iter()
+            .map(|(path, content)| (path.to_string(), vec![*content; 1 + *content as usize]))
+            .collect();
+        let next = generation(&files, history.current().map(|current| &**current));
+        history.with(next, KEEP, NOW)
+    })
+}
+
+fn id(history: &History, sequence: u32) -> Sha256 {
+    history.by_sequence(sequence).map_or(Sha256::of(b"other"), |generation| generation.id)
+}
+
+fn proof(sequence: u32, shown: u32) -> Option<Proof> {
+    Some(Proof { sequence, shown, verified: NOW })
+}
+
+#[test]
+fn a_look_moves_the_bounds_of_the_proof() {
+    let history = history(&[Model::from([(1, 1)]), Model::from([(2, 2)]), Model::from([(3, 3)])]);
+    let unknown =
+        "shows repomd.xml of an unknown generation (d9298a10d1b0…), newer or older than all kept here";
+    let spot = |sequence, shown| Next::Spot(proof(sequence, shown).unwrap());
+    // (proof, generation shown; 9: unknown, next, proof then, note)
+    let cases = [
+        (None, 3, Next::Verify(3), None, "shows generation 3 of 3, not checked yet"),
+        (None, 1, Next::Verify(1), None, "stale: shows generation 1 of 3, not checked yet"),
+        (None, 9, Next::Rest, None, unknown),
+        (proof(3, 3), 3, spot(3, 3), proof(3, 3), "proven: holds generation 3"),
+        (proof(2, 2), 2, spot(2, 2), proof(2, 2), "stale: shows generation 2 of 3, proven for it"),
+        (
+            proof(2, 2),
+            3,
+            Next::Verify(3),
+            proof(2, 3),
+            "shows generation 3 of 3, not checked yet; still proven for generation 2",
+        ),
+        (proof(2, 2), 9, spot(2, 3), proof(2, 3), &format!("{unknown}; still proven for generation 2")),
+        (
+            proof(3, 3),
+            1,
+            Next::Verify(1),
+            proof(3, 1),
+            "stale: shows generation 1 of 3, not checked yet; still proven for generation 3",
+        ),
+        // Back at what it is proven for, after it may have deleted some of it.
+        (
+            proof(2, 3),
+            2,
+            Next::Verify(2),
+            proof(2, 3),
+            "stale: shows generation 2 of 3, not checked yet; still proven for generation 2",
+        ),
+        // On both sides of the proof.
+        (proof(2, 3), 1, Next::Verify(1), None, "stale: shows generation 1 of 3, not checked yet"),
+        (proof(7, 7), 3, Next::Verify(3), None, "shows generation 3 of 3, not checked yet"),
+    ];
+    for (before, shown, next, after, note) in cases {
+        let old = Pair { proof: before, ..Pair::default() };
+        let seen = id(&history, shown);
+        let (pair, found) = look(&history, &old, Seen::Shows(seen), NOW);
+        assert_eq!((found, pair.proof, pair.note.as_str()), (next, after, note), "{before:?} shows {shown}");
+        assert_eq!((pair.seen, pair.checked), (Some(seen), NOW));
+        // The same again leaves words that say more as they are.
+        let told = Pair { note: "told".to_owned(), ..pair };
+        assert_eq!(look(&history, &told, Seen::Shows(seen), NOW), (told.clone(), found));
+        assert_ne!(flipped(&history, &told).note, "told");
+    }
+    let astray = Pair { proof: proof(3, 3), seen: Some(id(&history, 9)), ..Pair::default() };
+    let (back, next) = look(&history, &astray, Seen::Shows(id(&history, 3)), NOW);
+    assert_eq!((back.proof, next), (None, Next::Verify(3)), "back from an unknown generation");
+
+    let old = Pair { proof: proof(2, 2), seen: Some(id(&history, 2)), ..Pair::default() };
+    let (gone, _) = look(&history, &old, Seen::Gone("no repomd.xml (404)".to_owned()), NOW);
+    assert_eq!((gone.proof, gone.seen, gone.note.as_str()), (None, None, "no repomd.xml (404)"));
+    let (unclear, _) = look(&history, &old, Seen::Unclear("repomd.xml answers 429".to_owned()), NOW);
+    assert_eq!(unclear.proof, old.proof);
+    assert_eq!(unclear.note, "repomd.xml answers 429; still proven for generation 2");
+}
+
+#[test]
+fn a_check_proves_only_what_it_was_made_for() {
+    let history = history(&[Model::from([(1, 1)]), Model::from([(1, 1), (2, 2)])]);
+    let old = Pair { proof: proof(1, 2), seen: Some(id(&history, 2)), ..Pair::default() };
+    let base = (2, old.proof);
+    let good = verified(&history, &old, base, &Ok(1), NOW).unwrap();
+    assert_eq!(
+        (good.proof, good.note.as_str()),
+        (proof(2, 2), "proven: holds generation 2 (1 files checked)")
+    );
+
+    let missed = |transient| Missed { path: "2".to_owned(), why: "is missing (404)".to_owned(), transient };
+    let bad = verified(&history, &old, base, &Err(missed(false)), NOW).unwrap();
+    let note = "shows generation 2, but 2 is missing (404); still proven for generation 1";
+    assert_eq!((bad.proof, bad.note.as_str()), (old.proof, note));
+
+    // The proof that it builds on was dropped, or the generation is no longer kept.
+    assert_eq!(verified(&history, &refuted(&old, "x"), base, &Ok(1), NOW), None);
+    assert_eq!(verified(&history, &old, (7, old.proof), &Ok(1), NOW), None);
+
+    let later = Timestamp::from_secs(2000);
+    assert_eq!(spotted(&good, Ok(()), later).proof.map(|proof| proof.verified), Some(later));
+    assert_eq!(spotted(&good, Err(missed(true)), later), good);
+    let lost = spotted(&good, Err(missed(false)), later);
+    assert_eq!((lost.proof, lost.seen), (None, None));
+    assert_eq!(lost.note, "2 is missing (404), though it was proven");
+}
+
+#[test]
+fn a_large_generation_is_sampled() {
+    let history = history(&[(0..100).map(|path| (path, path)).collect()]);
+    let paths = |most, first: Option<&str>, seed| -> Vec<String> {
+        let rng = &mut fastrand::Rng::with_seed(seed);
+        unproven(&history, None, 1, most, first, rng).into_iter().map(|file| file.path).collect()
+    };
+    assert_eq!(paths(1000, None, 1).len(), 100);
+    let sample = paths(10, None, 1);
+    assert_eq!((sample.len(), &sample), (10, &paths(10, None, 1)));
+    assert_ne!(sample, paths(10, None, 2));
+    for most in [1, 10, 1000] {
+        let first = paths(most, Some("77"), 1);
+        assert_eq!((first[0].as_str(), first.len()), ("77", most.min(100)));
+        assert_eq!(first.iter().filter(|path| *path == "77").count(), 1);
+    }
+    assert_eq!(paths(10, Some("no longer listed"), 1).len(), 10);
+}
+
+/// What happens between two looks.
+#[derive(Clone, Debug)]
+enum Event {
+    /// The node flips to its next generation.
+    Flip,
+    /// The mirror moves towards a generation, by way of all between; as it goes it deletes what isn't listed, or not, and
+    /// of what is new takes some only.
+    Sync { to: usize, takes: u8, deletes: u8 },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let sync = (0..8_usize, any::<u8>(), any::<u8>()).prop_map(|(to, takes, deletes)| Event::Sync {
+        to,
+        takes,
+        deletes,
+    });
+    prop_oneof![1 => Just(Event::Flip), 4 => sync]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// The promise: whatever a proof covers, the mirror has. Between two looks it moves one way only.
+    #[test]
+    fn what_is_proven_is_there(
+        models in prop::collection::vec(prop::collection::btree_map(0..6_u8, 0..3_u8, 0..6), 2..8),
+        events in prop::collection::vec(event(), 1..25),
+        seed in any::<u64>(),
+    ) {
+        let (mut offered, mut at, mut holds) = (1, 0, Model::new());
+        let mut pair = Pair::default();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for event in events {
+            let known = history(&models[..offered]);
+            match event {
+                Event::Flip if offered < models.len() => {
+                    offered += 1;
+                    pair = flipped(&history(&models[..offered]), &pair);
+                }
+                Event::Flip => {}
+                Event::Sync { to, takes, deletes } => {
+                    let to = to.min(offered - 1);
+                    let way: Vec<_> = if to < at { (to..at).rev().collect() } else { (at..=to).collect() };
+                    for step in way {
+                        holds.retain(|path, _| models[step].contains_key(path) || deletes >> path & 1 == 0);
+                        holds.extend(models[step].iter().filter(|(path, _)| takes >> **path & 1 == 1));
+                    }
+                    at = to;
+                    let (looked, next) = look(&known, &pair, Seen::Shows(id(&known, at as u32 + 1)), NOW);
+                    pair = looked;
+                    if let Next::Verify(target) = next {
+                        let files = unproven(&known, pair.proof, target, 1000, None, &mut rng);
+                        let there = |file: &File| holds.get(&file.path.parse().unwrap()).map(|held| u64::from(*held) + 1);
+                        let missed = files.iter().find(|file| there(file) != Some(file.size));
+                        let result = missed.map_or(Ok(files.len()), |file| {
+                            Err(Missed { path: file.path.clone(), why: String::new(), transient: false })
+                        });
+                        pair = verified(&known, &pair, (target, pair.proof), &result, NOW).unwrap();
+                        prop_assert!(result.is_err() || pair.proof == proof(target, target));
+                    }
+                }
+            }
+            let known = history(&models[..offered]);
+            for path in 0..6_u8 {
+                let Some(listed) = known.find(&path.to_string()) else { continue };
+                if pair.proof.is_some_and(|proof| proof.holds(listed.entry.since, listed.until)) {
+                    let held = holds.get(&path).map(|held| u64::from(*held) + 1);
+                    prop_assert_eq!(held, Some(listed.entry.size), "path {} by {:?}", path, pair);
+                }
+            }
+            if let Some(file) = pair.proof.and_then(|proof| spot(&known, proof, &mut rng)) {
+                let held = holds.get(&file.path.parse().unwrap()).map(|held| u64::from(*held) + 1);
+                prop_assert_eq!(held, Some(file.size), "spot {:?} by {:?}", file, pair);
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The prober: what each mirror holds and whether it answers.
+//!
+//! [`Prober`] publishes [`Published::mirrors`]. One worker for each mirror owns that mirror's state and does the asking;
+//! the prober's own task alone puts the table together, publishes it, logs the changes and keeps the proofs on disk.
+//! What answers mean is decided in [`judge`], without IO.
+
+mod check;
+mod client;
+mod families;
+pub mod judge;
+mod proofs;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use crate::config::{Mirror, Probes};
+use crate::metrics::Metrics;
+use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos};
+use client::MirrorClient;
+use proofs::Document;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use worker::Worker;
+
+/// How often the repos are looked at for a flip that nobody told of.
+const TICK: Duration = Duration::from_millis(500);
+/// Between two writes of the proofs; in ticks.
+const SAVE_TICKS: u32 = 2;
+/// Later `verified` times alone are written this seldom; in ticks.
+const SAVE_TIMES_TICKS: u32 = 120;
+/// Updates under way to the publisher; workers wait beyond it.
+const UPDATES: usize = 256;
+/// Bounces that wait for one worker; more are dropped.
+const BOUNCES: usize = 4;
+
+/// Why there is no prober.
+#[derive(Debug, thiserror::Error)]
+pub enum ProberError {
+    /// The certificates that https mirrors are checked with can't be read.
+    #[error("TLS of the probes: {0}")]
+    Tls(#[source] io::Error),
+}
+
+/// Probes all mirrors, publishes what they hold. Owns all its tasks.
+pub struct Prober {
+    shared: Arc<Shared>,
+    mirrors: Vec<Arc<Mirror>>,
+    state_dir: Option<PathBuf>,
+    flipped: Arc<Notify>,
+    changes: watch::Sender<u64>,
+    bounces: mpsc::Receiver<BounceReport>,
+    updates: mpsc::Receiver<Update>,
+}
+
+/// What all workers use.
+struct Shared {
+    settings: Probes,
+    published: Arc<Published>,
+    metrics: Arc<Metrics>,
+    client: MirrorClient,
+    permits: Semaphore,
+    updates: mpsc::Sender<Update>,
+}
+
+/// A mirror's new state.
+struct Update {
+    mirror: usize,
+    state: Arc<MirrorState>,
+}
+
+impl Prober {
+    /// Of these mirrors, in the order of the config. `bounces` name files that clients came back for. Without a
+    /// `state_dir` no proof survives a restart.
+    ///
+    /// # Errors
+    /// A mirror is https and the system's certificates can't be read.
+    pub fn new(
+        settings: Probes,
+        mirrors: &[Mirror],
+        published: Arc<Published>,
+        metrics: Arc<Metrics>,
+        state_dir: Option<PathBuf>,
+        bounces: mpsc::Receiver<BounceReport>,
+    ) -> Result<Self, ProberError> {
+        let tls = mirrors.iter().any(|mirror| mirror.url.starts_with("https:"));
+        let client = MirrorClient::new(settings.timeout, &settings.contact, tls).map_err(ProberError::Tls)?;
+        let (sender, updates) = mpsc::channel(UPDATES);
+        let permits = Semaphore::new(settings.parallel);
+        let shared = Arc::new(Shared { settings, published, metrics, client, permits, updates: sender });
+        let mirrors = mirrors.iter().cloned().map(Arc::new).collect();
+        let (flipped, changes) = (Arc::new(Notify::new()), watch::Sender::new(0));
+        Ok(Self { shared, mirrors, state_dir, flipped, changes, bounces, updates })
+    }
+
+    /// Publishes the table with the proofs that were kept on disk, for the repos as they are published by now; no mirror
+    /// counts as up before it was asked. Reads a file: to be called once, before [`Prober::run`].
+    pub fn restore(&self) {
+        let repos = self.shared.published.repos.load();
+        let untried =
+            |mirror: &Arc<Mirror>| Arc::new(MirrorState::untried(mirror.clone(), repos.views().len()));
+        let mut table = MirrorTable { mirrors: self.mirrors.iter().map(untried).collect() };
+        match self.state_dir.as_deref().map(Document::load).transpose() {
+            Ok(Some(Some(document))) => {
+                let restored = document.restore(&mut table, &repos);
+                tracing::info!(restored, "proofs of mirrors restored");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the proofs on disk can't be read; all mirrors are checked anew");
+            }
+        }
+        self.shared.published.mirrors.store(Arc::new(table));
+    }
+
+    /// To be notified (`notify_one`) after a flip was published, so that the mirrors are asked at once. Without it the
+    /// prober notices by itself within half a second.
+    #[must_use]
+    pub fn flipped(&self) -> Arc<Notify> {
+        self.flipped.clone()
+    }
+
+    /// Changes after each publication of a table.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Probes until `shutdown` is true or its sender is gone.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        if self.shared.published.mirrors.load().mirrors.len() != self.mirrors.len() {
+            self.restore();
+        }
+        let table = MirrorTable::clone(&self.shared.published.mirrors.load());
+        let repos = self.shared.published.repos.load_full();
+        let (flips, mut workers) = (watch::Sender::new(0), JoinSet::new());
+        let mut to_workers = Vec::new();
+        for (index, state) in table.mirrors.iter().enumerate() {
+            let (sender, bounces) = mpsc::channel(BOUNCES);
+            to_workers.push(sender);
+            let state = MirrorState::clone(state);
+            workers.spawn(Worker::new(self.shared.clone(), index, state, bounces, flips.subscribe()).run());
+        }
+        let mut publisher =
+            Publisher { table, repos, flips, unsaved: Unsaved::default(), saves: JoinSet::new() };
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|ends| *ends) => break,
+                _ = self.updates.recv_many(&mut batch, UPDATES) => {
+                    publisher.publish(&self.shared, batch.drain(..));
+                    self.changes.send_modify(|version| *version += 1);
+                }
+                () = self.flipped.notified() => publisher.notice_flip(&self.shared),
+                _ = tick.tick() => {
+                    publisher.notice_flip(&self.shared);
+                    publisher.save_if_due(self.state_dir.as_ref());
+                }
+                Some(report) = self.bounces.recv() => {
+                    if let Some(worker) = to_workers.get(report.mirror) {
+                        // Full: enough of this mirror's are waiting.
+                        let _ = worker.try_send(report.path);
+                    }
+                }
+                Some(Err(error)) = workers.join_next() => tracing::error!(%error, "the probes of a mirror died"),
+            }
+        }
+        workers.shutdown().await;
+        publisher.save(self.state_dir.as_ref()).await;
+    }
+}
+
+/// Puts the table together. The only one that publishes it.
+struct Publisher {
+    table: MirrorTable,
+    repos: Arc<Repos>,
+    flips: watch::Sender<u64>,
+    unsaved: Unsaved,
+    saves: JoinSet<()>,
+}
+
+/// What the proofs on disk lack.
+#[derive(Default)]
+struct Unsaved {
+    proofs: bool,
+    times: bool,
+    /// Ticks since the last save.
+    ticks: u32,
+}
+
+impl Publisher {
+    fn publish(&mut self, shared: &Shared, batch: impl Iterator<Item = Update>) {
+        for Update { mirror, state } in batch {
+            let old = std::mem::replace(&mut self.table.mirrors[mirror], state);
+            self.note_changes(&old, mirror);
+        }
+        shared.published.mirrors.store(Arc::new(self.table.clone()));
+    }
+
+    /// Logs what is new of the mirror, and sees what has to be saved.
+    fn note_changes(&mut self, old: &MirrorState, mirror: usize) {
+        let new = &self.table.mirrors[mirror];
+        let name = new.mirror.name.as_str();
+        match (&old.reach, &new.reach) {
+            (Reach::Down { why: before, .. }, Reach::Down { why, .. }) if before == why => {}
+            (_, Reach::Down { why, .. }) => tracing::info!(mirror = name, note = %why, "mirror is down"),
+            (Reach::Up { .. }, Reach::Up { .. }) | (_, Reach::Untried) => {}
+            (_, Reach::Up { .. }) => {
+                let note = format!("ipv4 {}, ipv6 {}", yes(new.ipv4), yes(new.ipv6));
+                tracing::info!(mirror = name, note, "mirror is up");
+            }
+        }
+        for (repo, pair) in new.pairs.iter().enumerate() {
+            let before = old.pairs.get(repo);
+            let (was, is) = (before.and_then(|pair| pair.proof), pair.proof);
+            let covered =
+                |proof: Option<crate::policy::Proof>| proof.map(|proof| (proof.sequence, proof.shown));
+            self.unsaved.proofs |= covered(was) != covered(is);
+            self.unsaved.times |= was != is;
+            if before.is_none_or(|before| before.note != pair.note)
+                && let Some(view) = self.repos.views().get(repo)
+            {
+                tracing::info!(mirror = name, repo = %view.repo.id, note = %pair.note, "mirror changed");
+            }
+        }
+    }
+
+    fn notice_flip(&mut self, shared: &Shared) {
+        let repos = shared.published.repos.load();
+        if !Arc::ptr_eq(&repos, &self.repos) {
+            self.repos = repos.clone();
+            // What was proven for a generation that was not known here yet could not be saved.
+            (self.unsaved.proofs, self.unsaved.times) = (true, true);
+            self.flips.send_modify(|version| *version += 1);
+        }
+    }
+
+    fn save_if_due(&mut self, state_dir: Option<&PathBuf>) {
+        self.unsaved.ticks += 1;
+        let due = if self.unsaved.proofs { SAVE_TICKS } else { SAVE_TIMES_TICKS };
+        while self.saves.try_join_next().is_some() {}
+        if self.unsaved.times && self.unsaved.ticks >= due && self.saves.is_empty() {
+            self.start_save(state_dir);
+        }
+    }
+
+    fn start_save(&mut self, state_dir: Option<&PathBuf>) {
+        self.unsaved = Unsaved::default();
+        let Some(dir) = state_dir.cloned() else { return };
+        let document = Document::of(&self.table, &self.repos);
+        self.saves.spawn_blocking(move || {
+            if let Err(error) = document.save(&dir) {
+                tracing::warn!(dir = %dir.display(), %error, "the proofs can't be saved");
+            }
+        });
+    }
+
+    /// Saves what isn't yet, and waits for it.
+    async fn save(mut self, state_dir: Option<&PathBuf>) {
+        while self.saves.join_next().await.is_some() {}
+        if self.unsaved.times {
+            self.start_save(state_dir);
+            while self.saves.join_next().await.is_some() {}
+        }
+    }
+}
+
+const fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}

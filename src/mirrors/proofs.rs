@@ -1,0 +1,113 @@
+//! Proofs on disk, so that a restart needn't ask every mirror for every file again.
+//!
+//! One JSON document, replaced as a whole. Generations are named by the SHA-256 of their repomd.xml, since sequences
+//! mean something on one node only. What can't be read or no longer fits costs a new check, never a wrong proof.
+
+use crate::clock::Timestamp;
+use crate::policy::{MirrorTable, Proof, Repos};
+use crate::repo::{History, Sha256};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+const NAME: &str = "proofs.json";
+const TEMPORARY: &str = "proofs.json.new";
+const VERSION: u32 = 1;
+
+/// All proofs of a node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Document {
+    version: u32,
+    proofs: Vec<Record>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// The mirror's name; it counts only while the URL is the same.
+    mirror: String,
+    url: String,
+    /// The repo's id.
+    repo: String,
+    /// The proven generation.
+    generation: String,
+    /// [`Proof::shown`], where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shown: Option<String>,
+    verified: Timestamp,
+}
+
+impl Document {
+    /// The proofs in `table`.
+    pub(super) fn of(table: &MirrorTable, repos: &Repos) -> Self {
+        let mut proofs = Vec::new();
+        for state in &table.mirrors {
+            for (pair, view) in state.pairs.iter().zip(repos.views()) {
+                let id = |sequence| Some(view.history.by_sequence(sequence)?.id.hex());
+                let Some(proof) = pair.proof else { continue };
+                let (Some(generation), Some(shown)) = (id(proof.sequence), id(proof.shown)) else { continue };
+                proofs.push(Record {
+                    mirror: state.mirror.name.clone(),
+                    url: state.mirror.url.clone(),
+                    repo: view.repo.id.clone(),
+                    shown: (shown != generation).then_some(shown),
+                    generation,
+                    verified: proof.verified,
+                });
+            }
+        }
+        Self { version: VERSION, proofs }
+    }
+
+    /// Puts the proofs that still mean something into `table`, and says how many.
+    pub(super) fn restore(&self, table: &mut MirrorTable, repos: &Repos) -> usize {
+        let by_url: HashMap<_, _> = table
+            .mirrors
+            .iter()
+            .enumerate()
+            .map(|(index, state)| ((state.mirror.name.clone(), state.mirror.url.clone()), index))
+            .collect();
+        let mut restored = 0;
+        for record in &self.proofs {
+            let mirror = by_url.get(&(record.mirror.clone(), record.url.clone()));
+            let (Some(&mirror), Some((repo, view))) = (mirror, repos.by_id(&record.repo)) else { continue };
+            let Some(proof) = record.proof(&view.history) else { continue };
+            let pair = &mut Arc::make_mut(&mut table.mirrors[mirror]).pairs[repo];
+            pair.proof = Some(proof);
+            pair.note = format!("proven for generation {} before the restart", proof.sequence);
+            restored += 1;
+        }
+        restored
+    }
+
+    /// The one in `dir`; None if there is none.
+    pub(super) fn load(dir: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read(dir.join(NAME)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text?,
+        };
+        let document: Self = serde_json::from_slice(&text)?;
+        if document.version == VERSION { Ok(Some(document)) } else { Ok(None) }
+    }
+
+    /// Replaces the one in `dir`. Blocking.
+    pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let mut file = File::create(dir.join(TEMPORARY))?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(dir.join(TEMPORARY), dir.join(NAME))?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+impl Record {
+    fn proof(&self, history: &History) -> Option<Proof> {
+        let sequence = |id: &str| Some(history.by_id(&id.parse::<Sha256>().ok()?)?.sequence);
+        let proven = sequence(&self.generation)?;
+        let shown = self.shown.as_deref().map_or(Some(proven), sequence)?;
+        Some(Proof { sequence: proven, shown, verified: self.verified })
+    }
+}

@@ -1,0 +1,313 @@
+//! The probes of one mirror.
+//!
+//! A worker owns its mirror's state and tells every change of it to the publisher; nobody else changes it. Its event loop
+//! never waits for the mirror: what asks runs in `tasks`, at most [`LANES`] at a time and all mirrors together at most
+//! `parallel` (the liveness check and that of a bounce, one each, don't queue behind a long check). A mirror that is down
+//! has no tasks but the liveness check. Back up, it is published as up only once it has shown a repomd.xml of each repo
+//! that it has a proof for.
+
+mod found;
+
+use super::check::{self, Asker};
+use super::client::{Failure, Looked, MirrorClient, Validator};
+use super::families::{Families, families};
+use super::judge::{self, File, Missed, Next};
+use super::{Shared, Update};
+use crate::clock;
+use crate::http::TreePath;
+use crate::policy::{MirrorState, Pair, Proof, Repos};
+use crate::repo::{History, REPOMD};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// Requests to one mirror at a time.
+pub(super) const LANES: usize = 4;
+/// Within this time after a flip (or a return) the mirrors are asked, so that not all are at the same moment.
+const SPREAD: Duration = Duration::from_millis(500);
+/// Between two checks of files that clients came back for.
+const BOUNCE_PAUSE: Duration = Duration::from_secs(1);
+/// A mirror that is down is retried ever more slowly, up to so many doublings.
+const MOST_DOUBLINGS: u32 = 16;
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    index: usize,
+    state: MirrorState,
+    repos: Arc<Repos>,
+    slots: Vec<Slot>,
+    lanes: Arc<Semaphore>,
+    tasks: JoinSet<Done>,
+    bounces: mpsc::Receiver<String>,
+    changed: watch::Receiver<u64>,
+    liveness: Liveness,
+}
+
+/// The probes of one repo.
+struct Slot {
+    due: Instant,
+    running: bool,
+    /// The repo flipped while a probe was running.
+    again: bool,
+    /// The mirror is coming back and has to show its repomd.xml first.
+    awaited: bool,
+    validator: Option<Validator>,
+    /// The file that the last check failed for.
+    first: Option<String>,
+}
+
+impl Slot {
+    fn due(now: Instant) -> Self {
+        Self { due: now, running: false, again: false, awaited: false, validator: None, first: None }
+    }
+}
+
+struct Liveness {
+    due: Instant,
+    running: bool,
+    /// In a row.
+    failures: u32,
+    /// It answers, but isn't published as up yet.
+    returning: bool,
+    bounce_after: Instant,
+}
+
+/// What a task found.
+enum Done {
+    Alive(Result<Families, Failure>),
+    Looked {
+        repo: usize,
+        result: Result<Looked, Failure>,
+    },
+    Verified {
+        repo: usize,
+        target: u32,
+        base: Option<Proof>,
+        result: Result<usize, Missed>,
+        ranges: Option<bool>,
+    },
+    Spotted {
+        repo: usize,
+        result: Result<bool, Missed>,
+    },
+    Bounced {
+        path: TreePath,
+        result: Result<(), Failure>,
+    },
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        state: MirrorState,
+        bounces: mpsc::Receiver<String>,
+        changed: watch::Receiver<u64>,
+    ) -> Self {
+        let now = now();
+        let slots = state.pairs.iter().map(|_| Slot::due(now)).collect();
+        let liveness =
+            Liveness { due: now, running: false, failures: 0, returning: false, bounce_after: now };
+        let (repos, lanes) = (shared.published.repos.load_full(), Arc::new(Semaphore::new(LANES)));
+        let tasks = JoinSet::new();
+        Self { shared, index, state, repos, slots, lanes, tasks, bounces, changed, liveness }
+    }
+
+    /// Probes until it is dropped.
+    pub(super) async fn run(mut self) {
+        self.flip();
+        loop {
+            self.start_due();
+            let next = self.next_due();
+            let told = tokio::select! {
+                Ok(()) = self.changed.changed() => self.flip(),
+                Some(path) = self.bounces.recv() => {
+                    self.check_bounce(&path);
+                    false
+                }
+                Some(done) = self.tasks.join_next() => self.finish(done),
+                () = sleep_until(next) => false,
+            };
+            if told {
+                let update = Update { mirror: self.index, state: Arc::new(self.state.clone()) };
+                if self.shared.updates.send(update).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.state.reach.is_up() || self.liveness.returning
+    }
+
+    fn next_due(&self) -> Instant {
+        let idle = self.slots.iter().filter(|slot| self.is_asked() && !slot.running).map(|slot| slot.due);
+        let liveness = (!self.liveness.running).then_some(self.liveness.due);
+        idle.chain(liveness).min().unwrap_or_else(|| now() + self.shared.settings.probe_every)
+    }
+
+    fn start_due(&mut self) {
+        let now = now();
+        if !self.liveness.running && self.liveness.due <= now {
+            self.start_liveness();
+        }
+        for repo in 0..self.slots.len() {
+            if self.is_asked() && !self.slots[repo].running && self.slots[repo].due <= now {
+                self.start_look(repo);
+            }
+        }
+    }
+
+    fn start_liveness(&mut self) {
+        self.liveness.running = true;
+        let proven = self.state.pairs.iter().position(|pair| pair.proof.is_some());
+        let url = match self.repos.views().get(proven.unwrap_or(0)) {
+            Some(_) => self.url(proven.unwrap_or(0), REPOMD),
+            None => self.state.mirror.url.clone(),
+        };
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move { Done::Alive(alive(&shared, &url).await) });
+    }
+
+    fn start_look(&mut self, repo: usize) {
+        let url = self.url(repo, REPOMD);
+        let (shared, lanes) = (self.shared.clone(), self.lanes.clone());
+        let slot = &mut self.slots[repo];
+        (slot.running, slot.again) = (true, false);
+        // Where all is well only: a validator may stand for two versions of one second, and a mirror that seems to lag
+        // must not be held there by it.
+        let known = slot.validator.clone().filter(|_| self.is_current(repo));
+        self.tasks.spawn(async move {
+            let _permits = check::permits(&lanes, &shared.permits).await;
+            Done::Looked { repo, result: shared.client.look(&url, known).await }
+        });
+    }
+
+    fn start_next(&mut self, repo: usize, next: Next) {
+        let history = self.history(repo).clone();
+        let (client, lanes, shared) = (self.shared.clone(), self.lanes.clone(), self.shared.clone());
+        let asker = Asker { shared: client, lanes, base: self.url(repo, "") };
+        let mut rng = fastrand::Rng::new();
+        match next {
+            Next::Rest => self.rest(repo),
+            Next::Spot(proof) => match judge::spot(&history, proof, &mut rng) {
+                Some(file) => {
+                    self.tasks.spawn(async move { Done::Spotted { repo, result: asker.range(&file).await } });
+                }
+                None => self.rest(repo),
+            },
+            Next::Verify(target) => {
+                let (base, first) = (self.state.pairs[repo].proof, self.slots[repo].first.clone());
+                self.tasks.spawn(async move {
+                    let most = shared.settings.sample;
+                    let files = judge::unproven(&history, base, target, most, first.as_deref(), &mut rng);
+                    let files: Arc<[File]> = files.into();
+                    let result = asker.all(&files).await;
+                    let ranges = match files.iter().find(|file| file.size > 0) {
+                        Some(file) if result.is_ok() => asker.range(file).await.ok(),
+                        _ => None,
+                    };
+                    Done::Verified { repo, target, base, result, ranges }
+                });
+            }
+        }
+    }
+
+    fn check_bounce(&mut self, path: &str) {
+        let now = now();
+        let Ok(path) = TreePath::new(path) else { return };
+        let listed = self.repos.locate(&path).and_then(|place| place.listed);
+        let (Some(listed), true) = (listed, self.is_asked() && now >= self.liveness.bounce_after) else {
+            return;
+        };
+        self.liveness.bounce_after = now + BOUNCE_PAUSE;
+        let url = self.state.mirror.url.clone() + &path.encoded();
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move {
+            let result = shared.client.head(&url, listed.entry.size).await;
+            Done::Bounced { path, result }
+        });
+    }
+
+    fn stop_tasks(&mut self) {
+        self.tasks = JoinSet::new();
+        self.liveness.running = false;
+        for slot in &mut self.slots {
+            slot.running = false;
+        }
+    }
+
+    /// After a probe: when the next is due.
+    fn rest(&mut self, repo: usize) {
+        let settings = &self.shared.settings;
+        let lags = self.state.pairs[repo].seen.is_some() && !self.is_current(repo);
+        let pause = jittered(if lags { settings.probe_lagging } else { settings.probe_every });
+        let slot = &mut self.slots[repo];
+        slot.running = false;
+        slot.due = if std::mem::take(&mut slot.again) { now() } else { now() + pause };
+    }
+
+    /// Takes over what is published of the repos. Whether there is something to tell.
+    fn flip(&mut self) -> bool {
+        let old = std::mem::replace(&mut self.repos, self.shared.published.repos.load_full());
+        let views = self.repos.views();
+        self.slots.resize_with(views.len(), || Slot::due(now()));
+        self.state.pairs.resize_with(views.len(), Pair::default);
+        let sequence = |repo: usize| old.views().get(repo).map(|view| view.sequence());
+        let mut changed = false;
+        for (repo, view) in
+            views.iter().enumerate().filter(|(repo, view)| sequence(*repo) != Some(view.sequence()))
+        {
+            let slot = &mut self.slots[repo];
+            slot.again = slot.running;
+            slot.due = slot.due.min(now() + spread(self.shared.settings.probe_lagging));
+            self.state.pairs[repo] = judge::flipped(&view.history, &self.state.pairs[repo]);
+            changed = true;
+        }
+        changed
+    }
+
+    /// It shows the current generation, and is proven for it.
+    fn is_current(&self, repo: usize) -> bool {
+        let (sequence, pair) = (self.repos.views()[repo].sequence(), &self.state.pairs[repo]);
+        let shows = pair.seen == self.history(repo).current().map(|generation| generation.id);
+        shows && pair.proof.is_some_and(|proof| (proof.sequence, proof.shown) == (sequence, sequence))
+    }
+
+    fn history(&self, repo: usize) -> &History {
+        &self.repos.views()[repo].history
+    }
+
+    fn url(&self, repo: usize, file: &str) -> String {
+        format!("{}{}/{file}", self.state.mirror.url, self.repos.views()[repo].repo.path.encoded())
+    }
+
+    fn count(&self, outcome: &str) {
+        self.shared.metrics.probes.with_label_values(&[&self.state.mirror.name, outcome]).inc();
+    }
+}
+
+async fn alive(shared: &Shared, url: &str) -> Result<Families, Failure> {
+    let uri: http::Uri = url.parse().map_err(|_| Failure::Broken(format!("{url:?} is no URL")))?;
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = uri.host().unwrap_or_default();
+    let client: &MirrorClient = &shared.client;
+    let (found, answer) = tokio::join!(families(host, port, shared.settings.timeout), client.alive(url));
+    found.and_then(|found| answer.map(|()| found))
+}
+
+fn now() -> Instant {
+    clock::monotonic().into()
+}
+
+/// Within 10 % of `interval`.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+fn spread(interval: Duration) -> Duration {
+    interval.min(SPREAD).mul_f64(fastrand::f64())
+}

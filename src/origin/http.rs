@@ -1,0 +1,437 @@
+//! The origin as an HTTP(S) server.
+//!
+//! One pooled client. Requests go to one authority only, follow at most [`MAX_REDIRECTS`] redirects on it, and carry
+//! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body.
+
+use super::{MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain};
+use crate::http::{ByteRange, TreePath, date};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::{Authority, Scheme};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Redirects followed on the origin's own authority.
+pub const MAX_REDIRECTS: usize = 3;
+/// Idle connections kept: as many as fills usually run at once.
+const MAX_IDLE_CONNECTIONS: usize = 64;
+/// Shorter than the keep-alive of common servers, so that few requests meet a connection that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// A Last-Modified this close to the response's Date may still stand for two versions (RFC 9110 8.8.2.2).
+const WEAK_SECONDS: u64 = 2;
+
+/// How to reach an HTTP origin.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The tree's base URL; a missing slash at its end is added.
+    pub url: String,
+    /// PEM file with the only authorities trusted; without it the system's.
+    pub ca: Option<PathBuf>,
+    /// This node's name, for `Via`.
+    pub node: String,
+    /// For the TCP connection.
+    pub connect_timeout: Duration,
+    /// For the head of the response, from the moment a connection is there.
+    pub first_byte_timeout: Duration,
+    /// Between two pieces of a body.
+    pub stall_timeout: Duration,
+}
+
+impl Settings {
+    /// With the default timers: 5 s, 30 s, 30 s.
+    #[must_use]
+    pub fn new(url: &str, node: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            ca: None,
+            node: node.to_owned(),
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What is asked of an object.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// All of it.
+    Whole,
+    /// All of it, unless it still is the version that these validators name.
+    Unless {
+        /// For If-None-Match.
+        etag: Option<HeaderValue>,
+        /// For If-Modified-Since.
+        last_modified: Option<HeaderValue>,
+    },
+    /// A part of it.
+    Range {
+        /// Which.
+        range: ByteRange,
+        /// For If-Range: a strong validator of the version that the part must belong to.
+        if_range: Option<HeaderValue>,
+    },
+}
+
+/// What the origin sends.
+#[derive(Debug)]
+pub struct Response {
+    /// All its header fields.
+    pub headers: HeaderMap,
+    /// Bytes in `body`, if promised (or listed).
+    pub length: Option<u64>,
+    /// Bytes of the whole object, if known.
+    pub total: Option<u64>,
+    /// The body.
+    pub body: OriginBody,
+}
+
+/// The answer to a GET.
+#[derive(Debug)]
+pub enum Answer {
+    /// 200 or 206, as asked.
+    Body(Box<Response>),
+    /// 304, with its header fields.
+    NotModified(HeaderMap),
+}
+
+/// An HTTP(S) origin.
+pub struct HttpOrigin {
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    id: String,
+    scheme: Scheme,
+    authority: Authority,
+    base_path: String,
+    user_agent: HeaderValue,
+    via: HeaderValue,
+    settings: Settings,
+}
+
+impl HttpOrigin {
+    /// Reads certificates (blocking), connects to nothing yet.
+    pub fn new(settings: Settings) -> Result<Self, OriginError> {
+        let refuse = |why: &str| OriginError::Setup(format!("origin url {:?}: {why}", settings.url));
+        let uri: Uri = settings.url.parse().map_err(|_| refuse("not a URL"))?;
+        let parts = uri.into_parts();
+        let scheme = parts.scheme.ok_or_else(|| refuse("no scheme"))?;
+        let authority = parts.authority.ok_or_else(|| refuse("no host"))?;
+        if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
+            return Err(refuse("neither http nor https"));
+        }
+        let mut base_path = parts.path_and_query.map_or_else(|| "/".to_owned(), |p| p.path().to_owned());
+        if !base_path.ends_with('/') {
+            base_path.push('/');
+        }
+        let via = HeaderValue::try_from(format!("1.1 {}", settings.node))
+            .map_err(|_| OriginError::Setup("the node's name can't stand in a header".to_owned()))?;
+        Ok(Self {
+            client: client(&settings, scheme == Scheme::HTTPS)?,
+            id: format!("{scheme}://{authority}{base_path}"),
+            scheme,
+            authority,
+            base_path,
+            user_agent: HeaderValue::from_static(concat!("freshet/", env!("CARGO_PKG_VERSION"))),
+            via,
+            settings,
+        })
+    }
+
+    /// The base URL.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// GETs an object. `listed` is its size where the catalogue knows size and SHA-256: then, and only then, an end
+    /// without a length and a stray Content-Encoding are accepted, since the SHA-256 decides.
+    pub async fn get(&self, path: &TreePath, ask: Ask, listed: Option<u64>) -> Result<Answer, OriginError> {
+        let mut headers = HeaderMap::new();
+        let (conditional, range) = match ask {
+            Ask::Whole => (false, None),
+            Ask::Unless { etag, last_modified } => {
+                let conditional = etag.is_some() || last_modified.is_some();
+                set(&mut headers, header::IF_NONE_MATCH, etag);
+                set(&mut headers, header::IF_MODIFIED_SINCE, last_modified);
+                (conditional, None)
+            }
+            Ask::Range { range, if_range } => {
+                let value = HeaderValue::try_from(format!("bytes={}-{}", range.start, range.end - 1));
+                set(&mut headers, header::RANGE, value.ok());
+                set(&mut headers, header::IF_RANGE, if_range);
+                (false, Some(range))
+            }
+        };
+        let response = self.send(Method::GET, path, &headers).await?;
+        match (response.status(), range) {
+            (StatusCode::OK, None) => self.whole(response, listed),
+            (StatusCode::PARTIAL_CONTENT, Some(range)) => self.part(response, range, listed),
+            (StatusCode::OK, Some(_)) => Err(OriginError::RangeIgnored),
+            (StatusCode::NOT_MODIFIED, None) if conditional => {
+                Ok(Answer::NotModified(response.into_parts().0.headers))
+            }
+            (status, _) => Err(refusal(status)),
+        }
+    }
+
+    /// HEADs an object: its header fields.
+    pub async fn head(&self, path: &TreePath) -> Result<HeaderMap, OriginError> {
+        let response = self.send(Method::HEAD, path, &HeaderMap::new()).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_parts().0.headers),
+            status => Err(refusal(status)),
+        }
+    }
+
+    /// A conditional GET past all caches between here and the origin.
+    pub async fn poll(&self, path: &TreePath, known: &PollValidators) -> Result<Polled, OriginError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        set(&mut headers, header::IF_NONE_MATCH, known.etag.clone());
+        set(&mut headers, header::IF_MODIFIED_SINCE, known.last_modified.clone());
+        let conditional = headers.len() > 1;
+        let response = match self.send(Method::GET, path, &headers).await {
+            Err(OriginError::Absent) => return Ok(Polled::Absent),
+            other => other?,
+        };
+        match response.status() {
+            StatusCode::NOT_MODIFIED if conditional => return Ok(Polled::Unchanged),
+            StatusCode::OK => {}
+            status if refusal(status).is_absent() => return Ok(Polled::Absent),
+            status => return Err(refusal(status)),
+        }
+        let validators = validators(response.headers());
+        let last_modified = response.headers().get(header::LAST_MODIFIED).and_then(date::parse);
+        let Answer::Body(response) = self.whole(response, None)? else { unreachable!("whole gives a body") };
+        let body = response.body.collect(MAX_POLLED_BYTES).await?;
+        Ok(Polled::Changed { body, last_modified, validators })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &TreePath,
+        more: &HeaderMap,
+    ) -> Result<hyper::Response<Incoming>, OriginError> {
+        let mut target = format!("{}{}", self.base_path, path.encoded());
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send_once(&method, &target, more).await?;
+            let redirect = [301, 302, 303, 307, 308].contains(&response.status().as_u16());
+            if !redirect {
+                return Ok(response);
+            }
+            target = self.hop(&target, response.headers())?;
+        }
+        Err(OriginError::Redirected { to: target })
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        target: &str,
+        more: &HeaderMap,
+    ) -> Result<hyper::Response<Incoming>, OriginError> {
+        let unusable = |_| OriginError::Redirected { to: target.to_owned() };
+        let uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(target)
+            .build()
+            .map_err(unusable)?;
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.extend(more.clone());
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
+        headers.insert(header::VIA, self.via.clone());
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        // Covers the TLS handshake too, which the connector's own timer doesn't.
+        let after = self.settings.connect_timeout + self.settings.first_byte_timeout;
+        match tokio::time::timeout(after, self.client.request(request)).await {
+            Err(_) => Err(OriginError::Silent { wait: Wait::FirstByte, after }),
+            Ok(Err(error)) => Err(OriginError::Down { reason: chain(&error) }),
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    /// Where a redirect leads: a path on this very authority.
+    fn hop(&self, from: &str, headers: &HeaderMap) -> Result<String, OriginError> {
+        let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let refused = || OriginError::Redirected { to: location.to_owned() };
+        let bare = location.split('#').next().unwrap_or_default();
+        let absolute = if bare.is_empty() {
+            return Err(refused());
+        } else if bare.contains("://") {
+            bare.to_owned()
+        } else if bare.starts_with("//") {
+            format!("{}:{bare}", self.scheme)
+        } else if bare.starts_with('/') {
+            format!("{}://{}{bare}", self.scheme, self.authority)
+        } else {
+            let parent = &from[..from.rfind('/').map_or(0, |slash| slash + 1)];
+            format!("{}://{}{parent}{bare}", self.scheme, self.authority)
+        };
+        let uri: Uri = absolute.parse().map_err(|_| refused())?;
+        // Whatever name the origin has for itself: the same path with a slash is a directory.
+        if uri.path().strip_suffix('/').is_some_and(|path| decoded(path) == decoded(from)) {
+            return Err(OriginError::IsDirectory);
+        }
+        let here = uri.scheme() == Some(&self.scheme)
+            && uri.host().is_some_and(|host| host.eq_ignore_ascii_case(self.authority.host()))
+            && self.port(uri.port_u16()) == self.port(self.authority.port_u16());
+        match uri.path_and_query() {
+            Some(target) if here => Ok(target.to_string()),
+            _ => Err(refused()),
+        }
+    }
+
+    fn port(&self, explicit: Option<u16>) -> u16 {
+        explicit.unwrap_or(if self.scheme == Scheme::HTTPS { 443 } else { 80 })
+    }
+
+    fn whole(&self, response: hyper::Response<Incoming>, listed: Option<u64>) -> Result<Answer, OriginError> {
+        let (parts, incoming) = response.into_parts();
+        let promised = check_body(&parts.headers, &incoming, listed)?;
+        if let (Some(promised), Some(listed)) = (promised, listed)
+            && promised != listed
+        {
+            return Err(OriginError::Length { promised, listed });
+        }
+        let length = promised.or(listed);
+        let body = OriginBody::new(incoming, length, self.settings.stall_timeout);
+        Ok(Answer::Body(Box::new(Response { headers: parts.headers, length, total: length, body })))
+    }
+
+    fn part(
+        &self,
+        response: hyper::Response<Incoming>,
+        range: ByteRange,
+        listed: Option<u64>,
+    ) -> Result<Answer, OriginError> {
+        let (parts, incoming) = response.into_parts();
+        let length = range.end - range.start;
+        let promised = check_body(&parts.headers, &incoming, Some(length))?;
+        let (start, end, total) = parts
+            .headers
+            .get(header::CONTENT_RANGE)
+            .and_then(|value| content_range(value.to_str().ok()?))
+            .ok_or(OriginError::RangeIgnored)?;
+        if (start, end) != (range.start, range.end) || promised.is_some_and(|promised| promised != length) {
+            return Err(OriginError::RangeIgnored);
+        }
+        if let (Some(promised), Some(listed)) = (total, listed)
+            && promised != listed
+        {
+            return Err(OriginError::Length { promised, listed });
+        }
+        let body = OriginBody::new(incoming, Some(length), self.settings.stall_timeout);
+        let total = total.or(listed);
+        Ok(Answer::Body(Box::new(Response { headers: parts.headers, length: Some(length), total, body })))
+    }
+}
+
+fn client(
+    settings: &Settings,
+    tls: bool,
+) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, OriginError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| OriginError::Setup(format!("TLS: {e}")))?;
+    let config = match &settings.ca {
+        Some(ca) => config.with_root_certificates(authorities(ca)?),
+        None if tls => config
+            .with_native_roots()
+            .map_err(|e| OriginError::Setup(format!("the system's certificate authorities: {e}")))?,
+        None => config.with_root_certificates(RootCertStore::empty()),
+    };
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(settings.connect_timeout));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config.with_no_client_auth())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .build(connector))
+}
+
+fn authorities(ca: &Path) -> Result<RootCertStore, OriginError> {
+    let refuse = |why: String| OriginError::Setup(format!("{}: {why}", ca.display()));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| refuse(e.to_string()))? {
+        let certificate = certificate.map_err(|e| refuse(e.to_string()))?;
+        roots.add(certificate).map_err(|e| refuse(e.to_string()))?;
+    }
+    if roots.is_empty() { Err(refuse("no certificate in it".to_owned())) } else { Ok(roots) }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    if let Some(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+/// A release that is being staged is unreadable: 403 is as absent as 404.
+const fn refusal(status: StatusCode) -> OriginError {
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => OriginError::Absent,
+        status => OriginError::Status(status),
+    }
+}
+
+/// The length promised, if any; refuses a body whose meaning or end is uncertain.
+fn check_body(headers: &HeaderMap, body: &Incoming, listed: Option<u64>) -> Result<Option<u64>, OriginError> {
+    let promised = body.size_hint().exact();
+    if listed.is_some() {
+        return Ok(promised);
+    }
+    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
+        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        return Err(OriginError::Encoded { coding: String::from_utf8_lossy(coding.as_bytes()).into_owned() });
+    }
+    if promised.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(OriginError::NoLength);
+    }
+    Ok(promised)
+}
+
+/// `bytes START-LAST/TOTAL` (RFC 9110 14.4), the range half-open.
+fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes ")?.trim().split_once('/')?;
+    let (start, last) = range.split_once('-')?;
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    Some((start.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, total))
+}
+
+/// What the next poll may send. A Last-Modified that may stand for two versions is no validator.
+fn validators(headers: &HeaderMap) -> PollValidators {
+    let etag = headers.get(header::ETAG).cloned();
+    let modified = headers.get(header::LAST_MODIFIED);
+    let settled = match (modified.and_then(date::parse), headers.get(header::DATE).and_then(date::parse)) {
+        (Some(modified), Some(sent)) => sent.as_secs() >= modified.as_secs() + WEAK_SECONDS,
+        _ => false,
+    };
+    PollValidators { last_modified: modified.filter(|_| settled).cloned(), etag, stamp: None }
+}
+
+fn decoded(path: &str) -> Vec<u8> {
+    percent_encoding::percent_decode_str(path).collect()
+}

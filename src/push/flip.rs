@@ -1,0 +1,164 @@
+//! The flip: a generation is kept on disk, then published in one step. Also the way back, at the start.
+
+use super::phases::{observe, seconds};
+use super::state::Loaded;
+use super::{Event, Shared, Step};
+use crate::clock::{self, Timestamp};
+use crate::origin::Linked;
+use crate::policy::{RepoView, Window};
+use crate::repo::{Generation, History, Pinned, Sha256};
+use crate::store::Identity;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
+
+/// Offers `generation` of repo `index` to clients.
+pub(super) async fn flip(shared: &Arc<Shared>, index: usize, mut generation: Generation) {
+    let watched = &shared.repos[index];
+    watched.status().step = Step::Flipping;
+    let _alone = shared.flips.lock().await;
+    let now = clock::now();
+    generation.flipped = now;
+    generation.published = generation.published.min(now);
+    let window = Window::opened_by(&generation, &watched.repo);
+    let before = shared.history(index);
+    let history = before.with(generation, shared.config.push.keep, now);
+    let has_dropped = before.generations().len() >= history.generations().len();
+
+    keep(shared, index, &history, window).await;
+    publish(shared, index, history, window, |shared, generation| {
+        let at = clock::now();
+        let mut status = watched.status();
+        (status.offered, status.last_error, status.step) = (Some(at), None, Step::Idle);
+        drop(status);
+        let id = watched.repo.id.as_str();
+        shared.metrics.pushes.with_label_values(&[id, "offered"]).inc();
+        mark(shared, id, "offered", at);
+        let (repo, sequence) = (Arc::clone(&watched.repo), generation.sequence);
+        shared.tell(Event::Offered { repo, generation: generation.id, sequence, at });
+    });
+    if has_dropped {
+        sweep(shared).await;
+    }
+}
+
+/// Replaces pinned files of the current generation: a signature that came after what it signs.
+pub(super) async fn repin(shared: &Arc<Shared>, index: usize, pinned: Pinned) {
+    let _alone = shared.flips.lock().await;
+    let view = shared.view(index);
+    let Some(current) = view.history.current() else { return };
+    let mut generation = Generation::clone(current);
+    generation.pinned.retain(|file| file.path != pinned.path);
+    generation.pinned.push(pinned);
+    let older = view.history.generations().iter().skip(1).cloned();
+    let history = History::new(std::iter::once(Arc::new(generation)).chain(older));
+    keep(shared, index, &history, view.window).await;
+    publish(shared, index, history, view.window, |_, _| {});
+}
+
+/// Publishes what is kept of all repos.
+pub(super) async fn restore(shared: &Arc<Shared>) {
+    let _alone = shared.flips.lock().await;
+    for (index, watched) in shared.repos.iter().enumerate() {
+        let Some(dir) = watched.dir.clone() else { continue };
+        let loaded = spawn_blocking(move || dir.load()).await;
+        let Ok(Loaded { generations, newest, window, damaged }) = loaded else { continue };
+        for why in damaged {
+            tracing::warn!(repo = watched.repo.id, "kept state skipped: {why}");
+        }
+        let history = History::new(generations);
+        let Some(current) = history.current() else { continue };
+        if current.sequence < newest {
+            tracing::warn!(
+                repo = watched.repo.id,
+                newest,
+                "the newest generation is lost: waiting for the origin"
+            );
+            // Under the lost one's number, so that nothing that is known of that number is taken for the next one's.
+            let standing_in = Generation { sequence: newest, ..Generation::clone(current) };
+            let base = History::new(
+                std::iter::once(Arc::new(standing_in)).chain(history.generations().iter().cloned()),
+            );
+            // Restored once; a second time would find the same.
+            let _ = watched.base.set(base);
+            continue;
+        }
+        // Without the window's own file, or with that of another generation, the generation tells.
+        let window = match window {
+            Some(kept) if kept.sequence == current.sequence => kept.window,
+            _ => Window::opened_by(current, &watched.repo),
+        };
+        publish(shared, index, history, window, |shared, generation| {
+            watched.status().offered = Some(generation.flipped);
+            mark(shared, &watched.repo.id, "published", generation.published);
+            mark(shared, &watched.repo.id, "offered", generation.flipped);
+        });
+    }
+}
+
+/// Sets the time stamp of a step of the newest push.
+pub(super) fn mark(shared: &Shared, repo: &str, step: &str, at: Timestamp) {
+    shared.metrics.push_step.with_label_values(&[repo, step]).set(seconds(at));
+}
+
+/// The one place that replaces [`Published::repos`](crate::policy::Published). The caller holds `flips`. `told` comes
+/// before the news of a window.
+fn publish(
+    shared: &Shared,
+    index: usize,
+    history: History,
+    window: Option<Window>,
+    told: impl FnOnce(&Shared, &Generation),
+) {
+    let Some(current) = history.current().cloned() else { return };
+    let view = RepoView { repo: Arc::clone(&shared.repos[index].repo), history, window };
+    let mut phases = shared.phases();
+    let repos = shared.published.repos.load();
+    shared.published.repos.store(Arc::new(repos.with(index, view)));
+    told(shared, &current);
+    observe(shared, &mut phases, index, clock::now());
+    drop(phases);
+    shared.reviewed.notify_one();
+    // Those that wait, and the one that is busy.
+    shared.flipped.notify_waiters();
+    shared.flipped.notify_one();
+}
+
+/// Makes the current generation of `history` survive: rsync --delete by links, a restart by files.
+///
+/// A failure is told and not more: clients are to get the update all the same.
+async fn keep(shared: &Arc<Shared>, index: usize, history: &History, window: Option<Window>) {
+    let watched = &shared.repos[index];
+    let Some(current) = history.current().cloned() else { return };
+    let files = current.catalogue.iter().filter_map(|(path, entry)| {
+        let identity = Identity { sha256: entry.sha256?, size: entry.size };
+        Some((watched.repo.path.join(path).ok()?, identity))
+    });
+    match shared.store.retain(files.collect()).await {
+        Ok(Linked { first_failure: Some(first), failed, .. }) => {
+            tracing::warn!(repo = watched.repo.id, failed, "files could not be retained: {first}");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(repo = watched.repo.id, "files could not be retained: {error}"),
+    }
+    let Some(dir) = watched.dir.clone() else { return };
+    let kept: Vec<u32> = history.generations().iter().map(|generation| generation.sequence).collect();
+    let saved = spawn_blocking(move || dir.save(&current, window, &kept)).await;
+    if let Err(error) = saved.map_err(std::io::Error::other).flatten() {
+        tracing::error!(
+            repo = watched.repo.id,
+            "a restart would lose this push: it can't be written to disk: {error}"
+        );
+    }
+}
+
+/// Removes the links to what no kept generation of any repo lists. The caller holds `flips`.
+async fn sweep(shared: &Shared) {
+    let histories: Vec<_> = (0..shared.repos.len()).map(|index| shared.history(index)).collect();
+    let generations = histories.iter().flat_map(History::generations);
+    let entries = generations.flat_map(|generation| generation.catalogue.iter());
+    let listed: HashSet<Sha256> = entries.filter_map(|(_, entry)| entry.sha256).collect();
+    if let Err(error) = shared.store.sweep(listed).await {
+        tracing::warn!("retained files could not be swept: {error}");
+    }
+}

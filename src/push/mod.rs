@@ -1,0 +1,298 @@
+//! Pushes: noticed, verified, warmed, and offered in one step.
+//!
+//! One task for each repo walks through `watch` (is there another repomd.xml at the origin?), `verify` (fetch and check
+//! the metadata, make a generation of them), `warm` (fetch the new packages) and `flip` (keep it on disk, publish it).
+//! Until the flip, clients get the old generation, whatever happens to the new one. The tasks are the only publishers of
+//! [`Published::repos`]; `state` keeps what they publish over a restart, `phases` follows the windows they open.
+//!
+//! Runs on the background runtime; whatever blocks is on its blocking pool. It answers no client.
+
+mod event;
+mod flip;
+mod phases;
+mod state;
+mod status;
+mod verify;
+mod warm;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use event::Event;
+pub use status::{RepoState, Step};
+pub use verify::PushError;
+
+use crate::clock;
+use crate::config::{Config, Origin, Repo};
+use crate::metrics::Metrics;
+use crate::policy::{Published, RepoView, Repos};
+use crate::repo::{Generation, History};
+use crate::store::Store;
+use phases::Phases;
+use state::RepoDir;
+use status::Status;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, Semaphore, broadcast, watch as channel};
+use tokio::task::JoinSet;
+
+/// Requests for a repomd.xml at a time, of all repos together.
+const POLLS: usize = 16;
+/// Pushes whose metadata are read at a time: they may be in memory whole.
+const VERIFICATIONS: usize = 4;
+/// Events that a slow subscriber may lag behind before it misses some.
+const EVENTS: usize = 1024;
+
+/// Watches all repos. Made before the listeners start, then [`restore`](Self::restore)d, then [`run`](Self::run).
+pub struct Pushes {
+    shared: Arc<Shared>,
+}
+
+/// What other modules ask of the pushes: cheap to clone.
+#[derive(Clone)]
+pub struct PushHandle {
+    shared: Arc<Shared>,
+}
+
+/// What the tasks have in common.
+struct Shared {
+    config: Arc<Config>,
+    published: Arc<Published>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    flipped: Arc<Notify>,
+    events: broadcast::Sender<Event>,
+    /// In the order of the config, as is whatever has an index here.
+    repos: Vec<Watched>,
+    polls: Semaphore,
+    verifications: Semaphore,
+    warming: Semaphore,
+    /// Held from before a generation's files are linked until it is published, so that no sweep of another flip removes
+    /// what is not published yet, and so that no publication is lost.
+    flips: tokio::sync::Mutex<()>,
+    phases: Mutex<Phases>,
+    /// A view was replaced: its window may end before the others do.
+    reviewed: Notify,
+    started: Instant,
+}
+
+/// One repo, as its task sees it.
+struct Watched {
+    repo: Arc<Repo>,
+    dir: Option<RepoDir>,
+    status: Mutex<Status>,
+    /// Ends the wait for the next poll.
+    wake: Notify,
+    /// Generations found on disk without the one that was current, which is damaged: what sequences go on from, but
+    /// not to be served, since that would be going back.
+    base: OnceLock<History>,
+}
+
+impl Pushes {
+    /// For the repos of `config`, which are published without a generation until one is restored or found.
+    ///
+    /// `state_dir` is where generations and windows are kept; without it a restart begins anew. `flipped` is notified
+    /// after each flip; it may be more often.
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        published: Arc<Published>,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        state_dir: Option<&Path>,
+        flipped: Arc<Notify>,
+    ) -> Self {
+        let repos: Vec<_> = config.repos.iter().map(|repo| Watched::new(repo, state_dir)).collect();
+        let view = |watched: &Watched| RepoView {
+            repo: Arc::clone(&watched.repo),
+            history: History::default(),
+            window: None,
+        };
+        published
+            .repos
+            .store(Arc::new(Repos::new(repos.iter().map(|watched| Arc::new(view(watched))).collect())));
+        let shared = Shared {
+            published,
+            store,
+            metrics,
+            flipped,
+            events: broadcast::Sender::new(EVENTS),
+            polls: Semaphore::new(POLLS),
+            verifications: Semaphore::new(VERIFICATIONS),
+            warming: Semaphore::new(config.push.warm_parallel),
+            flips: tokio::sync::Mutex::default(),
+            phases: Mutex::new(Phases::new(repos.len())),
+            reviewed: Notify::new(),
+            started: clock::monotonic(),
+            repos,
+            config,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Publishes the generations and windows that were kept on disk.
+    ///
+    /// What is damaged is skipped with a warning. A repo whose newest generation is damaged is published without any:
+    /// the one before would be a step back, and the origin has the newest.
+    pub async fn restore(&self) {
+        flip::restore(&self.shared).await;
+    }
+
+    /// Watches all repos until `shutdown` turns true or its sender is gone.
+    pub async fn run(self, shutdown: channel::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        let mut names = HashMap::new();
+        for index in 0..self.shared.repos.len() {
+            let task = watch::repo(Arc::clone(&self.shared), index, Duration::ZERO, shutdown.clone());
+            names.insert(tasks.spawn(task).id(), index);
+        }
+        tasks.spawn(phases::follow(Arc::clone(&self.shared), shutdown.clone()));
+        while let Some(ended) = tasks.join_next_with_id().await {
+            let Err(broken) = ended else { continue };
+            // One repo's misfortune must not stop its pushes for good, nor those of others.
+            let index = names.remove(&broken.id());
+            tracing::error!("a task of the pushes broke: {broken}");
+            if let Some(index) = index {
+                self.shared.failed(index, &PushError::Broken(broken.to_string()));
+                let pause = self.shared.config.push.poll;
+                let task = watch::repo(Arc::clone(&self.shared), index, pause, shutdown.clone());
+                names.insert(tasks.spawn(task).id(), index);
+            }
+        }
+    }
+
+    /// For the admin API and the status page.
+    #[must_use]
+    pub fn handle(&self) -> PushHandle {
+        PushHandle { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl PushHandle {
+    /// Has the repo addressed as `name/release/arch` polled at once, or all of them; how many that are.
+    pub fn poll_now(&self, repo_id: Option<&str>) -> usize {
+        let asked = |watched: &&Watched| repo_id.is_none_or(|id| watched.repo.id == id);
+        self.shared.repos.iter().filter(asked).map(|watched| watched.wake.notify_one()).count()
+    }
+
+    /// How each repo's pushes stand, in the order of the config.
+    #[must_use]
+    pub fn states(&self) -> Vec<RepoState> {
+        self.shared.repos.iter().map(|watched| watched.status().state(&watched.repo.id)).collect()
+    }
+
+    /// What happens from now on. A subscriber that falls 1024 events behind misses some.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Whether there is enough to serve clients: each repo has a generation, or the origin was given up for it, and at
+    /// least one has.
+    ///
+    /// # Errors
+    ///
+    /// The first repo that is waited for, and why it has no generation yet.
+    pub fn readiness(&self) -> Result<(), String> {
+        let elapsed = clock::monotonic().saturating_duration_since(self.shared.started);
+        self.shared.readiness(elapsed)
+    }
+}
+
+impl Shared {
+    fn view(&self, index: usize) -> Arc<RepoView> {
+        Arc::clone(&self.published.repos.load().views()[index])
+    }
+
+    /// Where the tree is mastered, as the config names it.
+    fn origin(&self) -> String {
+        match &self.config.origin {
+            Origin::Http { url, .. } => url.clone(),
+            Origin::Directory { path, .. } => path.display().to_string(),
+        }
+    }
+
+    /// The generations that the next one follows.
+    fn history(&self, index: usize) -> History {
+        let served = self.view(index).history.clone();
+        match self.repos[index].base.get() {
+            Some(base) if served.current().is_none() => base.clone(),
+            _ => served,
+        }
+    }
+
+    /// The generation that clients get.
+    fn current(&self, index: usize) -> Option<Arc<Generation>> {
+        self.view(index).history.current().cloned()
+    }
+
+    fn tell(&self, event: Event) {
+        event.log();
+        // Nobody need be listening.
+        let _ = self.events.send(event);
+    }
+
+    /// A poll or a push failed. The same failure over and over is one line in the log.
+    fn failed(&self, index: usize, error: &PushError) {
+        let watched = &self.repos[index];
+        let text = error.to_string();
+        let is_news = watched.status().fail(&text);
+        if error.is_of_push() {
+            self.metrics.pushes.with_label_values(&[watched.repo.id.as_str(), "failed"]).inc();
+            let event = Event::Failed { repo: Arc::clone(&watched.repo), error: text };
+            if is_news {
+                event.log();
+            }
+            let _ = self.events.send(event);
+        } else if is_news {
+            tracing::warn!(repo = watched.repo.id, "{text}");
+        }
+    }
+
+    fn readiness(&self, elapsed: Duration) -> Result<(), String> {
+        let repos = self.published.repos.load();
+        let mut missing =
+            repos.views().iter().zip(&self.repos).filter(|(view, _)| view.history.current().is_none());
+        let is_waited_for =
+            |watched: &Watched| elapsed < self.config.push.give_up || watched.status().last_error.is_none();
+        let none_at_all = missing.clone().count() == repos.views().len();
+        let reason = |watched: &Watched| {
+            let status = watched.status();
+            let why = status.last_error.as_deref().unwrap_or("the origin is being asked");
+            format!("{}: no generation yet: {why}", watched.repo.id)
+        };
+        match missing.find(|(_, watched)| none_at_all || is_waited_for(watched)) {
+            Some((_, watched)) => Err(reason(watched)),
+            None => Ok(()),
+        }
+    }
+
+    fn phases(&self) -> MutexGuard<'_, Phases> {
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched {
+    fn new(repo: &Repo, state_dir: Option<&Path>) -> Self {
+        Self {
+            repo: Arc::new(repo.clone()),
+            dir: state_dir.map(|dir| RepoDir::new(dir, &repo.id)),
+            status: Mutex::default(),
+            wake: Notify::new(),
+            base: OnceLock::new(),
+        }
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Completes once `shutdown` is true or its sender gone.
+async fn stopped(mut shutdown: channel::Receiver<bool>) {
+    // An error means that the sender is gone, which is a shutdown too.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,88 @@
+//! How one repo's pushes stand, for the status page and readiness.
+
+use crate::clock::Timestamp;
+
+/// How one repo's pushes stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepoState {
+    /// `name/release/arch`
+    pub id: String,
+    /// When the origin last answered a poll.
+    pub last_poll: Option<Timestamp>,
+    /// Why the newest poll or push failed; None once all is well again.
+    pub last_error: Option<String>,
+    /// What is being done.
+    pub step: Step,
+    /// When the newest push was first seen.
+    pub detected: Option<Timestamp>,
+    /// When its packages were in the cache.
+    pub warmed: Option<Timestamp>,
+    /// When it was offered to clients.
+    pub offered: Option<Timestamp>,
+}
+
+/// What is being done for a repo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: the next poll is waited for.
+    #[default]
+    Idle,
+    /// The metadata of a push are fetched and verified.
+    Fetching,
+    /// The packages that are new in it are fetched.
+    Warming {
+        /// Fetched, or failed.
+        done: u32,
+        /// All that are to be.
+        total: u32,
+    },
+    /// It is written to disk and published.
+    Flipping,
+}
+
+impl Step {
+    /// The word for it in the status.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Fetching => "fetching",
+            Self::Warming { .. } => "warming",
+            Self::Flipping => "flipping",
+        }
+    }
+}
+
+/// A [`RepoState`] in the making: without the id, which never changes.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    pub(super) last_poll: Option<Timestamp>,
+    pub(super) last_error: Option<String>,
+    pub(super) step: Step,
+    pub(super) detected: Option<Timestamp>,
+    pub(super) warmed: Option<Timestamp>,
+    pub(super) offered: Option<Timestamp>,
+}
+
+impl Status {
+    pub(super) fn state(&self, id: &str) -> RepoState {
+        let Self { last_poll, ref last_error, step, detected, warmed, offered } = *self;
+        RepoState {
+            id: id.to_owned(),
+            last_poll,
+            last_error: last_error.clone(),
+            step,
+            detected,
+            warmed,
+            offered,
+        }
+    }
+
+    /// Notes a failure; whether it is another than the one before.
+    pub(super) fn fail(&mut self, error: &str) -> bool {
+        self.step = Step::Idle;
+        let is_news = self.last_error.as_deref() != Some(error);
+        self.last_error = Some(error.to_owned());
+        is_news
+    }
+}

@@ -1,0 +1,605 @@
+//! Pushes against an origin in this process, over HTTP or in a directory. What is waited for is an event.
+
+use super::*;
+use crate::origin::{DirectoryOrigin, HttpOrigin, http};
+use crate::repo::{Kind, Sha256};
+use crate::store::{Object, Settings};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ETAG, IF_NONE_MATCH};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::path::Path;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// What nothing in these tests takes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// The files of one state of a repo, by path below it.
+type Files = HashMap<String, Bytes>;
+
+/// A repo of these packages (name, content), all metadata in place.
+fn repo(packages: &[(&str, &str)]) -> Files {
+    let mut files = Files::new();
+    let mut primary = format!("<metadata packages=\"{}\">", packages.len());
+    for (name, content) in packages {
+        let (sha256, size) = (Sha256::of(content.as_bytes()), content.len());
+        primary += &format!(
+            "<package type=\"rpm\"><name>{name}</name><checksum type=\"sha256\" pkgid=\"YES\">{sha256}</checksum>\
+             <size package=\"{size}\"/><location href=\"Packages/{name}.rpm\"/></package>"
+        );
+        files.insert(format!("Packages/{name}.rpm"), Bytes::from((*content).to_owned()));
+    }
+    primary += "</metadata>";
+    let filelists = format!("<filelists packages=\"{}\">{primary}</filelists>", packages.len());
+    let mut repomd = "<repomd>".to_owned();
+    for (kind, plain) in [("primary", &primary), ("filelists", &filelists)] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(plain.as_bytes()).unwrap();
+        let bytes = Bytes::from(gzip.finish().unwrap());
+        let (sha256, size) = (Sha256::of(&bytes), bytes.len());
+        let path = format!("repodata/{sha256}-{kind}.xml.gz");
+        repomd += &format!(
+            "<data type=\"{kind}\"><checksum type=\"sha256\">{sha256}</checksum><location href=\"{path}\"/>\
+             <size>{size}</size></data>"
+        );
+        files.insert(path, bytes);
+    }
+    files.insert("repodata/repomd.xml".to_owned(), Bytes::from(repomd + "</repomd>"));
+    files
+}
+
+/// A mistake in a push.
+type Spoil = fn(&mut Files);
+
+fn id(files: &Files) -> Sha256 {
+    Sha256::of(&files["repodata/repomd.xml"])
+}
+
+/// The path of the metadata file of this kind.
+fn metadata(files: &Files, kind: &str) -> String {
+    files.keys().find(|path| path.contains(kind)).unwrap().clone()
+}
+
+/// What an origin has, by path below the root, and how it behaves.
+#[derive(Default)]
+struct Tree {
+    files: Mutex<Files>,
+    asked: Mutex<Vec<String>>,
+    /// A path whose answer waits, whether it was asked for, and what lets it go.
+    gate: Mutex<Option<String>>,
+    reached: Notify,
+    open: Notify,
+}
+
+impl Tree {
+    fn put(&self, root: &str, files: &Files) {
+        let below = files.iter().map(|(path, body)| (format!("{root}/{path}"), body.clone()));
+        self.files.lock().unwrap().extend(below);
+    }
+
+    fn asked_for(&self, path: &str) -> bool {
+        self.asked.lock().unwrap().iter().any(|asked| asked == path)
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        let path = request.uri().path().trim_start_matches('/').to_owned();
+        self.asked.lock().unwrap().push(path.clone());
+        if self.gate.lock().unwrap().as_ref() == Some(&path) {
+            self.reached.notify_one();
+            self.open.notified().await;
+        }
+        let body = self.files.lock().unwrap().get(&path).cloned();
+        let etag = body.as_ref().map(|body| format!("\"{}\"", Sha256::of(body)));
+        let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+        let mut response = Response::new(Full::default());
+        match (body, etag) {
+            (Some(_), Some(etag)) if known == Some(etag.as_str()) => {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+            }
+            (Some(body), Some(etag)) => {
+                response.headers_mut().insert(ETAG, etag.parse().unwrap());
+                *response.body_mut() = Full::new(body);
+            }
+            _ => *response.status_mut() = StatusCode::NOT_FOUND,
+        }
+        Ok(response)
+    }
+}
+
+/// Serves a [`Tree`] until it is dropped.
+struct Server {
+    url: String,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(tree: &Arc<Tree>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let tree = Arc::clone(tree);
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let tree = Arc::clone(&tree);
+                let service = service_fn(move |request| Arc::clone(&tree).answer(request));
+                let http1 = hyper::server::conn::http1::Builder::new();
+                connections.spawn(http1.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self { url, task }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The pushes of one node, under way.
+struct Node {
+    handle: PushHandle,
+    published: Arc<Published>,
+    events: broadcast::Receiver<Event>,
+    shutdown: channel::Sender<bool>,
+    running: JoinHandle<()>,
+}
+
+impl Node {
+    /// With its state below `dir`.
+    async fn start(dir: &Path, origin: &str, repos: &str) -> Self {
+        Self::start_with(dir, Self::config(dir, origin, repos)).await
+    }
+
+    fn config(dir: &Path, origin: &str, repos: &str) -> Config {
+        let text = format!(
+            "[node]\nurls = [\"http://node/\"]\n[push]\npoll = \"10ms\"\n[origin]\n{origin}\n[cache]\ndisk = \"{}\"\n{repos}",
+            dir.display()
+        );
+        Config::parse(&text, Path::new("/etc/freshet.toml")).unwrap().0
+    }
+
+    async fn start_with(dir: &Path, config: Config) -> Self {
+        let origin = match &config.origin {
+            Origin::Http { url, .. } => {
+                let settings = http::Settings::new(url, "node");
+                crate::origin::Origin::Http(Arc::new(HttpOrigin::new(settings).unwrap()))
+            }
+            Origin::Directory { path, .. } => {
+                let tree = DirectoryOrigin::open(path, &dir.join("retained")).unwrap();
+                crate::origin::Origin::Directory(Arc::new(tree))
+            }
+        };
+        let brief = Duration::from_millis(1);
+        let settings =
+            Settings { absent_for: brief, failed_for: brief, ..Settings::new(dir.join("cache"), 64 << 20) };
+        let store = Store::open(origin, &settings, &Handle::current()).unwrap();
+        let published = Arc::<Published>::default();
+        let pushes = Pushes::new(
+            Arc::new(config),
+            Arc::clone(&published),
+            store,
+            Arc::default(),
+            Some(&dir.join("state")),
+            Arc::default(),
+        );
+        pushes.restore().await;
+        let (handle, (shutdown, stop)) = (pushes.handle(), channel::channel(false));
+        let events = handle.subscribe();
+        Self { handle, published, events, shutdown, running: tokio::spawn(pushes.run(stop)) }
+    }
+
+    /// The first event for which `wanted` gives something.
+    async fn event<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let event = self.events.recv().await.unwrap();
+                if let Some(found) = wanted(&event) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(LONG, found).await.expect("the event never came")
+    }
+
+    /// Waits until generation `sequence` of some repo is offered.
+    async fn offered(&mut self, sequence: u32) {
+        let is_it = |event: &Event| match event {
+            Event::Offered { sequence: offered, .. } => (*offered == sequence).then_some(()),
+            _ => None,
+        };
+        self.event(is_it).await;
+    }
+
+    async fn failure(&mut self) -> String {
+        let error = |event: &Event| match event {
+            Event::Failed { error, .. } => Some(error.clone()),
+            _ => None,
+        };
+        self.event(error).await
+    }
+
+    fn view(&self, index: usize) -> Arc<RepoView> {
+        Arc::clone(&self.published.repos.load().views()[index])
+    }
+
+    /// SHA-256 of the repomd.xml on offer.
+    fn current(&self, index: usize) -> Option<Sha256> {
+        self.view(index).history.current().map(|current| current.id)
+    }
+
+    async fn stop(self) {
+        self.shutdown.send(true).unwrap();
+        tokio::time::timeout(LONG, self.running).await.expect("it stops").unwrap();
+    }
+}
+
+/// Waits until `done`.
+async fn until(mut done: impl FnMut() -> bool) {
+    let waiting = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("it never came to that");
+}
+
+/// A repo table: `updates` at `7/updates`, with these settings.
+fn updates(settings: &str) -> String {
+    format!("[[repo]]\nname = \"updates\"\npath = \"7/updates\"\n{settings}\n")
+}
+
+fn url(server: &Server) -> String {
+    format!("url = \"{}\"", server.url)
+}
+
+#[tokio::test]
+async fn a_push_flips_after_verification_and_warming() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let old = repo(&[("a", "one"), ("b", "two")]);
+    tree.put("7/updates", &old);
+    let mut node = Node::start(dir.path(), &url(&server), &updates("window = \"1h\"")).await;
+    node.offered(1).await;
+    assert_eq!((node.current(0), node.handle.readiness()), (Some(id(&old)), Ok(())));
+    assert!(!tree.asked_for("7/updates/Packages/a.rpm"), "a first generation isn't warmed");
+
+    let new = repo(&[("a", "one"), ("b", "three"), ("c", "four is long")]);
+    let gated = "7/updates/Packages/c.rpm".to_owned();
+    *tree.gate.lock().unwrap() = Some(gated);
+    tree.put("7/updates", &new);
+    let detected = |event: &Event| match event {
+        Event::Detected { generation, files, bytes, .. } => Some((*generation, *files, *bytes)),
+        _ => None,
+    };
+    assert_eq!(node.event(detected).await, (id(&new), 2, 17));
+    tokio::time::timeout(LONG, tree.reached.notified()).await.expect("c is warmed");
+    assert_eq!(node.current(0), Some(id(&old)), "not before it is warmed");
+    assert!(matches!(node.handle.states()[0].step, Step::Warming { total: 2, .. }));
+    tree.open.notify_one();
+
+    let warmed = |event: &Event| match event {
+        Event::Warmed { files, bytes, failed, .. } => Some((*files, *bytes, *failed)),
+        _ => None,
+    };
+    assert_eq!(node.event(warmed).await, (2, 17, 0));
+    node.offered(2).await;
+    let until = |event: &Event| match event {
+        Event::WindowOpened { until, .. } => Some(*until),
+        _ => None,
+    };
+    let until = node.event(until).await;
+    let view = node.view(0);
+    let current = view.history.current().unwrap();
+    assert_eq!((current.id, view.window.unwrap().closes), (id(&new), until));
+    assert_eq!(until, current.published.plus(Duration::from_secs(3600)));
+    assert!(current.published <= current.flipped);
+    assert!(!tree.asked_for("7/updates/Packages/a.rpm"), "what isn't new isn't warmed");
+    let state = &node.handle.states()[0];
+    assert!(state.detected <= state.warmed && state.warmed <= state.offered && state.last_error.is_none());
+    assert!(state.detected.is_some_and(|detected| detected == current.published));
+    let offered = node.handle.shared.metrics.pushes.with_label_values(&["updates", "offered"]).get();
+    assert_eq!((offered, node.handle.poll_now(None), node.handle.poll_now(Some("none"))), (2, 1, 0));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_that_does_not_verify_leaves_the_old_generation_until_it_does() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let mut old = repo(&[("a", "0")]);
+    tree.put("7/updates", &old);
+    let mut node = Node::start(dir.path(), &url(&server), &updates("")).await;
+    node.offered(1).await;
+    // (what is wrong, what it says)
+    let cases: [(Spoil, &str); 5] = [
+        (
+            |files| drop(files.remove(&metadata(files, "primary"))),
+            "primary.xml.gz: the origin has no such file",
+        ),
+        (
+            |files| {
+                let body = files.get_mut(&metadata(files, "primary")).unwrap();
+                let mut wrong = body.to_vec();
+                wrong[20] ^= 1;
+                *body = wrong.into();
+            },
+            "SHA-256 is",
+        ),
+        (|files| drop(files.insert("repodata/repomd.xml".into(), "<repomd><data".into())), "repomd: byte"),
+        (|files| drop(files.insert("repodata/repomd.xml".into(), "<repomd></repomd>".into())), "no primary"),
+        (
+            |files| {
+                let (plain, path) = (Bytes::from("no XML"), "repodata/p.xml");
+                let record = format!(
+                    "<repomd><data type=\"primary\"><checksum type=\"sha256\">{}</checksum><location href=\"{path}\"/>\
+                 <size>6</size></data></repomd>",
+                    Sha256::of(&plain)
+                );
+                files.insert("repodata/repomd.xml".into(), record.into());
+                files.insert(path.into(), plain);
+            },
+            "primary: byte",
+        ),
+    ];
+    for (at, (spoil, words)) in cases.into_iter().enumerate() {
+        let good = repo(&[("a", &format!("content {at}"))]);
+        let mut spoilt = good.clone();
+        spoil(&mut spoilt);
+        tree.put("7/updates", &spoilt);
+        let failure = node.failure().await;
+        assert!(failure.contains(words), "{words}: {failure}");
+        assert_eq!(node.current(0), Some(id(&old)), "{words}");
+        assert!(node.handle.states()[0].last_error.as_ref().unwrap().contains(words));
+        assert_eq!(node.handle.readiness(), Ok(()));
+
+        tree.put("7/updates", &good);
+        node.offered(u32::try_from(at).unwrap() + 2).await;
+        assert_eq!(node.current(0), Some(id(&good)), "{words}");
+        old = good;
+    }
+    let failed = node.handle.shared.metrics.pushes.with_label_values(&["updates", "failed"]).get();
+    assert!(failed >= 5);
+
+    // Borne in the end: a file that few clients ask for, a package, and the step back of an origin that means it.
+    let gappy = repo(&[("a", "gappy"), ("b", "gappy")]);
+    let mut with_gaps = gappy.clone();
+    with_gaps.remove(&metadata(&gappy, "filelists"));
+    with_gaps.remove("Packages/b.rpm");
+    tree.put("7/updates", &with_gaps);
+    assert!(node.failure().await.contains("filelists"));
+    let warmed = |event: &Event| match event {
+        Event::Warmed { files, failed, .. } => Some((*files, *failed)),
+        _ => None,
+    };
+    assert_eq!(node.event(warmed).await, (1, 1));
+    node.offered(7).await;
+    assert_eq!(node.current(0), Some(id(&gappy)));
+    tree.put("7/updates", &old);
+    assert!(node.failure().await.contains("shows generation 6 again"));
+    node.offered(8).await;
+    assert_eq!(node.current(0), Some(id(&old)));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_with_a_dead_origin_goes_on_where_it_was() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let origin = url(&server);
+    tree.put("7/updates", &repo(&[("a", "one")]));
+    let mut node = Node::start(dir.path(), &origin, &updates("window = \"1h\"")).await;
+    node.offered(1).await;
+    tree.put("7/updates", &repo(&[("a", "two")]));
+    node.offered(2).await;
+    let before = node.view(0);
+    assert!(before.window.is_some());
+    node.stop().await;
+    drop(server);
+
+    // Another length, and the window stays what it was.
+    let node = Node::start(dir.path(), &origin, &updates("window = \"2h\"")).await;
+    let after = node.view(0);
+    assert_eq!(after.history.generations(), before.history.generations());
+    assert_eq!((after.window, node.handle.readiness()), (before.window, Ok(())));
+    assert_eq!(node.handle.states()[0].offered, Some(before.history.current().unwrap().flipped));
+    node.stop().await;
+
+    // Without its own file, the window follows from the generation.
+    let state = dir.path().join("state/repos/updates");
+    std::fs::write(state.join("window.json"), "{").unwrap();
+    let node = Node::start(dir.path(), &origin, &updates("window = \"1h\"")).await;
+    assert_eq!(node.view(0).window, before.window);
+    node.stop().await;
+
+    // Without the newest generation it is no step back either; its number is not given again.
+    std::fs::write(state.join("0000000002.generation"), "damaged").unwrap();
+    let server = Server::start(&tree).await;
+    let pushed = repo(&[("a", "three")]);
+    tree.put("7/updates", &pushed);
+    *tree.gate.lock().unwrap() = Some("7/updates/repodata/repomd.xml".to_owned());
+    let mut node = Node::start(dir.path(), &url(&server), &updates("")).await;
+    assert_eq!(node.current(0), None);
+    assert_eq!(node.handle.readiness().unwrap_err(), "updates: no generation yet: the origin is being asked");
+    *tree.gate.lock().unwrap() = None;
+    tree.open.notify_waiters();
+    tree.open.notify_one();
+    node.offered(3).await;
+    assert_eq!(node.current(0), Some(id(&pushed)));
+    assert_eq!(node.view(0).history.find("Packages/a.rpm").unwrap().entry.since, 3);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repos_that_flip_at_once_lose_nothing() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let tables: String =
+        (0..4).map(|n| format!("[[repo]]\nname = \"r{n}\"\npath = \"r{n}\"\ndelivery = \"own\"\n")).collect();
+    let mut node = Node::start(dir.path(), &url(&server), &tables).await;
+    for round in 1..=5_u32 {
+        let expected: Vec<_> = (0..4).map(|n| repo(&[("a", &format!("{n} {round}"))])).collect();
+        for (n, files) in expected.iter().enumerate() {
+            tree.put(&format!("r{n}"), files);
+        }
+        for _ in &expected {
+            node.offered(round).await;
+        }
+        for (n, files) in expected.iter().enumerate() {
+            assert_eq!(node.current(n), Some(id(files)), "repo {n}, round {round}");
+        }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_missing() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let origin = url(&server);
+    let tables = format!("{}[[repo]]\nname = \"rapid\"\npath = \"7/rapid\"\n", updates(""));
+    tree.put("7/updates", &repo(&[]));
+    let mut node = Node::start(dir.path(), &origin, &tables).await;
+    node.offered(1).await;
+    until(|| node.handle.states()[1].last_error.is_some()).await;
+    let missing = format!("rapid: no generation yet: origin {}: no 7/rapid/repodata/repomd.xml", server.url);
+    assert_eq!(node.handle.readiness(), Err(missing));
+    // Given up for one of two: ready.
+    let given_up = node.handle.shared.config.push.give_up;
+    assert_eq!(node.handle.shared.readiness(given_up), Ok(()));
+    node.stop().await;
+
+    drop(server);
+    let nothing = TempDir::new().unwrap();
+    let node = Node::start(nothing.path(), &origin, &tables).await;
+    until(|| node.handle.states().iter().all(|state| state.last_error.is_some())).await;
+    // Given up for all: that is no reason to take traffic.
+    let why = node.handle.shared.readiness(given_up).unwrap_err();
+    assert!(why.starts_with("updates: no generation yet: origin http://127.0.0.1:"), "{why}");
+    assert!(why.contains("refused"), "{why}");
+    node.stop().await;
+
+    let node = Node::start(nothing.path(), &origin, "").await;
+    assert_eq!(node.handle.readiness(), Ok(()));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn windows_open_close_and_are_left_out() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let settings = "window = \"1s\"\nwindow_max_push = \"8 B\"\nwindow_min_mirrors = 0";
+    tree.put("7/updates", &repo(&[("a", "larger than the bound")]));
+    let mut node = Node::start(dir.path(), &url(&server), &updates(settings)).await;
+    let word = |event: &Event| match event {
+        Event::Offered { sequence, .. } => Some(format!("offered {sequence}")),
+        Event::WindowOpened { .. } => Some("opened".to_owned()),
+        Event::WindowClosed { .. } => Some("closed".to_owned()),
+        _ => None,
+    };
+    let mut words = Vec::new();
+    for _ in 0..3 {
+        words.push(node.event(word).await);
+    }
+    tree.put("7/updates", &repo(&[("a", "larger than the bound, too")]));
+    words.push(node.event(word).await);
+    assert_eq!(node.view(0).window, None);
+    tree.put("7/updates", &repo(&[("a", "small")]));
+    for _ in 0..3 {
+        words.push(node.event(word).await);
+    }
+    assert_eq!(words, ["offered 1", "opened", "closed", "offered 2", "offered 3", "opened", "closed"]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_signature_that_comes_late_is_taken() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let files = repo(&[("a", "one")]);
+    tree.put("7/updates", &files);
+    let mut node = Node::start(dir.path(), &url(&server), &updates("")).await;
+    node.offered(1).await;
+    tree.put("7/updates", &Files::from([("repodata/repomd.xml.asc".to_owned(), "first".into())]));
+    let signature = |node: &Node| {
+        let view = node.view(0);
+        let current = view.history.current().unwrap();
+        (current.sequence, current.pinned("repodata/repomd.xml.asc").map(|pinned| pinned.body.clone()))
+    };
+    until(|| signature(&node) == (1, Some("first".into()))).await;
+
+    // That of the old repomd.xml doesn't sign the new one.
+    let mut signed = repo(&[("a", "two")]);
+    tree.put("7/updates", &signed);
+    assert!(node.failure().await.contains("repomd.xml.asc is not of the new repomd.xml"));
+    signed.insert("repodata/repomd.xml.asc".to_owned(), "second".into());
+    tree.put("7/updates", &signed);
+    // With it, or, if that took the origin's patience, before it.
+    until(|| signature(&node) == (2, Some("second".into()))).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_origin_keeps_what_rsync_deletes_for_as_long_as_it_is_listed() {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().join("tree");
+    let put = |files: &Files| {
+        // As rsync does: new files under new inodes, repomd.xml last, then what is old goes.
+        let repo = root.join("7/updates");
+        let mut paths: Vec<_> = files.keys().collect();
+        paths.sort_by_key(|path| path.ends_with("repomd.xml"));
+        for path in paths {
+            let to = repo.join(path);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::write(repo.join("new"), &files[path]).unwrap();
+            std::fs::rename(repo.join("new"), to).unwrap();
+        }
+        for at in ["Packages", "repodata"] {
+            for entry in std::fs::read_dir(repo.join(at)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                if !files.contains_key(&format!("{at}/{name}")) {
+                    std::fs::remove_file(repo.join(at).join(name)).unwrap();
+                }
+            }
+        }
+    };
+    let old = repo(&[("old", "gone soon")]);
+    put(&old);
+    let origin = format!("path = \"{}\"", root.display());
+    let mut config = Node::config(dir.path(), &origin, &updates(""));
+    config.push.keep = Duration::ZERO;
+    let mut node = Node::start_with(dir.path(), config).await;
+    node.offered(1).await;
+    put(&repo(&[("new", "here now")]));
+    node.offered(2).await;
+    let listed = node.view(0).history.find("Packages/old.rpm").unwrap();
+    assert_eq!((listed.until, listed.entry.kind), (Some(1), Kind::Package));
+    let path = crate::http::TreePath::new("7/updates/Packages/old.rpm").unwrap();
+    let object = Object::listed(path, listed.entry.sha256.unwrap(), listed.entry.size);
+    let store = &node.handle.shared.store;
+    assert_eq!(store.whole(&object, 100).await.unwrap(), "gone soon");
+
+    let hex = listed.entry.sha256.unwrap().hex();
+    let link = dir.path().join("retained").join(&hex[..2]).join(&hex[2..]);
+    assert!(link.exists());
+    put(&repo(&[("new", "newer")]));
+    node.offered(3).await;
+    // A flip ends with the sweep.
+    drop(node.handle.shared.flips.lock().await);
+    assert!(!link.exists() && node.view(0).history.find("Packages/old.rpm").is_none());
+    let kept = std::fs::read_dir(dir.path().join("state/repos/updates")).unwrap();
+    assert_eq!(kept.count(), 3, "generations 2 and 3, and the window");
+    node.stop().await;
+}

@@ -1,0 +1,285 @@
+//! Watches one repo: polls its repomd.xml, and walks a push through its steps.
+
+use super::verify::{self, Gaps, PushError, SIGNATURE, Version};
+use super::{Event, Shared, Step, flip, stopped, warm};
+use crate::clock::{self, Timestamp};
+use crate::origin::{PollValidators, Polled};
+use crate::repo::{Generation, Pinned, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// So many polls does an origin get to finish what it is publishing, before gaps that can be borne are.
+const PATIENCE: u32 = 3;
+/// So many newer versions in a row are followed at once; an origin that changes faster waits for the next poll.
+const MAX_RESTARTS: usize = 3;
+/// How far the origin's clock and ours may differ.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
+/// The signature of a generation is looked at again after a tenth of its age, at most this.
+const SIGNATURE_EVERY: Duration = Duration::from_secs(600);
+
+/// Watches repo `index` from `pause` on until `shutdown`. What is under way then is dropped: nothing of it is published.
+pub(super) async fn repo(
+    shared: Arc<Shared>,
+    index: usize,
+    pause: Duration,
+    shutdown: watch::Receiver<bool>,
+) {
+    let rounds = async {
+        tokio::time::sleep(pause).await;
+        let mut watcher = Watcher::new(&shared, index);
+        loop {
+            let again = match watcher.round().await {
+                Ok(again) => again,
+                Err(error) => {
+                    shared.failed(index, &error);
+                    Again::Later
+                }
+            };
+            if again == Again::Later {
+                let wait = shared.config.push.poll.mul_f64(0.9 + 0.2 * fastrand::f64());
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = shared.repos[index].wake.notified() => {}
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = rounds => {}
+        () = stopped(shutdown) => {}
+    }
+}
+
+/// When to poll next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// There may be a newer one already: warming takes a while.
+    Now,
+    Later,
+}
+
+struct Watcher<'a> {
+    shared: &'a Arc<Shared>,
+    index: usize,
+    /// Of the current generation's repomd.xml. A push that failed leaves them alone, so that it is seen again.
+    known: PollValidators,
+    /// When the origin was last asked and showed the current generation.
+    unchanged: Option<Timestamp>,
+    /// The push that is tried.
+    attempt: Option<Attempt>,
+    signature: PollValidators,
+    signature_checked: Timestamp,
+}
+
+/// A version that isn't offered yet.
+#[derive(Clone, Copy)]
+struct Attempt {
+    id: Sha256,
+    /// When it was first seen.
+    detected: Timestamp,
+    /// Polls that have shown it.
+    polls: u32,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(shared: &'a Arc<Shared>, index: usize) -> Self {
+        Self {
+            shared,
+            index,
+            known: PollValidators::default(),
+            unchanged: None,
+            attempt: None,
+            signature: PollValidators::default(),
+            signature_checked: Timestamp::EPOCH,
+        }
+    }
+
+    /// One poll, and the push that it may find.
+    async fn round(&mut self) -> Result<Again, PushError> {
+        let asked = clock::now();
+        let known = self.known.clone();
+        let shown = self.poll(&known).await?;
+        self.shared.repos[self.index].status().last_poll = Some(clock::now());
+        let current = self.shared.current(self.index);
+        match (shown, current) {
+            (Some(version), current) if current.as_ref().is_none_or(|current| current.id != version.id) => {
+                self.push(version, asked).await?;
+                Ok(Again::Now)
+            }
+            (same, Some(current)) => {
+                if let Some(version) = same {
+                    self.known = version.validators;
+                }
+                self.unchanged = Some(asked);
+                self.attempt = None;
+                self.shared.repos[self.index].status().last_error = None;
+                self.check_signature(&current, asked).await?;
+                Ok(Again::Later)
+            }
+            // Nothing is known, so that nothing can be unchanged: a broken origin.
+            (_, None) => Ok(Again::Later),
+        }
+    }
+
+    /// What the origin shows; None: what `known` names.
+    async fn poll(&self, known: &PollValidators) -> Result<Option<Version>, PushError> {
+        let path = verify::repomd_path(&self.shared.repos[self.index].repo)?;
+        match verify::poll(self.shared, &path, known).await? {
+            Polled::Unchanged => Ok(None),
+            Polled::Absent => Err(PushError::NoRepomd { origin: self.shared.origin(), path }),
+            Polled::Changed { body, last_modified, validators } => {
+                Ok(Some(Version { id: Sha256::of(&body), body, last_modified, validators }))
+            }
+        }
+    }
+
+    /// From another repomd.xml to its flip.
+    async fn push(&mut self, mut version: Version, asked: Timestamp) -> Result<(), PushError> {
+        let watched = &self.shared.repos[self.index];
+        let mut asked = asked;
+        for _ in 0..=MAX_RESTARTS {
+            watched.status().step = Step::Fetching;
+            let attempt = self.attempt(version.id, asked);
+            let gaps = self.gaps(attempt)?;
+            let published = self.published(&version, attempt.detected);
+            let read = verify::read(self.shared, self.index, &version, published, attempt.detected, gaps);
+            let generation = read.await?;
+            asked = clock::now();
+            // What was fetched one after the other must be of one state.
+            match self.poll(&version.validators).await {
+                Ok(Some(newer)) if newer.id != version.id => version = newer,
+                Err(error @ PushError::NoRepomd { .. }) => return Err(error),
+                // An origin that is gone by now has shown nothing else.
+                Ok(_) | Err(_) => {
+                    self.offer(generation, attempt.detected).await;
+                    (self.known, self.attempt) = (version.validators, None);
+                    return Ok(());
+                }
+            }
+        }
+        Err(PushError::Unfinished("repomd.xml changes again and again".to_owned()))
+    }
+
+    /// Warms and flips what is verified.
+    async fn offer(&mut self, generation: Generation, detected: Timestamp) {
+        let (shared, watched) = (self.shared, &self.shared.repos[self.index]);
+        let (id, repo) = (generation.id, &watched.repo);
+        let (files, bytes) = (generation.new_files, generation.new_bytes);
+        {
+            let mut status = watched.status();
+            (status.detected, status.warmed, status.offered) = (Some(detected), None, None);
+        }
+        flip::mark(shared, &repo.id, "published", generation.published);
+        flip::mark(shared, &repo.id, "detected", detected);
+        shared.tell(Event::Detected { repo: Arc::clone(repo), generation: id, files, bytes, at: detected });
+
+        let start = clock::monotonic();
+        let warmed = warm::warm(shared, self.index, &generation).await;
+        let took = clock::monotonic().saturating_duration_since(start);
+        let at = clock::now();
+        watched.status().warmed = Some(at);
+        flip::mark(shared, &repo.id, "warmed", at);
+        if generation.sequence > 1 {
+            let warm::Warmed { files, bytes, failed } = warmed;
+            shared.tell(Event::Warmed { repo: Arc::clone(repo), generation: id, files, bytes, failed, took });
+        }
+        flip::flip(shared, self.index, generation).await;
+    }
+
+    /// Notes that `id` was seen in a poll of `asked`.
+    fn attempt(&mut self, id: Sha256, asked: Timestamp) -> Attempt {
+        let first = Attempt { id, detected: asked, polls: 0 };
+        let attempt = self.attempt.filter(|attempt| attempt.id == id).unwrap_or(first);
+        *self.attempt.insert(Attempt { polls: attempt.polls.saturating_add(1), ..attempt })
+    }
+
+    /// Whether `attempt` has to be complete. An older generation has to be shown for a while: it may come from a copy
+    /// of the origin that lags behind, and clients would go back and forth.
+    fn gaps(&self, attempt: Attempt) -> Result<Gaps, PushError> {
+        let history = self.shared.view(self.index).history.clone();
+        // Where there is nothing to offer, anything is better.
+        if attempt.polls > PATIENCE || history.current().is_none() {
+            return Ok(Gaps::Accept);
+        }
+        match history.by_id(&attempt.id) {
+            Some(older) => {
+                Err(PushError::Unfinished(format!("it shows generation {} again", older.sequence)))
+            }
+            None => Ok(Gaps::Refuse),
+        }
+    }
+
+    /// When the distribution made `version`, as nodes that watch the same origin agree on it.
+    fn published(&self, version: &Version, detected: Timestamp) -> Timestamp {
+        let previous = self.shared.history(self.index).current().map(|previous| previous.flipped);
+        published(version.last_modified, self.unchanged.or(previous), detected)
+    }
+
+    /// Takes a signature that came, or was replaced, after its repomd.xml was offered.
+    async fn check_signature(&mut self, current: &Generation, now: Timestamp) -> Result<(), PushError> {
+        let pause = (now.since(current.flipped) / 10).min(SIGNATURE_EVERY);
+        if now.since(self.signature_checked) < pause {
+            return Ok(());
+        }
+        let path = self.shared.repos[self.index].repo.path.join(SIGNATURE)?;
+        let polled = verify::poll(self.shared, &path, &self.signature).await?;
+        self.signature_checked = now;
+        // One that vanished is still right for what it signs.
+        let Polled::Changed { body, last_modified, validators } = polled else { return Ok(()) };
+        if self.poll(&self.known).await?.is_some_and(|version| version.id != current.id) {
+            // Then it may be of a newer repomd.xml, which the next round finds.
+            return Ok(());
+        }
+        self.signature = validators;
+        let signature = Pinned::new(SIGNATURE.to_owned(), body, last_modified);
+        if current.pinned(SIGNATURE).is_none_or(|known| known.sha256 != signature.sha256) {
+            tracing::info!(
+                repo = self.shared.repos[self.index].repo.id,
+                "a new signature of the same repomd.xml"
+            );
+            flip::repin(self.shared, self.index, signature).await;
+        }
+        Ok(())
+    }
+}
+
+/// When a version was published, if it was `detected` then and was not there yet at `not_before`.
+///
+/// Last-Modified, where it can be true: then all nodes agree. It isn't where it lies before the last look at the
+/// previous version, as with `rsync -a` and `createrepo --set-timestamp-to-revision`: then the time of detection, so
+/// that the window is a full one. Of a first generation nobody knows better than Last-Modified.
+fn published(
+    last_modified: Option<Timestamp>,
+    not_before: Option<Timestamp>,
+    detected: Timestamp,
+) -> Timestamp {
+    let is_plausible = |time: &Timestamp| {
+        *time <= detected && not_before.is_none_or(|not_before| time.plus(CLOCK_SLACK) >= not_before)
+    };
+    last_modified.filter(is_plausible).unwrap_or(detected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_is_what_the_origin_says_where_it_can_be_true() {
+        let at = Timestamp::from_secs;
+        // (Last-Modified, the old version was there at, expected), all detected at 10,000 s
+        let cases = [
+            (None, None, 10_000),
+            (Some(1), None, 1),
+            (Some(10_001), None, 10_000),
+            (Some(9_990), Some(9_985), 9_990),
+            (Some(9_930), Some(9_985), 9_930),
+            (Some(9_920), Some(9_985), 10_000),
+            (None, Some(9_985), 10_000),
+        ];
+        for (last_modified, not_before, expected) in cases {
+            let found = published(last_modified.map(at), not_before.map(at), at(10_000));
+            assert_eq!(found, at(expected), "{last_modified:?} {not_before:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A request as it was asked: parsed, checked, and nothing looked up yet.
+
+use super::connection::Peer;
+use crate::clock::{self, Timestamp};
+use crate::http::TreePath;
+use crate::policy::{Client, Reason};
+use http::header::{HeaderName, RANGE, USER_AGENT};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
+use hyper::body::{Body, Incoming};
+use std::time::Instant;
+
+/// The part of a logged field that is kept.
+const LOGGED_BYTES: usize = 512;
+
+/// A request.
+#[derive(Debug)]
+pub struct Asked {
+    /// GET, HEAD, or whatever was refused.
+    pub method: &'static str,
+    /// Only the head is wanted.
+    pub is_head: bool,
+    /// Path and query as they came.
+    pub target: String,
+    /// The query, without `?`.
+    pub query: Option<String>,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// 1.1, 2.
+    pub protocol: &'static str,
+    /// Who asks.
+    pub client: Client,
+    /// The connection's number.
+    pub connection: u64,
+    /// When its head was complete.
+    pub started: Instant,
+    /// The same by the wall clock.
+    pub now: Timestamp,
+}
+
+/// A request that gets an error, whatever it asks for.
+#[derive(Debug)]
+pub struct Refused {
+    /// The status code.
+    pub status: StatusCode,
+    /// The class of the fault.
+    pub reason: Reason,
+    /// What is wrong, for the client to read.
+    pub why: String,
+}
+
+impl Refused {
+    /// 400.
+    pub fn bad_request(why: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, reason: Reason::BadRequest, why: why.into() }
+    }
+}
+
+impl Asked {
+    /// Takes a request apart. What is refused is told beside it, since even that is accounted for.
+    pub fn read(peer: &Peer, request: Request<Incoming>) -> (Self, Result<TreePath, Refused>) {
+        let (head, body) = request.into_parts();
+        let (method, is_head) = match head.method {
+            Method::GET => ("GET", false),
+            Method::HEAD => ("HEAD", true),
+            Method::POST => ("POST", false),
+            Method::PUT => ("PUT", false),
+            Method::DELETE => ("DELETE", false),
+            Method::OPTIONS => ("OPTIONS", false),
+            _ => ("other", false),
+        };
+        let protocol = match head.version {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        };
+        let path = check(&head, method, body.is_end_stream());
+        let agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let client = Client::new(peer.addr, agent, peer.https, head.headers.contains_key(RANGE));
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+        let asked = Self {
+            method,
+            is_head,
+            target: target.to_owned(),
+            query: head.uri.query().map(str::to_owned),
+            headers: head.headers,
+            protocol,
+            client,
+            connection: peer.id,
+            started: clock::monotonic(),
+            now: clock::now(),
+        };
+        (asked, path)
+    }
+
+    /// A field's value as text for the log: the first one, cut to a bound, bytes outside of UTF-8 replaced.
+    pub fn text(&self, name: &HeaderName) -> Option<String> {
+        let value = self.headers.get(name)?.as_bytes();
+        Some(String::from_utf8_lossy(&value[..value.len().min(LOGGED_BYTES)]).into_owned())
+    }
+
+    /// What a repeat is recognised by: the path, and the part of a client that fetches one file in parts (zchunk). A resume
+    /// (`bytes=N-`) is a repeat of the whole.
+    pub fn file_key(&self, path: &TreePath) -> u64 {
+        let part = self.headers.get(RANGE).map(http::HeaderValue::as_bytes).filter(|range| !range.ends_with(b"-"));
+        crate::policy::client::hash(&(path.as_str(), part))
+    }
+}
+
+fn check(head: &http::request::Parts, method: &str, without_body: bool) -> Result<TreePath, Refused> {
+    if !matches!(method, "GET" | "HEAD") {
+        let why = format!("{} is not served here, only GET and HEAD", head.method);
+        return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, reason: Reason::Method, why });
+    }
+    if !without_body {
+        return Err(Refused::bad_request("a GET or HEAD request has no body here"));
+    }
+    if head.version == Version::HTTP_11 {
+        // RFC 9112, section 3.2: exactly one Host.
+        let hosts = head.headers.get_all(http::header::HOST).iter().count();
+        if hosts != 1 {
+            return Err(Refused::bad_request(format!("{hosts} Host fields, expected one")));
+        }
+    }
+    TreePath::from_uri(head.uri.path()).map_err(|error| Refused::bad_request(format!("path: {error}")))
+}

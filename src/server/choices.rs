@@ -1,0 +1,140 @@
+//! `/mirrorlist` and `/metalink`: whom a client is told to ask.
+
+use super::Edge;
+use super::asked::Asked;
+use super::respond::Answer;
+use crate::clock::Timestamp;
+use crate::config::{Delivery, OutsideWindow};
+use crate::http::TreePath;
+use crate::listing::{Metalink, Order, Protocol, Query, Resource, Version, metalink, mirrorlist};
+use crate::policy::select::{self, Nearness};
+use crate::policy::{Client, MirrorState, Reason, RepoView};
+use crate::repo::{Generation, generation::REPOMD};
+use http::StatusCode;
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// A list of base URLs.
+    Mirrorlist,
+    /// A Metalink document.
+    Metalink,
+}
+
+/// Whether the path asks for a choice of mirrors: `/mirrorlist`, `/metalink`, and `/` with a query that names a repo, as
+/// mirrorlist.centos.org had it.
+pub fn wanted(path: &TreePath, query: Option<&str>) -> Option<Choice> {
+    match path.as_str() {
+        "mirrorlist" => Some(Choice::Mirrorlist),
+        "metalink" => Some(Choice::Metalink),
+        "" if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("repo="))) => Some(Choice::Mirrorlist),
+        _ => None,
+    }
+}
+
+/// The answer, or what is wrong with the query.
+pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, String> {
+    let query = Query::parse(asked.query.as_deref().unwrap_or_default()).map_err(|error| error.to_string())?;
+    let repos = edge.published.repos.load();
+    let ids = query.repo_ids();
+    let Some((index, view)) = ids.iter().find_map(|id| repos.by_id(id)) else {
+        let why = format!("no repo {}", ids.join(" or "));
+        return Ok(Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, &why));
+    };
+    let Some(current) = view.history.current() else {
+        // Better late than a list that leads nowhere: librepo takes an empty list as an error and asks again.
+        let why = format!("{} has no generation yet", view.repo.id);
+        return Ok(Answer::error(StatusCode::SERVICE_UNAVAILABLE, Reason::OriginDown, &why));
+    };
+    let mirrors = edge.published.mirrors.load();
+    let open = view.phase(mirrors.fresh(index, view.sequence()), asked.now).is_open();
+    let order = match (view.repo.delivery, edge.config.listing.outside_window) {
+        (Delivery::Own, _) => Order::OwnOnly,
+        (Delivery::Window, _) if open => Order::OwnOnly,
+        (_, OutsideWindow::MirrorsFirst) => Order::MirrorsFirst,
+        (_, OutsideWindow::OwnFirst) => Order::OwnFirst,
+    };
+    let mut named = Vec::new();
+    if order != Order::OwnOnly {
+        named = nearest(&mirrors.mirrors, index, view.sequence(), &query, asked);
+        named.truncate(edge.config.listing.max_mirrors);
+    }
+    let path = view.repo.path.encoded();
+    Ok(match choice {
+        Choice::Mirrorlist => {
+            let bases: Vec<&str> = named.iter().map(|mirror| mirror.mirror.url.as_str()).collect();
+            let comment = format!("{} generation {}", view.repo.id, current.sequence);
+            let list = mirrorlist(query.form, &comment, &edge.own_entries, &bases, order, &path);
+            Answer::page(StatusCode::OK, Reason::Mirrorlist, "text/plain; charset=utf-8", list)
+        }
+        Choice::Metalink => {
+            let own = edge.own_entries.iter().map(|base| Resource { base, country: None });
+            let others = named
+                .iter()
+                .map(|mirror| Resource { base: &mirror.mirror.url, country: mirror.mirror.country.as_deref() });
+            let document = Metalink {
+                made: asked.now,
+                current: version(current),
+                alternates: alternates(view, open, edge.config.push.poll, asked.now),
+                resources: order.arrange(own, others),
+                repo_path: &path,
+            };
+            Answer::page(StatusCode::OK, Reason::Mirrorlist, "application/metalink+xml", metalink(&document))
+        }
+    })
+}
+
+/// The public mirrors that are proven to hold the current generation and that the client can use, nearest first.
+fn nearest<'m>(
+    mirrors: &'m [Arc<MirrorState>],
+    repo: usize,
+    sequence: u32,
+    query: &Query,
+    asked: &Asked,
+) -> Vec<&'m Arc<MirrorState>> {
+    let client = Client { addr: query.ip.unwrap_or(asked.client.addr), ..asked.client.clone() };
+    let speaks = |mirror: &MirrorState| match query.protocol {
+        Some(Protocol::Https) => mirror.is_https(),
+        Some(Protocol::Http) => !mirror.is_https(),
+        None => true,
+    };
+    let in_country = |mirror: &MirrorState| {
+        mirror.mirror.country.as_ref().is_some_and(|country| query.countries.contains(country))
+    };
+    let mut named: Vec<_> = mirrors
+        .iter()
+        .filter(|mirror| mirror.is_current(repo, sequence) && speaks(mirror))
+        .filter(|mirror| !mirror.mirror.private || select::nearness(mirror, &client) == Nearness::Network)
+        .collect();
+    named.sort_by(|a, b| {
+        let rank = |mirror: &MirrorState| (Reverse(!in_country(mirror)), select::rank(mirror, &client));
+        rank(b).partial_cmp(&rank(a)).unwrap_or(std::cmp::Ordering::Equal)
+    });
+    named
+}
+
+/// Older generations that a client may still meet: inside a window the one before, until all nodes that poll the same
+/// origin must have flipped; outside of it all that are kept.
+fn alternates(view: &RepoView, open: bool, poll: std::time::Duration, now: Timestamp) -> Vec<Version<'_>> {
+    let generations = view.history.generations();
+    let older = generations.get(1..).unwrap_or_default();
+    let settled = generations.first().is_some_and(|current| now.since(current.flipped) > poll * 2);
+    let still_valid = match (open, settled) {
+        (false, _) => older,
+        (true, false) => &older[..older.len().min(1)],
+        (true, true) => &[],
+    };
+    still_valid.iter().map(|generation| version(generation)).collect()
+}
+
+fn version(generation: &Generation) -> Version<'_> {
+    let repomd = generation.pinned(REPOMD);
+    Version {
+        timestamp: generation.published,
+        size: repomd.map_or(0, |repomd| repomd.body.len() as u64),
+        sha256: generation.id,
+        sha512: repomd.map(|repomd| repomd.sha512.as_str()),
+    }
+}

@@ -1,0 +1,153 @@
+//! The question of one request, as `handle` and `explain` both put it: where the path lies, what the snapshots say, and
+//! what is decided.
+
+use super::Edge;
+use crate::clock::Timestamp;
+use crate::config;
+use crate::http::{TreePath, date};
+use crate::policy::decide::{self, Facts};
+use crate::policy::select::{self, Unfit};
+use crate::policy::{Client, Decision, MirrorTable, Place, Reason, Repos, Standing};
+use crate::repo::{Kind, Sha256};
+use crate::store::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
+use http::HeaderValue;
+use std::sync::Arc;
+
+/// What is asked, with the snapshots of that moment: one request is decided on one state of the world.
+pub struct Question<'a> {
+    edge: &'a Edge,
+    /// The canonical path.
+    pub path: TreePath,
+    client: &'a Client,
+    now: Timestamp,
+    repos: Arc<Repos>,
+    mirrors: Arc<MirrorTable>,
+}
+
+impl<'a> Question<'a> {
+    /// The question of `client` for `path`, which is replaced by its canonical name.
+    pub fn new(edge: &'a Edge, path: &TreePath, client: &'a Client, now: Timestamp) -> Self {
+        let path = config::canonical(&edge.config.aliases, path);
+        let (repos, mirrors) = (edge.published.repos.load_full(), edge.published.mirrors.load_full());
+        Self { edge, path, client, now, repos, mirrors }
+    }
+
+    /// Where the path lies.
+    #[must_use]
+    pub fn place(&self) -> Option<Place<'_>> {
+        self.repos.locate(&self.path)
+    }
+
+    /// What the store is asked for.
+    #[must_use]
+    pub fn object(&self) -> Object {
+        let entry = self.place().and_then(|place| place.listed).map(|listed| listed.entry);
+        let identity = entry.and_then(|entry| Some(Identity { sha256: entry.sha256?, size: entry.size }));
+        Object { path: self.path.clone(), identity }
+    }
+
+    /// What caches downstream may do with the answer: metadata has to be asked for anew each time; a name that carries its
+    /// checksum is good for ever.
+    #[must_use]
+    pub fn cache_control(&self) -> HeaderValue {
+        HeaderValue::from_static(match self.place().and_then(|place| place.listed).map(|listed| listed.entry.kind) {
+            Some(Kind::Metadata) => "public, max-age=31536000, immutable",
+            Some(Kind::Package) => "public, max-age=86400",
+            Some(Kind::Reused) | None => "no-cache",
+        })
+    }
+
+    /// The file as the current generation has it in memory: repomd.xml and what signs it.
+    #[must_use]
+    pub fn pinned(&self) -> Option<Content> {
+        let place = self.place()?;
+        let generation = place.view.history.current()?;
+        let pinned = generation.pinned(place.relative)?;
+        let meta = Meta {
+            length: Some(pinned.body.len() as u64),
+            etag: Some(etag(&pinned.sha256)),
+            last_modified: pinned.last_modified,
+            last_modified_value: pinned.last_modified.map(date::format),
+            content_type: crate::http::content_type::of(&self.path),
+            sha256: Some(pinned.sha256),
+            repr_digest: repr_digest(&pinned.sha256),
+            stored: generation.flipped,
+            fresh_until: FOREVER,
+        };
+        let source = Source::Memory(pinned.body.clone());
+        Some(Content { meta: Arc::new(meta), source, tier: Tier::Memory, stale: false })
+    }
+
+    /// Decides.
+    #[must_use]
+    pub fn decide(&self, cached: bool, standing: Standing) -> Decision {
+        let place = self.place();
+        decide::decide(&self.facts(place.as_ref(), cached, standing), &|mirror| self.has_room(mirror))
+    }
+
+    /// A mirror, where the node itself can't serve the file.
+    #[must_use]
+    pub fn last_resort(&self, standing: Standing, reason: Reason) -> Option<Decision> {
+        let place = self.place();
+        decide::last_resort(&self.facts(place.as_ref(), false, standing), reason, &|mirror| self.has_room(mirror))
+    }
+
+    /// The path by which mirror number `mirror` is proven to hold the file, below its URL.
+    #[must_use]
+    pub fn path_on(&self, mirror: usize) -> Option<String> {
+        let place = self.place()?;
+        let holdings = decide::holdings(&self.repos, &place, place.listed.as_ref()?);
+        let state = self.mirrors.mirrors.get(mirror)?;
+        holdings.into_iter().find(|holding| state.holds(holding.repo, &holding.listed)).map(|holding| holding.path)
+    }
+
+    /// Each mirror that may be asked for the file, best first, or why it may not.
+    #[must_use]
+    pub fn mirrors(&self) -> Vec<(usize, Result<String, Unfit>)> {
+        let place = self.place();
+        let listed = place.as_ref().and_then(|place| place.listed.as_ref());
+        let holdings = match (&place, listed) {
+            (Some(place), Some(listed)) => decide::holdings(&self.repos, place, listed),
+            _ => Vec::new(),
+        };
+        let mut ranked: Vec<_> = self.mirrors.mirrors.iter().enumerate().collect();
+        ranked.sort_by(|(_, a), (_, b)| {
+            let (a, b) = (select::rank(a, self.client), select::rank(b, self.client));
+            b.partial_cmp(&a).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        let judge = |(index, mirror): (usize, &Arc<crate::policy::MirrorState>)| {
+            let fit = select::fits(mirror, self.client, &holdings, self.has_room(index), self.now);
+            (index, fit.map(|holding| holding.path.clone()))
+        };
+        ranked.into_iter().map(judge).collect()
+    }
+
+    /// Whether redirects are possible at all.
+    #[must_use]
+    pub fn has_mirrors(&self) -> bool {
+        !self.mirrors.mirrors.is_empty()
+    }
+
+    fn facts<'f>(&'f self, place: Option<&'f Place<'f>>, cached: bool, standing: Standing) -> Facts<'f> {
+        Facts {
+            repos: &self.repos,
+            mirrors: &self.mirrors,
+            place,
+            cached,
+            client: self.client,
+            standing,
+            shed: self.edge.egress.shed(),
+            now: self.now,
+        }
+    }
+
+    fn has_room(&self, mirror: usize) -> bool {
+        self.edge.load.has_room(mirror, self.now)
+    }
+}
+
+/// `Repr-Digest` (RFC 9530).
+#[must_use]
+pub fn repr_digest(sha256: &Sha256) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("sha-256=:{}:", sha256.base64())).ok()
+}

@@ -1,0 +1,84 @@
+//! What every request needs, put together once.
+
+use super::access_log::AccessLog;
+use super::clients::Clients;
+use super::egress::Egress;
+use crate::config::{Bandwidth, Config};
+use crate::listing::own::own_entries;
+use crate::metrics::Metrics;
+use crate::policy::load::MirrorLoad;
+use crate::policy::{BounceReport, Published};
+use crate::store::Store;
+use http::HeaderValue;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Own entries that each list has at least: a client's failure budget is counted for each distinct string.
+const OWN_ENTRIES: usize = 4;
+
+/// The node as its data plane sees it. Shared by all workers; nothing in it is locked across a wait.
+pub struct Edge {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Repos and mirrors.
+    pub published: Arc<Published>,
+    /// The content.
+    pub store: Arc<Store>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Where requests are written down.
+    pub log: AccessLog,
+    /// The measured egress.
+    pub egress: Arc<Egress>,
+    /// Redirects in the air, by client.
+    pub clients: Clients,
+    /// What mirrors are sent.
+    pub load: MirrorLoad,
+    /// Tells the prober of mirrors that failed a client.
+    pub bounces: mpsc::Sender<BounceReport>,
+    /// The own nodes' base URLs as lists name them.
+    pub own_entries: Vec<String>,
+    /// `Via` of every response (RFC 9110, section 7.6.3).
+    pub via: HeaderValue,
+}
+
+/// What an [`Edge`] is made of.
+pub struct Parts {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Repos and mirrors.
+    pub published: Arc<Published>,
+    /// The content.
+    pub store: Arc<Store>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Where requests are written down.
+    pub log: AccessLog,
+    /// The measured egress.
+    pub egress: Arc<Egress>,
+    /// Tells the prober of mirrors that failed a client.
+    pub bounces: mpsc::Sender<BounceReport>,
+}
+
+impl Edge {
+    /// From its parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, published, store, metrics, log, egress, bounces } = parts;
+        let donated: Vec<Bandwidth> = config.mirrors.iter().map(|mirror| mirror.bandwidth).collect();
+        let via = HeaderValue::try_from(format!("1.1 {} (freshet)", config.node.name));
+        Self {
+            clients: Clients::default(),
+            load: MirrorLoad::new(donated),
+            own_entries: own_entries(&config.node.urls, OWN_ENTRIES),
+            via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 freshet")),
+            config,
+            published,
+            store,
+            metrics,
+            log,
+            egress,
+            bounces,
+        }
+    }
+}

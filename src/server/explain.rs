@@ -1,0 +1,313 @@
+//! What would become of a request, and why: the same question and decision as `handle`, without carrying it out.
+//!
+//! Nothing is counted, fetched, or remembered of the client. How a client stands is looked up by its address and
+//! User-Agent, so only with the very User-Agent of a real client does its past show.
+
+use super::Edge;
+use super::choices;
+use super::consider::Question;
+use crate::clock::Timestamp;
+use crate::config;
+use crate::http::TreePath;
+use crate::policy::select::Unfit;
+use crate::policy::{Client, Decision, Place, Reason, Standing, client};
+use crate::repo::Kind;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A request that is only supposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supposed {
+    /// Who asks.
+    pub client: IpAddr,
+    /// Path, and query if there is one, as in a request line: percent-encoded. The first '/' may be left out.
+    pub path: String,
+    /// Its User-Agent.
+    pub user_agent: String,
+    /// Its Range field.
+    pub range: Option<String>,
+    /// It comes over https.
+    pub https: bool,
+}
+
+/// What would become of a request. Words are those of the access log and the metrics; times are RFC 3339.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The path as it was asked for, decoded.
+    pub path: String,
+    /// The same with aliases replaced.
+    pub canonical: String,
+    /// The repo that it lies in.
+    pub repo: Option<String>,
+    /// Sequence of that repo's current generation; 0 while there is none.
+    pub generation: Option<u32>,
+    /// What the repo's metadata say of it.
+    pub listed: Option<ListedFile>,
+    /// The repo's window.
+    pub window: Option<WindowPhase>,
+    /// Who asks.
+    pub client: Asker,
+    /// The node holds it: nothing would have to be fetched.
+    pub cached: bool,
+    /// The load that was decided on.
+    pub egress: Load,
+    /// `serve`, `redirect`, or `answer` (mirrorlist, metalink, moved).
+    pub decision: String,
+    /// The reason's word.
+    pub reason: String,
+    /// The reason in a sentence.
+    pub because: String,
+    /// Where the client is sent.
+    pub location: Option<String>,
+    /// Where it would be sent if the node had to fetch the file and the origin failed.
+    pub last_resort: Option<String>,
+    /// All mirrors, best first for this client.
+    pub mirrors: Vec<Candidate>,
+}
+
+/// A file as a repo lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedFile {
+    /// In bytes.
+    pub size: u64,
+    /// In hex, where the repo gives one.
+    pub sha256: Option<String>,
+    /// `package`, `metadata` (a name with its checksum in it), or `reused`.
+    pub kind: String,
+    /// Sequence of the first generation that lists it.
+    pub since: u32,
+    /// Sequence of the last generation that lists it, if that isn't the current one.
+    pub removed_after: Option<u32>,
+}
+
+/// A repo's window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowPhase {
+    /// `open`, `extended`, or `closed`.
+    pub phase: String,
+    /// When it ends, or would have ended.
+    pub closes: Option<String>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Its address.
+    pub addr: IpAddr,
+    /// Two letters, where it is known.
+    pub country: Option<String>,
+    /// The network whose clients all go to one mirror.
+    pub network: String,
+    /// Over https.
+    pub https: bool,
+    /// It asks for a part.
+    pub ranged: bool,
+    /// It can't recover from a bad redirect (yum 3).
+    pub fragile: bool,
+    /// `clear`, `slow-start`, `cooling-off`, or `bounced`.
+    pub standing: String,
+}
+
+/// The load that was decided on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Egress divided by capacity.
+    pub pressure: f64,
+    /// Share of redirectable requests that is shed, 0 to 1.
+    pub shed: f64,
+}
+
+/// A mirror, as it was judged for this request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its name.
+    pub name: String,
+    /// Its place in the order for this client, from 1 on.
+    pub rank: usize,
+    /// It could take the request.
+    pub fit: bool,
+    /// It does.
+    pub chosen: bool,
+    /// `fits`, or why not.
+    pub why: String,
+}
+
+/// What would become of the request at `now`.
+///
+/// # Errors
+/// The path can't be one; in words.
+pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result<Explanation, String> {
+    let (raw, query) = match supposed.path.split_once('?') {
+        Some((raw, query)) => (raw, Some(query)),
+        None => (supposed.path.as_str(), None),
+    };
+    let path = TreePath::from_uri(&format!("/{}", raw.trim_start_matches('/')))
+        .map_err(|error| format!("path: {error}"))?;
+    let client = Client::new(
+        supposed.client,
+        supposed.user_agent.as_bytes(),
+        supposed.https,
+        supposed.range.is_some(),
+    );
+    let question = Question::new(edge, &path, &client, now);
+    let held = held(edge, &question).await;
+    let standing = standing(edge, &question, supposed, &client, now);
+    let outcome = outcome(edge, &question, &path, query, held, standing);
+
+    let place = question.place();
+    let last_resort = match outcome.word {
+        "serve" if !held => question.last_resort(standing, Reason::OriginDown),
+        _ => None,
+    };
+    Ok(Explanation {
+        path: path.as_str().to_owned(),
+        canonical: question.path.as_str().to_owned(),
+        repo: place.as_ref().map(|place| place.view.repo.id.clone()),
+        generation: place.as_ref().map(|place| place.view.sequence()),
+        listed: place.as_ref().and_then(listed),
+        window: place.as_ref().map(|place| window(edge, place, now)),
+        cached: held,
+        egress: Load { pressure: edge.egress.pressure(), shed: edge.egress.shed() },
+        decision: outcome.word.to_owned(),
+        reason: outcome.reason.word().to_owned(),
+        because: outcome.reason.sentence().to_owned(),
+        location: outcome.location,
+        last_resort: last_resort.and_then(|decision| location(edge, &decision)),
+        mirrors: candidates(edge, &question, outcome.mirror),
+        client: asker(&client, standing),
+    })
+}
+
+/// Whether the node holds the file, be it in part (a running fill).
+async fn held(edge: &Edge, question: &Question<'_>) -> bool {
+    if question.pinned().is_some() {
+        return true;
+    }
+    let object = question.object();
+    edge.store.peek(&object).is_some() || edge.store.find(&object).await.is_some()
+}
+
+/// As `handle` has it, without taking note.
+fn standing(
+    edge: &Edge,
+    question: &Question<'_>,
+    supposed: &Supposed,
+    client: &Client,
+    now: Timestamp,
+) -> Standing {
+    let is_file = question.place().is_some_and(|place| place.listed.is_some());
+    if !is_file || !question.has_mirrors() {
+        return Standing::Clear;
+    }
+    // What `Asked::file_key` makes of a request.
+    let part = supposed.range.as_deref().map(str::as_bytes).filter(|range| !range.ends_with(b"-"));
+    edge.clients.would_stand(client.key, client::hash(&(question.path.as_str(), part)), now)
+}
+
+struct Outcome {
+    word: &'static str,
+    reason: Reason,
+    location: Option<String>,
+    mirror: Option<usize>,
+}
+
+/// The steps of `handle`, in its order.
+fn outcome(
+    edge: &Edge,
+    question: &Question<'_>,
+    path: &TreePath,
+    query: Option<&str>,
+    held: bool,
+    standing: Standing,
+) -> Outcome {
+    let answer = |reason, location| Outcome { word: "answer", reason, location, mirror: None };
+    if choices::wanted(path, query).is_some() {
+        return answer(Reason::Mirrorlist, None);
+    }
+    if let Some(url) = config::moved(&edge.config.moved, &question.path) {
+        return answer(Reason::Moved, Some(url));
+    }
+    let decision = match question.pinned() {
+        Some(_) => Decision::Serve(Reason::Metadata),
+        None => question.decide(held, standing),
+    };
+    match decision {
+        Decision::Serve(reason) => Outcome { word: "serve", reason, location: None, mirror: None },
+        Decision::Redirect { mirror, reason, .. } => {
+            Outcome { word: "redirect", reason, location: location(edge, &decision), mirror: Some(mirror) }
+        }
+    }
+}
+
+fn location(edge: &Edge, decision: &Decision) -> Option<String> {
+    let Decision::Redirect { mirror, path, .. } = decision else { return None };
+    let base = &edge.config.mirrors.get(*mirror)?.url;
+    Some(format!("{base}{}", TreePath::new(path).ok()?.encoded()))
+}
+
+fn listed(place: &Place<'_>) -> Option<ListedFile> {
+    if let Some(pinned) = place.view.history.current().and_then(|current| current.pinned(place.relative)) {
+        let (size, sha256) = (pinned.body.len() as u64, Some(pinned.sha256.hex()));
+        return Some(ListedFile {
+            size,
+            sha256,
+            kind: "reused".into(),
+            since: place.view.sequence(),
+            removed_after: None,
+        });
+    }
+    let listed = place.listed?;
+    let kind = match listed.entry.kind {
+        Kind::Package => "package",
+        Kind::Metadata => "metadata",
+        Kind::Reused => "reused",
+    };
+    Some(ListedFile {
+        size: listed.entry.size,
+        sha256: listed.entry.sha256.map(|sha256| sha256.hex()),
+        kind: kind.to_owned(),
+        since: listed.entry.since,
+        removed_after: listed.until,
+    })
+}
+
+fn window(edge: &Edge, place: &Place<'_>, now: Timestamp) -> WindowPhase {
+    let fresh = edge.published.mirrors.load().fresh(place.index, place.view.sequence());
+    let phase = place.view.phase(fresh, now);
+    let closes = place.view.window.filter(|_| phase.is_open()).map(|window| window.closes.to_string());
+    WindowPhase { phase: phase.word().to_owned(), closes }
+}
+
+fn asker(client: &Client, standing: Standing) -> Asker {
+    let prefix = if client.addr.is_ipv4() { 24 } else { 48 };
+    let network = IpNet::new(client.addr, prefix)
+        .map_or_else(|_| client.addr.to_string(), |net| net.trunc().to_string());
+    let standing = match standing {
+        Standing::Clear => "clear",
+        Standing::SlowStart => "slow-start",
+        Standing::CoolingOff => "cooling-off",
+        Standing::Bounced { .. } => "bounced",
+    };
+    Asker {
+        addr: client.addr,
+        country: client.country.clone(),
+        network,
+        https: client.https,
+        ranged: client.ranged,
+        fragile: client.fragile,
+        standing: standing.to_owned(),
+    }
+}
+
+fn candidates(edge: &Edge, question: &Question<'_>, chosen: Option<usize>) -> Vec<Candidate> {
+    let judged = question.mirrors().into_iter().zip(1..);
+    let candidate = |((index, fit), rank): ((usize, Result<_, Unfit>), usize)| Candidate {
+        name: edge.config.mirrors[index].name.clone(),
+        rank,
+        fit: fit.is_ok(),
+        chosen: chosen == Some(index),
+        why: fit.map_or_else(Unfit::sentence, |_: String| "fits").to_owned(),
+    };
+    judged.map(candidate).collect()
+}

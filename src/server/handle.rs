@@ -1,0 +1,68 @@
+//! The way of a request, in one screen: parse, look up, decide, serve or redirect or answer, account.
+
+use super::asked::{Asked, Refused};
+use super::body::ResponseBody;
+use super::connection::Peer;
+use super::consider::Question;
+use super::respond::{Answer, respond};
+use super::{choices, serve};
+use crate::config;
+use crate::http::TreePath;
+use crate::policy::{BounceReport, Decision, Standing};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+/// Answers one request. Never fails: what goes wrong is an answer, too.
+pub async fn handle(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+    peer.request_begins();
+    let (asked, path) = Asked::read(&peer, request);
+    let answer = match path {
+        Err(refused) => Answer::from(refused),
+        Ok(path) => answer(&peer, &asked, &path).await,
+    };
+    Ok(respond(peer, asked, answer))
+}
+
+async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
+    let edge = &*peer.edge;
+    if let Some(choice) = choices::wanted(path, asked.query.as_deref()) {
+        return choices::answer(edge, asked, choice).unwrap_or_else(|why| Answer::from(Refused::bad_request(why)));
+    }
+    let question = Question::new(edge, path, &asked.client, asked.now);
+    if let Some(url) = config::moved(&edge.config.moved, &question.path) {
+        return Answer::moved(url);
+    }
+    if let Some(pinned) = question.pinned() {
+        return serve::pinned(&question, pinned);
+    }
+    let object = question.object();
+    let held = match edge.store.peek(&object) {
+        Some(content) => Some(content),
+        None => edge.store.find(&object).await,
+    };
+    let standing = standing(peer, asked, &question);
+    match question.decide(held.is_some(), standing) {
+        Decision::Serve(reason) => serve::serve(edge, asked, &question, held, standing, reason).await,
+        redirect @ Decision::Redirect { .. } => serve::redirect(edge, asked, &question, redirect),
+    }
+}
+
+/// How the client stands; a bounce is told to the prober at once.
+fn standing(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Standing {
+    let edge = &*peer.edge;
+    let is_file = question.place().is_some_and(|place| place.listed.is_some());
+    if !is_file || !question.has_mirrors() {
+        return Standing::Clear;
+    }
+    let file = asked.file_key(&question.path);
+    let standing = edge.clients.asks(asked.client.key, file, asked.connection, asked.now);
+    if let Standing::Bounced { mirror, .. } = standing {
+        edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
+        let path = question.path_on(mirror).unwrap_or_else(|| question.path.as_str().to_owned());
+        // A full queue means that the prober is busy looking at bounces already.
+        let _ = edge.bounces.try_send(BounceReport { mirror, path });
+    }
+    standing
+}

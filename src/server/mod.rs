@@ -1,0 +1,27 @@
+//! The data plane: from a socket to a decision to bytes on the socket.
+//!
+//! One current-thread runtime per core accepts on its own `SO_REUSEPORT` sockets. A connection stays on the core that
+//! accepted it, so nothing here is locked or shared but the snapshots ([`crate::policy::Published`]), the store's
+//! indexes, and counters. `handle` is the whole way of a request.
+
+pub mod access_log;
+mod account;
+mod asked;
+mod body;
+mod choices;
+mod clients;
+mod connection;
+pub mod consider;
+mod edge;
+pub mod egress;
+pub mod explain;
+mod handle;
+pub mod listen;
+mod respond;
+mod serve;
+mod tls;
+mod wire;
+pub mod worker;
+
+pub use edge::{Edge, Parts};
+pub use tls::acceptor;

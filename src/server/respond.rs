@@ -1,0 +1,321 @@
+//! From an answer to a response: conditions, ranges, header fields, body.
+
+use super::account::{Tally, Verdict};
+use super::asked::{Asked, Refused};
+use super::body::{ResponseBody, Supply};
+use super::connection::Peer;
+use super::consider::repr_digest;
+use crate::http::conditional::{self, Outcome as Condition, Validators};
+use crate::http::multipart::{Multipart, Piece};
+use crate::http::range::{self, ByteRange, Requested};
+use crate::metrics::Outcome;
+use crate::policy::{Reason, client};
+use crate::repo::Sha256;
+use crate::store::{Content, Meta, Source, Tier};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
+    LAST_MODIFIED, LINK, LOCATION, RANGE, VIA,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use std::rc::Rc;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// What a request gets.
+pub enum Answer {
+    /// Bytes of the tree.
+    Content(Served),
+    /// A mirror's URL.
+    Redirect {
+        /// The mirror's number.
+        mirror: usize,
+        /// The absolute URL.
+        location: String,
+        /// `Link` values of other mirrors with the same bytes.
+        links: Vec<String>,
+        /// SHA-256 of the file.
+        digest: Option<Sha256>,
+        /// Why.
+        reason: Reason,
+    },
+    /// A page of the node's own.
+    Page {
+        /// The status code.
+        status: StatusCode,
+        /// Why.
+        reason: Reason,
+        /// Its type.
+        content_type: &'static str,
+        /// Its text.
+        body: String,
+        /// For a 301.
+        location: Option<String>,
+    },
+}
+
+/// Content that is to be sent.
+pub struct Served {
+    content: Content,
+    /// The content is only this part of the representation.
+    part: Option<ByteRange>,
+    reason: Reason,
+    cache_control: HeaderValue,
+}
+
+impl Served {
+    /// All of `content`, or what the client asks of it.
+    pub const fn whole(content: Content, reason: Reason, cache_control: HeaderValue) -> Self {
+        Self { content, part: None, reason, cache_control }
+    }
+
+    /// Content that is just `range` of the representation, which was asked for.
+    pub const fn part(content: Content, range: ByteRange, reason: Reason, cache_control: HeaderValue) -> Self {
+        Self { content, part: Some(range), reason, cache_control }
+    }
+}
+
+impl Answer {
+    /// A page.
+    pub const fn page(status: StatusCode, reason: Reason, content_type: &'static str, body: String) -> Self {
+        Self::Page { status, reason, content_type, body, location: None }
+    }
+
+    /// An error, with a line of text.
+    pub fn error(status: StatusCode, reason: Reason, why: &str) -> Self {
+        Self::page(status, reason, "text/plain; charset=utf-8", format!("{status}: {why}\n"))
+    }
+
+    /// 301.
+    pub fn moved(location: String) -> Self {
+        let body = format!("moved to {location}\n");
+        let (status, content_type) = (StatusCode::MOVED_PERMANENTLY, "text/plain; charset=utf-8");
+        Self::Page { status, reason: Reason::Moved, content_type, body, location: Some(location) }
+    }
+}
+
+impl From<Refused> for Answer {
+    fn from(refused: Refused) -> Self {
+        Self::error(refused.status, refused.reason, &refused.why)
+    }
+}
+
+/// What a response is built from.
+struct Draft {
+    status: StatusCode,
+    headers: HeaderMap,
+    supply: Supply,
+    pieces: Vec<Piece>,
+    length: Option<u64>,
+    outcome: Outcome,
+    reason: Reason,
+    cache: &'static str,
+    mirror: Option<usize>,
+}
+
+impl Draft {
+    fn new(status: StatusCode, outcome: Outcome, reason: Reason) -> Self {
+        let (supply, pieces, headers) = (Supply::Memory, Vec::new(), HeaderMap::with_capacity(16));
+        Self { status, headers, supply, pieces, length: Some(0), outcome, reason, cache: "none", mirror: None }
+    }
+
+    fn text(mut self, content_type: &'static str, text: String) -> Self {
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        self.length = Some(text.len() as u64);
+        self.pieces = vec![Piece::Bytes(text.into())];
+        self
+    }
+}
+
+/// The response.
+pub fn respond(peer: Rc<Peer>, asked: Asked, answer: Answer) -> Response<ResponseBody> {
+    let draft = match answer {
+        Answer::Content(served) => content(&asked, served),
+        Answer::Redirect { mirror, location, links, digest, reason } => {
+            redirect(mirror, &location, &links, digest, reason)
+        }
+        Answer::Page { status, reason, content_type, body, location } => {
+            page(status, reason, content_type, body, location.as_deref())
+        }
+    };
+    let Draft { status, mut headers, supply, pieces, length, outcome, reason, cache, mirror } = draft;
+    headers.insert(VIA, peer.edge.via.clone());
+    if let Some(value) = cache_status(&peer.edge.config.node.name, cache, reason) {
+        headers.insert(CACHE_STATUS, value);
+    }
+    if let Some(length) = length.filter(|_| status != StatusCode::NOT_MODIFIED) {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    if matches!(reason, Reason::BadRequest | Reason::Method) && asked.protocol != "2" {
+        // What follows on the connection may be the rest of something that wasn't understood.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let body_bytes = if asked.is_head { Some(0) } else { length };
+    let verdict = Verdict { status: status.as_u16(), outcome, reason, cache, mirror, body_bytes };
+    let tally = Tally::new(peer.clone(), asked, verdict);
+    let mut response = Response::new(ResponseBody::new(peer, tally, supply, pieces, length));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn content(asked: &Asked, served: Served) -> Draft {
+    let Served { content, part, reason, cache_control } = served;
+    let meta = content.meta.clone();
+    let cache = cache_word(&content);
+    let validators = validators(&meta);
+    let mut draft = match conditional::evaluate(&asked.headers, &validators) {
+        Condition::NotModified => Draft::new(StatusCode::NOT_MODIFIED, Outcome::Answer, reason),
+        Condition::PreconditionFailed => {
+            let draft = Draft::new(StatusCode::PRECONDITION_FAILED, Outcome::Answer, reason);
+            draft.text("text/plain; charset=utf-8", "412: the file is not the one that the request names\n".into())
+        }
+        Condition::Proceed => {
+            let wanted = asked.headers.get(RANGE).filter(|_| !asked.is_head);
+            let wanted = wanted.filter(|_| conditional::if_range_holds(&asked.headers, &validators));
+            let requested = match (part, meta.length, &content.source) {
+                (Some(part), _, _) => Requested::Ranges(vec![part]),
+                // What streams by can't be cut into ranges.
+                (None, None, _) | (None, _, Source::Pass(_)) => Requested::Whole,
+                (None, Some(length), _) => range::requested(wanted, length),
+            };
+            body(&meta, content, requested, reason)
+        }
+    };
+    draft.cache = cache;
+    let headers = &mut draft.headers;
+    if draft.status != StatusCode::PRECONDITION_FAILED && !headers.contains_key(CONTENT_TYPE) {
+        headers.insert(CONTENT_TYPE, meta.content_type.clone());
+    }
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CACHE_CONTROL, cache_control);
+    let fields = [(ETAG, &meta.etag), (LAST_MODIFIED, &meta.last_modified_value), (REPR_DIGEST, &meta.repr_digest)];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
+    }
+    draft
+}
+
+/// What conditions are held against.
+pub fn validators(meta: &Meta) -> Validators<'_> {
+    Validators { etag: meta.etag.as_ref().and_then(|etag| etag.to_str().ok()), last_modified: meta.last_modified }
+}
+
+/// The body for what was requested (RFC 9110, section 14).
+fn body(meta: &Meta, content: Content, requested: Requested, reason: Reason) -> Draft {
+    let mut draft = Draft::new(StatusCode::OK, Outcome::Serve, reason);
+    match requested {
+        Requested::Whole => {
+            draft.length = meta.length;
+            draft.pieces = vec![Piece::Range(ByteRange { start: 0, end: meta.length.unwrap_or(u64::MAX) })];
+        }
+        Requested::Ranges(ranges) => {
+            draft.status = StatusCode::PARTIAL_CONTENT;
+            let length = meta.length.unwrap_or_default();
+            if let [range] = ranges[..] {
+                draft.headers.insert(CONTENT_RANGE, range::content_range(range, length));
+                draft.length = Some(range.len());
+                draft.pieces = vec![Piece::Range(range)];
+            } else {
+                let seed = client::hash(&(meta.sha256.map(|sha256| *sha256.as_bytes()), length, ranges.len()));
+                let multipart = Multipart::new(&ranges, length, &meta.content_type, seed);
+                draft.headers.insert(CONTENT_TYPE, multipart.content_type());
+                draft.length = Some(multipart.content_length());
+                draft.pieces = multipart.pieces();
+            }
+        }
+        Requested::Unsatisfiable => {
+            let length = meta.length.unwrap_or_default();
+            let mut draft = Draft::new(StatusCode::RANGE_NOT_SATISFIABLE, Outcome::Answer, reason)
+                .text("text/plain; charset=utf-8", format!("416: the file has {length} bytes\n"));
+            draft.headers.insert(CONTENT_RANGE, range::unsatisfied_range(length));
+            return draft;
+        }
+    }
+    draft.supply = match content.source {
+        Source::Memory(bytes) => {
+            cut(&mut draft.pieces, &bytes);
+            Supply::Memory
+        }
+        Source::File(file) => Supply::File(file),
+        Source::Growing(tail) => Supply::Growing(tail),
+        Source::Pass(pass) => Supply::Pass(pass),
+    };
+    draft
+}
+
+/// Replaces ranges by the bytes that they stand for.
+fn cut(pieces: &mut [Piece], bytes: &Bytes) {
+    for piece in pieces {
+        if let Piece::Range(range) = *piece {
+            let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
+            let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
+            *piece = Piece::Bytes(bytes.slice(start..end));
+        }
+    }
+}
+
+fn redirect(mirror: usize, location: &str, links: &[String], digest: Option<Sha256>, reason: Reason) -> Draft {
+    let mut draft = Draft::new(StatusCode::FOUND, Outcome::Redirect, reason);
+    draft.mirror = Some(mirror);
+    let headers = &mut draft.headers;
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::try_from(location) {
+        headers.insert(LOCATION, value);
+    }
+    for link in links {
+        if let Ok(value) = HeaderValue::try_from(link.as_str()) {
+            headers.append(LINK, value);
+        }
+    }
+    if let Some(value) = digest.as_ref().and_then(repr_digest) {
+        headers.insert(REPR_DIGEST, value);
+    }
+    draft
+}
+
+fn page(
+    status: StatusCode,
+    reason: Reason,
+    content_type: &'static str,
+    body: String,
+    location: Option<&str>,
+) -> Draft {
+    let mut draft = Draft::new(status, Outcome::Answer, reason).text(content_type, body);
+    let cache_control = if status == StatusCode::OK { "no-cache" } else { "no-store" };
+    draft.headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache_control));
+    if let Some(value) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        draft.headers.insert(LOCATION, value);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        draft.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    draft
+}
+
+/// What the cache had, in a word.
+const fn cache_word(content: &Content) -> &'static str {
+    if content.stale {
+        return "stale";
+    }
+    match content.tier {
+        Tier::Memory | Tier::Disk | Tier::Tree => "hit",
+        Tier::Fill => "fill",
+        Tier::Pass => "pass",
+    }
+}
+
+/// `Cache-Status` (RFC 9211), with the decision's reason as its detail.
+fn cache_status(node: &str, cache: &'static str, reason: Reason) -> Option<HeaderValue> {
+    let parameters = match cache {
+        "hit" => "hit; ",
+        "stale" => "fwd=stale; ",
+        "fill" => "fwd=uri-miss; stored; ",
+        "pass" => "fwd=uri-miss; ",
+        _ => "",
+    };
+    HeaderValue::try_from(format!("{node}; {parameters}detail={}", reason.word())).ok()
+}

@@ -1,0 +1,166 @@
+//! Carrying out a decision.
+
+use super::Edge;
+use super::asked::Asked;
+use super::consider::Question;
+use super::respond::{Answer, Served, validators};
+use crate::http::range::{self, ByteRange, Requested};
+use crate::http::{TreePath, conditional};
+use crate::listing::{IndexEntry, duplicate, index};
+use crate::origin::OriginError;
+use crate::policy::{Decision, Reason, Standing};
+use crate::store::{Content, FetchError, Meta, Object, Source, Tier};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::RANGE;
+use std::sync::Arc;
+
+/// A range of a running fill that begins at most this far beyond what is there is waited for; one further on is fetched
+/// beside the fill.
+const NEAR_BYTES: u64 = 8 << 20;
+
+/// A file that lies in memory with its generation.
+pub fn pinned(question: &Question<'_>, content: Content) -> Answer {
+    Answer::Content(Served::whole(content, Reason::Metadata, question.cache_control()))
+}
+
+/// The node answers itself: from the cache, from the origin, or, where it can't, by its last resort.
+pub async fn serve(
+    edge: &Edge,
+    asked: &Asked,
+    question: &Question<'_>,
+    held: Option<Content>,
+    standing: Standing,
+    reason: Reason,
+) -> Answer {
+    let path = &question.path;
+    if path.is_directory() {
+        if let Some(answer) = listing(edge, path).await.transpose() {
+            return answer.unwrap_or_else(|error| failed(asked, &error));
+        }
+    }
+    let object = question.object();
+    let fetched = match held {
+        Some(content) if content.is_fresh(asked.now) => Ok(content),
+        _ if asked.is_head => edge.store.head(&object).await.map(head_only),
+        _ => edge.store.fetch(&object).await,
+    };
+    match fetched {
+        Ok(content) => within(edge, asked, question, &object, content, reason).await,
+        Err(error) => {
+            match question.last_resort(standing, fault(&error)) {
+                Some(decision) => redirect(edge, asked, question, decision),
+                None => failed(asked, &error),
+            }
+        }
+    }
+}
+
+/// The content, or where a far range of a running fill is asked for, just that range.
+async fn within(
+    edge: &Edge,
+    asked: &Asked,
+    question: &Question<'_>,
+    object: &Object,
+    content: Content,
+    reason: Reason,
+) -> Answer {
+    if let Some(range) = far_range(asked, &content) {
+        match edge.store.fetch_range(object, range).await {
+            Ok(part) => return Answer::Content(Served::part(part, range, reason, question.cache_control())),
+            // The fill gets there in the end.
+            Err(error) => tracing::debug!(path = %object.path, %error, "range not fetched beside the fill"),
+        }
+    }
+    Answer::Content(Served::whole(content, reason, question.cache_control()))
+}
+
+fn far_range(asked: &Asked, content: &Content) -> Option<ByteRange> {
+    let Source::Growing(tail) = &content.source else { return None };
+    let wanted = asked.headers.get(RANGE).filter(|_| !asked.is_head)?;
+    if !conditional::if_range_holds(&asked.headers, &validators(&content.meta)) {
+        return None;
+    }
+    match range::requested(Some(wanted), content.meta.length?) {
+        Requested::Ranges(ranges) => match ranges[..] {
+            [range] if range.start > tail.watermark() + NEAR_BYTES => Some(range),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A mirror takes the client.
+pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: Decision) -> Answer {
+    let Decision::Redirect { mirror, path, size, reason } = decision else {
+        unreachable!("only redirects are carried out here");
+    };
+    edge.clients.redirected(asked.client.key, asked.file_key(&question.path), mirror, asked.connection, asked.now);
+    edge.load.sent(mirror, size, asked.now);
+    let settings = &edge.config.mirrors[mirror];
+    edge.metrics.mirror_redirects.with_label_values(&[&settings.name]).inc();
+    edge.metrics.mirror_redirected_bytes.with_label_values(&[&settings.name]).inc_by(size);
+    let url = |base: &str, path: &str| TreePath::new(path).ok().map(|path| format!("{base}{}", path.encoded()));
+    let Some(location) = url(&settings.url, &path) else {
+        return failed(asked, &FetchError::Absent);
+    };
+    let links = if asked.client.fragile {
+        Vec::new()
+    } else {
+        let fit = question.mirrors().into_iter().filter_map(|(index, fit)| Some((index, fit.ok()?)));
+        let links = fit.zip(1..).take(3).filter_map(|((index, path), pri)| {
+            let mirror = &edge.config.mirrors[index];
+            Some(duplicate(&url(&mirror.url, &path)?, pri, mirror.country.as_deref()))
+        });
+        links.collect()
+    };
+    let digest = question.object().identity.map(|identity| identity.sha256);
+    Answer::Redirect { mirror, location, links, digest, reason }
+}
+
+/// The listing of a directory of a local tree; `None` where the origin makes its own.
+async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchError> {
+    let Some(entries) = edge.store.listing(dir).await? else { return Ok(None) };
+    let entries: Vec<IndexEntry> = entries
+        .into_iter()
+        .map(|entry| IndexEntry {
+            name: entry.name,
+            is_directory: entry.is_directory,
+            size: (!entry.is_directory).then_some(entry.size),
+            modified: Some(entry.modified),
+        })
+        .collect();
+    Ok(Some(Answer::page(StatusCode::OK, Reason::Listing, "text/html; charset=utf-8", index(dir, &entries))))
+}
+
+fn failed(asked: &Asked, error: &FetchError) -> Answer {
+    match error {
+        FetchError::Absent => Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, "not found"),
+        FetchError::IsDirectory => {
+            // The path as it came, so that a prefix of the mirrorlist's entries survives.
+            let path = asked.target.split('?').next().unwrap_or_default();
+            Answer::moved(format!("{path}/"))
+        }
+        // yum 3 takes 502 as final; 503 it tries again.
+        error => Answer::error(StatusCode::SERVICE_UNAVAILABLE, fault(error), &error.to_string()),
+    }
+}
+
+/// Whose fault it is that a file can't be had.
+fn fault(error: &FetchError) -> Reason {
+    match error {
+        FetchError::Absent | FetchError::IsDirectory => Reason::Removed,
+        FetchError::Origin(error) if matches!(**error, OriginError::Down { .. } | OriginError::Silent { .. }) => {
+            Reason::OriginDown
+        }
+        FetchError::Origin(_) | FetchError::Body(_) => Reason::OriginFault,
+        FetchError::TooLarge { .. } | FetchError::NotStored | FetchError::Busy | FetchError::ShuttingDown => {
+            Reason::Internal
+        }
+    }
+}
+
+/// Content for the answer to a HEAD: nobody reads its body.
+fn head_only(meta: Arc<Meta>) -> Content {
+    Content { meta, source: Source::Memory(Bytes::new()), tier: Tier::Pass, stale: false }
+}

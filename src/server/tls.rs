@@ -1,0 +1,44 @@
+//! TLS towards clients: certificates and protocol versions.
+
+use crate::config::Https;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+
+/// Why TLS can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read, or holds no PEM of that kind.
+    #[error("{}: {source}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// Certificate and key don't fit, or are of a kind that isn't supported.
+    #[error("certificate and key: {0}")]
+    Pair(#[from] rustls::Error),
+}
+
+/// HTTP/2 and HTTP/1.1 over TLS 1.3 and 1.2.
+///
+/// # Errors
+/// The certificate or key can't be used.
+pub fn acceptor(https: &Https) -> Result<TlsAcceptor, TlsError> {
+    let certificates = CertificateDer::pem_file_iter(&https.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|source| TlsError::Pem { path: https.certificate.clone(), source })?;
+    let key = PrivateKeyDer::from_pem_file(&https.key)
+        .map_err(|source| TlsError::Pem { path: https.key.clone(), source })?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

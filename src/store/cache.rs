@@ -1,0 +1,568 @@
+//! The store over an HTTP origin: memory tier, disk tier, fills.
+//!
+//! All IO happens on the background runtime and its blocking pool; callers on any runtime wait on channels. The order
+//! at the end of a fill matters: entry on disk, then memory tier, then out of the flights, so that nobody who looks in
+//! between misses it; then readers learn of it. A failure is remembered before they do, so that their retry meets it.
+
+use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
+use super::evict::{Evictor, Index, Reservation};
+use super::fill::{Pump, STEP_BYTES};
+use super::flight::{Course, Filling, Flights, Stage};
+use super::memory::{Body, Cached, Memory};
+use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
+use super::refusals::Refusals;
+use super::tail::{End, Progress};
+use super::{Counters, FetchError, FillError, PassBody, Settings};
+use crate::clock::{self, Timestamp};
+use crate::http::freshness::{Storage, storage};
+use crate::http::{ByteRange, TreePath, content_type, date};
+use crate::origin::http::{Answer, Ask, Response};
+use crate::origin::{HttpOrigin, OriginError};
+use crate::repo::Sha256;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use moka::sync::Cache as Moka;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// After the disk refused a write, new fills pass through for so long.
+const DISK_TROUBLE: Duration = Duration::from_secs(10);
+/// Small notes about objects: renewals, heads, what isn't to be shared.
+const MAX_NOTES: u64 = 65_536;
+
+/// A cache of an HTTP origin.
+pub(super) struct Cache {
+    origin: Arc<HttpOrigin>,
+    disk: Arc<Disk>,
+    evictor: Evictor,
+    memory: Memory,
+    flights: Arc<Flights>,
+    refusals: Refusals,
+    /// Revalidated since they were stored: (stored, fresh until).
+    renewed: Moka<Object, (Timestamp, Timestamp)>,
+    /// The origin said that they are not to be shared: the next ones don't even wait for each other.
+    unshared: Moka<Object, ()>,
+    heads: Moka<Object, Arc<Meta>>,
+    fills: Semaphore,
+    passes: Arc<Semaphore>,
+    trouble_until: AtomicU64,
+    closing: Arc<AtomicBool>,
+    counters: Arc<Counters>,
+    settings: Settings,
+    runtime: Handle,
+}
+
+impl Cache {
+    /// Blocks: opens the disk tier. Loading its index goes on behind.
+    pub(super) fn open(
+        origin: Arc<HttpOrigin>,
+        settings: &Settings,
+        memory: Memory,
+        counters: Arc<Counters>,
+        runtime: &Handle,
+    ) -> io::Result<Arc<Self>> {
+        let disk = Arc::new(Disk::open(&settings.disk, origin.id().to_owned())?);
+        let evictor = Evictor {
+            index: Arc::new(Index::new(settings.disk_bytes)),
+            disk: Arc::clone(&disk),
+            memory: memory.clone(),
+            counters: Arc::clone(&counters),
+            pool: runtime.clone(),
+        };
+        let brief = Moka::builder().max_capacity(MAX_NOTES).time_to_live(settings.absent_for).build();
+        let unshared = Moka::builder().max_capacity(MAX_NOTES).time_to_live(settings.revalidate).build();
+        let cache = Arc::new(Self {
+            origin,
+            disk,
+            evictor,
+            memory,
+            flights: Arc::default(),
+            refusals: Refusals::new(settings.absent_for, settings.failed_for),
+            renewed: Moka::new(MAX_NOTES),
+            unshared,
+            heads: brief,
+            fills: Semaphore::new(settings.max_fills),
+            passes: Arc::new(Semaphore::new(settings.max_passes)),
+            trouble_until: AtomicU64::new(0),
+            closing: Arc::default(),
+            counters,
+            settings: settings.clone(),
+            runtime: runtime.clone(),
+        });
+        let loading = Arc::clone(&cache);
+        drop(runtime.spawn_blocking(move || loading.evictor.load(&loading.closing)));
+        Ok(cache)
+    }
+
+    pub(super) fn peek(&self, object: &Object) -> Option<Content> {
+        if let Some(cached) = self.memory.find(object) {
+            return Some(cached.content(Tier::Disk));
+        }
+        Some(self.flights.filling(object)?.content())
+    }
+
+    pub(super) async fn find(self: &Arc<Self>, object: &Object) -> Option<Content> {
+        match self.peek(object) {
+            None => Some(self.look(object).await?.content(Tier::Disk)),
+            found => found,
+        }
+    }
+
+    pub(super) async fn fetch(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
+        if let Some(content) = self.peek(object)
+            && content.is_fresh(clock::now())
+        {
+            return Ok(content);
+        }
+        if let Some(refusal) = self.refusals.find(object) {
+            // A refusal hides nothing that is here.
+            return match self.find(object).await {
+                Some(content) if content.is_fresh(clock::now()) => Ok(content),
+                Some(content) if !refusal.is_absent() => Ok(Content { stale: true, ..content }),
+                _ => Err(refusal),
+            };
+        }
+        if self.unshared.contains_key(object) {
+            return self.pass(object).await;
+        }
+        let launch = |course| self.runtime.spawn(Arc::clone(self).fly(object.clone(), course)).abort_handle();
+        let mut stage = self.flights.join(object, launch).ok_or(FetchError::ShuttingDown)?;
+        let landed = stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await.map(|s| s.clone());
+        match landed {
+            Ok(Stage::Filling(filling)) => Ok(filling.content()),
+            Ok(Stage::Ready { cached, stale }) => Ok(Content { stale, ..cached.content(Tier::Disk) }),
+            Ok(Stage::Failed(error)) => Err(error),
+            Ok(Stage::Unshared(slot)) => {
+                let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match taken {
+                    Some(content) => Ok(content),
+                    None => self.pass(object).await,
+                }
+            }
+            Ok(Stage::Waiting) | Err(_) => Err(FetchError::ShuttingDown),
+        }
+    }
+
+    pub(super) async fn fetch_range(
+        self: &Arc<Self>,
+        object: &Object,
+        range: ByteRange,
+    ) -> Result<Content, FetchError> {
+        if let Some(refusal) = self.refusals.find(object) {
+            return Err(refusal);
+        }
+        let permit = Arc::clone(&self.passes).try_acquire_owned().map_err(|_| FetchError::Busy)?;
+        let filling = self.flights.filling(object);
+        let if_range = filling.as_ref().and_then(|filling| filling.if_range.clone());
+        if filling.is_some() && object.identity.is_none() && if_range.is_none() {
+            // Nothing would keep two versions apart.
+            return Err(FetchError::Origin(Arc::new(OriginError::RangeIgnored)));
+        }
+        let response = self.ask(object, Ask::Range { range, if_range }).await?;
+        if let Some(filling) = &filling
+            && let (Some(filled), Some(total)) = (filling.meta.length, response.total)
+            && filled != total
+        {
+            return Err(FetchError::Origin(Arc::new(OriginError::RangeIgnored)));
+        }
+        let meta = match filling {
+            Some(filling) => filling.meta,
+            None => Arc::new(meta(object, &response.headers, response.total, Duration::ZERO)),
+        };
+        self.counters.passed.fetch_add(1, Ordering::Relaxed);
+        // A part can't be checked against the digest of the whole.
+        let body = PassBody::start(response.body, None, permit, &self.runtime);
+        Ok(Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false })
+    }
+
+    pub(super) async fn head(self: &Arc<Self>, object: &Object) -> Result<Arc<Meta>, FetchError> {
+        if let Some(content) = self.find(object).await
+            && content.is_fresh(clock::now())
+        {
+            return Ok(content.meta);
+        }
+        if let Some(meta) = self.heads.get(object) {
+            return Ok(meta);
+        }
+        if let Some(refusal) = self.refusals.find(object) {
+            return Err(refusal);
+        }
+        let (origin, path) = (Arc::clone(&self.origin), object.path.clone());
+        let asked = self.runtime.spawn(async move { origin.head(&path).await }).await;
+        let headers = asked.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        if let (Some(promised), Some(listed)) = (length, object.size())
+            && promised != listed
+        {
+            return Err(self.refuse(object, OriginError::Length { promised, listed }));
+        }
+        let meta = Arc::new(meta(object, &headers, object.size().or(length), Duration::ZERO));
+        self.heads.insert(object.clone(), Arc::clone(&meta));
+        Ok(meta)
+    }
+
+    /// Removes an object and all notes about it; whether it was there.
+    pub(super) async fn purge(self: &Arc<Self>, object: &Object) -> bool {
+        self.refusals.forget(object);
+        self.unshared.invalidate(object);
+        self.discard(object).await
+    }
+
+    /// Removes an object from all tiers; whether it was there. What the origin refused stays refused.
+    pub(super) async fn discard(self: &Arc<Self>, object: &Object) -> bool {
+        self.memory.remove(object);
+        self.renewed.invalidate(object);
+        self.heads.invalidate(object);
+        let (cache, object) = (Arc::clone(self), object.clone());
+        let removing = move || {
+            let there = matches!(cache.disk.look(&object), Ok(Look::Found(_)));
+            cache.drop_entry(&object);
+            there
+        };
+        self.runtime.spawn_blocking(removing).await.unwrap_or(false)
+    }
+
+    pub(super) async fn shutdown(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.flights.close().await;
+    }
+
+    pub(super) fn fills_running(&self) -> u64 {
+        self.flights.running() as u64
+    }
+
+    /// Objects and bytes on disk.
+    pub(super) fn figures(&self) -> (u64, u64) {
+        self.evictor.index.figures()
+    }
+
+    async fn fly(self: Arc<Self>, object: Object, course: Course) {
+        let held = self.look(&object).await;
+        if let Some(cached) = held.clone().filter(|held| clock::now() < held.meta.fresh_until) {
+            return course.land(Stage::Ready { cached, stale: false });
+        }
+        let Ok(_permit) = self.fills.acquire().await else { return };
+        let ask = held.as_ref().map_or(Ask::Whole, |held| Ask::Unless {
+            etag: held.meta.etag.clone(),
+            last_modified: held.meta.last_modified_value.clone(),
+        });
+        match (self.origin.get(&object.path, ask, object.size()).await, held) {
+            (Ok(Answer::Body(response)), _) => self.arrive(&object, *response, course).await,
+            (Ok(Answer::NotModified(headers)), Some(held)) => {
+                let cached = self.renew(&object, &held, &headers);
+                course.land(Stage::Ready { cached, stale: false });
+            }
+            (Ok(Answer::NotModified(_)), None) => {
+                let status = OriginError::Status(hyper::StatusCode::NOT_MODIFIED);
+                course.land(Stage::Failed(self.refuse(&object, status)));
+            }
+            (Err(error), held) => {
+                let refusal = self.refuse(&object, error);
+                if refusal.is_absent() && held.is_some() {
+                    self.discard(&object).await;
+                }
+                course.land(match held {
+                    Some(cached) if !refusal.is_absent() => Stage::Ready { cached, stale: true },
+                    _ => Stage::Failed(refusal),
+                });
+            }
+        }
+    }
+
+    /// Decides what becomes of a response: stored while readers follow, or passed to one of them.
+    async fn arrive(self: &Arc<Self>, object: &Object, response: Response, course: Course) {
+        let lifetime = match storage(&response.headers, self.settings.revalidate, clock::now()) {
+            Storage::Store { lifetime } => lifetime,
+            // A catalogue lists it to everybody: its bytes are public, whatever the origin's headers say.
+            Storage::Pass if object.identity.is_some() => Duration::ZERO,
+            Storage::Pass => {
+                self.unshared.insert(object.clone(), ());
+                return self.hand_over(object, response, course).await;
+            }
+        };
+        let Some((draft, reservation)) = self.draft(response.length).await else {
+            self.counters.no_room.fetch_add(1, Ordering::Relaxed);
+            return self.hand_over(object, response, course).await;
+        };
+        self.fill(object, response, lifetime, draft, reservation, course).await;
+    }
+
+    async fn fill(
+        self: &Arc<Self>,
+        object: &Object,
+        response: Response,
+        lifetime: Duration,
+        draft: Draft,
+        mut reservation: Reservation,
+        course: Course,
+    ) {
+        let meta = Arc::new(meta(object, &response.headers, response.length, lifetime));
+        let if_range = strong_validator(&response.headers);
+        let (progress, followed) = watch::channel(Progress::default());
+        let file = Arc::clone(&draft.file);
+        self.counters.fills_started.fetch_add(1, Ordering::Relaxed);
+        course.fill(Filling {
+            meta: Arc::clone(&meta),
+            file: Arc::clone(&file),
+            progress: followed,
+            if_range: if_range.clone(),
+        });
+        let pump = Pump {
+            object,
+            origin: &self.origin,
+            evictor: &self.evictor,
+            pool: &self.runtime,
+            length: response.length,
+            if_range,
+            file,
+            progress: &progress,
+        };
+        let end = match pump.run(response.body, &mut reservation).await {
+            Ok(pumped) => {
+                let meta = meta.completed(pumped.length, pumped.sha256);
+                match self.commit(object, Arc::new(meta), draft, reservation).await {
+                    Ok(()) => End::Committed,
+                    Err(error) => End::Uncommitted(Arc::new(self.disk_failed(error))),
+                }
+            }
+            Err(error) => End::Failed(self.failed(object, error)),
+        };
+        let counter = match &end {
+            End::Committed => &self.counters.fills_finished,
+            _ => &self.counters.fills_failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        drop(course);
+        progress.send_modify(|progress| progress.end = end);
+    }
+
+    async fn commit(
+        self: &Arc<Self>,
+        object: &Object,
+        meta: Arc<Meta>,
+        draft: Draft,
+        reservation: Reservation,
+    ) -> io::Result<()> {
+        let (cache, object) = (Arc::clone(self), object.clone());
+        let committing = move || {
+            let file = Arc::clone(&draft.file);
+            let disk_bytes = cache.disk.commit(draft, &object, &meta)?;
+            // In this order: the bound is never passed in between.
+            let used = cache.evictor.index.note(cache.disk.key(&object), &object, disk_bytes);
+            drop(reservation);
+            cache.renewed.invalidate(&object);
+            let Some(body) = cache.body_of(&meta, file)? else {
+                cache.damaged(&object);
+                return Err(io::Error::other("the disk gives back other bytes than were written"));
+            };
+            cache.memory.insert(&object, Cached { meta, body, used });
+            Ok(())
+        };
+        self.runtime.spawn_blocking(committing).await.map_err(io::Error::other)?
+    }
+
+    /// Remembers a failed fill. A full disk is no reason to refuse the next one: that will pass through.
+    fn failed(&self, object: &Object, error: FillError) -> Arc<FillError> {
+        let error = match error {
+            FillError::Disk(error) => return Arc::new(self.disk_failed(error)),
+            FillError::NoRoom => {
+                self.counters.no_room.fetch_add(1, Ordering::Relaxed);
+                self.unshared.insert(object.clone(), ());
+                return Arc::new(FillError::NoRoom);
+            }
+            other => Arc::new(other),
+        };
+        self.refusals.note(object, FetchError::Body(Arc::clone(&error)));
+        error
+    }
+
+    fn disk_failed(&self, error: io::Error) -> FillError {
+        self.counters.io_errors.fetch_add(1, Ordering::Relaxed);
+        let until = clock::now().plus(DISK_TROUBLE).as_millis();
+        self.trouble_until.store(until, Ordering::Relaxed);
+        FillError::Disk(error)
+    }
+
+    /// Room and a file; `None` where the response has to pass through.
+    async fn draft(self: &Arc<Self>, length: Option<u64>) -> Option<(Draft, Reservation)> {
+        if clock::now().as_millis() < self.trouble_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        let reservation = self.evictor.reserve(length.unwrap_or(STEP_BYTES) + OVERHEAD_BYTES).await?;
+        let (disk, runtime) = (Arc::clone(&self.disk), self.runtime.clone());
+        let drafting = self.runtime.spawn_blocking(move || disk.draft(length, &runtime)).await;
+        match drafting.map_err(io::Error::other).flatten() {
+            Ok(draft) => Some((draft, reservation)),
+            Err(error) => {
+                self.disk_failed(error);
+                None
+            }
+        }
+    }
+
+    /// Looks on disk, and takes what is there into the memory tier.
+    async fn look(self: &Arc<Self>, object: &Object) -> Option<Cached> {
+        let (cache, object) = (Arc::clone(self), object.clone());
+        let looking = move || match cache.look_now(&object) {
+            Ok(found) => found,
+            Err(_) => {
+                cache.counters.io_errors.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        };
+        self.runtime.spawn_blocking(looking).await.ok().flatten()
+    }
+
+    fn look_now(&self, object: &Object) -> io::Result<Option<Cached>> {
+        let found = match self.disk.look(object)? {
+            Look::Found(found) => found,
+            Look::Missing => return Ok(None),
+            Look::Damaged => {
+                self.damaged(object);
+                return Ok(None);
+            }
+        };
+        let mut meta = found.meta;
+        if let Some((stored, fresh_until)) = self.renewed.get(object)
+            && stored == meta.stored
+        {
+            meta.fresh_until = fresh_until;
+        }
+        let Some(body) = self.body_of(&meta, Arc::new(found.file))? else {
+            self.damaged(object);
+            return Ok(None);
+        };
+        let used = self.evictor.index.note(self.disk.key(object), object, found.disk_bytes);
+        let cached = Cached { meta: Arc::new(meta), body, used };
+        self.memory.insert(object, cached.clone());
+        Ok(Some(cached))
+    }
+
+    /// A small body comes into memory, and is checked on the way: `None` if it isn't what was stored.
+    fn body_of(&self, meta: &Meta, file: Arc<std::fs::File>) -> io::Result<Option<Body>> {
+        let Some(length) = meta.length.filter(|length| self.memory.takes(*length)) else {
+            return Ok(Some(Body::File(file)));
+        };
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, 0)?;
+        let intact = meta.sha256 == Some(Sha256::of(&bytes));
+        Ok(intact.then(|| Body::Bytes(bytes.into())))
+    }
+
+    /// Counts and removes an entry that doesn't verify.
+    fn damaged(&self, object: &Object) {
+        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        self.memory.remove(object);
+        self.drop_entry(object);
+    }
+
+    fn drop_entry(&self, object: &Object) {
+        let key = self.disk.key(object);
+        self.evictor.index.forget(&key);
+        if self.disk.remove(&key).is_err() {
+            self.counters.io_errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn renew(&self, object: &Object, held: &Cached, headers: &HeaderMap) -> Cached {
+        let now = clock::now();
+        let lifetime = match storage(headers, self.settings.revalidate, now) {
+            Storage::Store { lifetime } => lifetime,
+            Storage::Pass => Duration::ZERO,
+        };
+        let fresh_until = now.plus(lifetime);
+        self.renewed.insert(object.clone(), (held.meta.stored, fresh_until));
+        let cached = Cached { meta: Arc::new(held.meta.renewed(fresh_until)), ..held.clone() };
+        self.memory.insert(object, cached.clone());
+        self.counters.revalidated.fetch_add(1, Ordering::Relaxed);
+        cached
+    }
+
+    fn refuse(&self, object: &Object, error: OriginError) -> FetchError {
+        let refusal = FetchError::from(error);
+        self.refusals.note(object, refusal.clone());
+        refusal
+    }
+
+    /// Asks for this request alone.
+    async fn pass(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
+        let permit = self.pass_permit().await?;
+        let response = self.ask(object, Ask::Whole).await?;
+        Ok(self.passing(object, response, permit))
+    }
+
+    async fn ask(self: &Arc<Self>, object: &Object, ask: Ask) -> Result<Response, FetchError> {
+        let (origin, asked) = (Arc::clone(&self.origin), object.clone());
+        let asking = async move { origin.get(&asked.path, ask, asked.size()).await };
+        match self.runtime.spawn(asking).await.map_err(|_| FetchError::ShuttingDown)? {
+            Ok(Answer::Body(response)) => Ok(*response),
+            Ok(Answer::NotModified(_)) => Err(OriginError::Status(hyper::StatusCode::NOT_MODIFIED).into()),
+            // That it gives no ranges says nothing about the object.
+            Err(error @ OriginError::RangeIgnored) => Err(error.into()),
+            Err(error) => Err(self.refuse(object, error)),
+        }
+    }
+
+    async fn hand_over(self: &Arc<Self>, object: &Object, response: Response, stage: &watch::Sender<Stage>) {
+        let outcome = match self.pass_permit().await {
+            Ok(permit) => {
+                let content = self.passing(object, response, permit);
+                Stage::Unshared(Arc::new(Mutex::new(Some(content))))
+            }
+            Err(error) => Stage::Failed(error),
+        };
+        course.land(outcome);
+    }
+
+    fn passing(&self, object: &Object, response: Response, permit: OwnedSemaphorePermit) -> Content {
+        self.counters.passed.fetch_add(1, Ordering::Relaxed);
+        let meta = Arc::new(meta(object, &response.headers, response.length, Duration::ZERO));
+        let body = PassBody::start(response.body, object.identity, permit, &self.runtime);
+        Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false }
+    }
+
+    /// Waits for others to end, within reason.
+    async fn pass_permit(&self) -> Result<OwnedSemaphorePermit, FetchError> {
+        let (passes, patience) = (Arc::clone(&self.passes), self.settings.pass_patience);
+        let waiting =
+            self.runtime.spawn(async move { tokio::time::timeout(patience, passes.acquire_owned()).await });
+        waiting.await.map_err(|_| FetchError::ShuttingDown)?.ok().and_then(Result::ok).ok_or(FetchError::Busy)
+    }
+}
+
+/// What a response's header fields and the catalogue say of an object.
+fn meta(object: &Object, headers: &HeaderMap, length: Option<u64>, lifetime: Duration) -> Meta {
+    let now = clock::now();
+    let last_modified = headers.get(header::LAST_MODIFIED).and_then(date::parse);
+    let stated = headers.get(header::CONTENT_TYPE);
+    let (length, etag, fresh_until) = match object.identity {
+        Some(listed) => (Some(listed.size), Some(etag(&listed.sha256)), FOREVER),
+        None => (length, headers.get(header::ETAG).cloned(), now.plus(lifetime)),
+    };
+    Meta::new(Facts {
+        length,
+        etag,
+        last_modified,
+        content_type: type_of(object, stated),
+        sha256: object.identity.map(|listed| listed.sha256),
+        stored: now,
+        fresh_until,
+    })
+}
+
+/// By name, the same on all nodes; what the name doesn't tell, the origin may.
+fn type_of(object: &Object, stated: Option<&HeaderValue>) -> HeaderValue {
+    let path: &TreePath = &object.path;
+    let by_name = content_type::of(path);
+    let unknown = path.is_directory() || by_name == "application/octet-stream";
+    stated.filter(|_| unknown && object.identity.is_none()).cloned().unwrap_or(by_name)
+}
+
+/// What If-Range may carry (RFC 9110 13.1.5).
+fn strong_validator(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(header::ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")).cloned()
+}

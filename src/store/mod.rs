@@ -1,0 +1,521 @@
+//! The store: every byte that a client gets comes from here.
+//!
+//! Over an HTTP origin it is a cache (memory tier, disk tier, fills); over a directory origin it serves that in place.
+//! A [`Store`] is shared by all workers. Whatever blocks or belongs to a connection runs on the background runtime that
+//! it is given; callers may live on any runtime.
+//!
+//! Invariants: one fill per object at a time. Nothing is committed that isn't complete, and nothing listed that doesn't
+//! match its SHA-256; no reader of either ends cleanly. An entry that doesn't verify is a miss. Listed objects never go
+//! stale; others are revalidated, and served stale (and marked so) while the origin is down.
+
+mod cache;
+mod disk;
+mod evict;
+mod fill;
+mod flight;
+mod memory;
+mod object;
+mod pass;
+mod refusals;
+mod tail;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use fill::HELD_BACK_BYTES;
+pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
+pub use pass::PassBody;
+pub use tail::Tail;
+
+use crate::clock;
+use crate::http::{ByteRange, TreePath};
+use crate::origin::{DirEntry, Linked, Origin, OriginError, PollValidators, Polled};
+use crate::repo::Sha256;
+use bytes::Bytes;
+use cache::Cache;
+use memory::Memory;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tree::Tree;
+
+/// Bounds and times.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The disk tier's directory (`objects/` and `tmp/` in it). Not used over a directory origin.
+    pub disk: PathBuf,
+    /// Its bound in bytes, counted in blocks of 4 KiB.
+    pub disk_bytes: u64,
+    /// The memory tier's bound in bytes.
+    pub memory_bytes: u64,
+    /// The largest body kept in memory.
+    pub memory_object_bytes: u64,
+    /// Open files kept at hand.
+    pub open_files: u64,
+    /// An open file that wasn't used for so long is closed.
+    pub open_file_idle: Duration,
+    /// Lifetime of what no catalogue lists and the origin says nothing about.
+    pub revalidate: Duration,
+    /// How long an absent object is not asked for again.
+    pub absent_for: Duration,
+    /// How long after a failure the origin is not asked again for that object.
+    pub failed_for: Duration,
+    /// Fills at once; more wait.
+    pub max_fills: usize,
+    /// Bodies passed through at once; more wait.
+    pub max_passes: usize,
+    /// How long they wait.
+    pub pass_patience: Duration,
+}
+
+impl Settings {
+    /// The defaults: 256 MiB of memory for bodies up to 64 KiB, 4096 open files.
+    #[must_use]
+    pub fn new(disk: PathBuf, disk_bytes: u64) -> Self {
+        Self {
+            disk,
+            disk_bytes,
+            memory_bytes: 256 * 1024 * 1024,
+            memory_object_bytes: 64 * 1024,
+            open_files: 4096,
+            open_file_idle: Duration::from_secs(300),
+            revalidate: Duration::from_secs(60),
+            absent_for: Duration::from_secs(5),
+            failed_for: Duration::from_secs(1),
+            max_fills: 256,
+            max_passes: 256,
+            pass_patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a body broke off, or was refused at its end.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    /// The origin's fault.
+    #[error(transparent)]
+    Origin(OriginError),
+    /// The origin's fault, or the catalogue's: these are not the bytes that are listed.
+    #[error("SHA-256 is {received}, listed is {expected}")]
+    Mismatch {
+        /// By the catalogue.
+        expected: Sha256,
+        /// Of what came.
+        received: Sha256,
+    },
+    /// The disk's fault.
+    #[error("the cache's disk: {0}")]
+    Disk(#[source] io::Error),
+    /// The disk tier's bound, met by a body whose length nobody promised.
+    #[error("no room in the disk tier")]
+    NoRoom,
+    /// The node is going down.
+    #[error("abandoned")]
+    Abandoned,
+}
+
+/// Why there is no object.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The origin has no such file.
+    #[error("the origin has no such file")]
+    Absent,
+    /// The path is a directory, asked for without its slash.
+    #[error("the path is a directory")]
+    IsDirectory,
+    /// The origin's fault.
+    #[error(transparent)]
+    Origin(Arc<OriginError>),
+    /// Its body broke off, or is not what is listed; this time, or within the last second.
+    #[error(transparent)]
+    Body(Arc<FillError>),
+    /// [`Store::whole`] was asked for less.
+    #[error("{length} bytes are more than the {max} that are taken")]
+    TooLarge {
+        /// Bytes of the object, or so many that came.
+        length: u64,
+        /// The bound given.
+        max: u64,
+    },
+    /// It passed through, since the disk tier has no room or the origin forbids to store it.
+    #[error("it can't be stored")]
+    NotStored,
+    /// Too much is passing through already.
+    #[error("too many bodies pass through the node")]
+    Busy,
+    /// The node is going down.
+    #[error("the node is going down")]
+    ShuttingDown,
+}
+
+impl FetchError {
+    /// Whether the origin answered, and has no such file (under this name).
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent | Self::IsDirectory)
+    }
+}
+
+impl From<OriginError> for FetchError {
+    fn from(error: OriginError) -> Self {
+        match error {
+            OriginError::Absent => Self::Absent,
+            OriginError::IsDirectory => Self::IsDirectory,
+            other => Self::Origin(Arc::new(other)),
+        }
+    }
+}
+
+/// What the store counts; gauges first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Objects in the disk tier.
+    pub objects: u64,
+    /// Bytes in the disk tier.
+    pub disk_bytes: u64,
+    /// Bytes in the memory tier.
+    pub memory_bytes: u64,
+    /// Open files at hand.
+    pub open_files: u64,
+    /// Lookups, revalidations and fills under way.
+    pub flights: u64,
+    /// Fresh answers from memory.
+    pub hits_memory: u64,
+    /// Fresh answers from disk.
+    pub hits_disk: u64,
+    /// Fresh answers from the tree.
+    pub hits_tree: u64,
+    /// Answers from a fill.
+    pub hits_fill: u64,
+    /// Fills begun.
+    pub fills_started: u64,
+    /// Fills committed.
+    pub fills_finished: u64,
+    /// Fills that failed, or that the disk refused.
+    pub fills_failed: u64,
+    /// Stale objects that the origin found current.
+    pub revalidated: u64,
+    /// Stale objects served since the origin gave no usable answer.
+    pub served_stale: u64,
+    /// Bodies passed through.
+    pub passed: u64,
+    /// Bodies not stored for want of room.
+    pub no_room: u64,
+    /// Objects evicted.
+    pub evicted: u64,
+    /// Entries removed since they didn't verify.
+    pub damaged: u64,
+    /// Failed disk operations.
+    pub io_errors: u64,
+}
+
+/// The running totals of [`StoreStats`].
+#[derive(Debug, Default)]
+struct Counters {
+    hits_memory: AtomicU64,
+    hits_disk: AtomicU64,
+    hits_tree: AtomicU64,
+    hits_fill: AtomicU64,
+    fills_started: AtomicU64,
+    fills_finished: AtomicU64,
+    fills_failed: AtomicU64,
+    revalidated: AtomicU64,
+    served_stale: AtomicU64,
+    passed: AtomicU64,
+    no_room: AtomicU64,
+    evicted: AtomicU64,
+    damaged: AtomicU64,
+    io_errors: AtomicU64,
+}
+
+enum Backing {
+    Cache(Arc<Cache>),
+    Tree(Arc<Tree>),
+}
+
+/// The store of one origin.
+pub struct Store {
+    backing: Backing,
+    origin: Origin,
+    memory: Memory,
+    counters: Arc<Counters>,
+    runtime: Handle,
+}
+
+impl Store {
+    /// Opens the disk tier (blocking, briefly: its index loads behind). `runtime` is where fills run and whose
+    /// blocking pool does all file IO; it must outlive the store's use.
+    pub fn open(origin: Origin, settings: &Settings, runtime: &Handle) -> io::Result<Arc<Self>> {
+        let counters = Arc::new(Counters::default());
+        let memory = Memory::new(
+            settings.memory_bytes,
+            settings.memory_object_bytes,
+            settings.open_files,
+            settings.open_file_idle,
+        );
+        let (tier, counted) = (memory.clone(), Arc::clone(&counters));
+        let backing = match &origin {
+            Origin::Http(http) => {
+                Backing::Cache(Cache::open(Arc::clone(http), settings, tier, counted, runtime)?)
+            }
+            Origin::Directory(directory) => {
+                Backing::Tree(Tree::new(Arc::clone(directory), settings, tier, counted, runtime))
+            }
+        };
+        Ok(Arc::new(Self { backing, origin, memory, counters, runtime: runtime.clone() }))
+    }
+
+    /// What is at hand, without any IO: memory tier, open files, a running fill. It may be stale: see
+    /// [`Content::is_fresh`].
+    #[must_use]
+    pub fn peek(&self, object: &Object) -> Option<Content> {
+        let found = match &self.backing {
+            Backing::Cache(cache) => cache.peek(object),
+            Backing::Tree(tree) => tree.peek(object),
+        };
+        self.counted(found)
+    }
+
+    /// The same, and what is on disk or in the tree. The origin is not asked.
+    pub async fn find(&self, object: &Object) -> Option<Content> {
+        let found = match &self.backing {
+            Backing::Cache(cache) => cache.find(object).await,
+            Backing::Tree(tree) => tree.fetch(object).await.ok(),
+        };
+        self.counted(found)
+    }
+
+    /// The object: from where it is at hand, else by joining or starting the one fill. Returns once the head is known.
+    /// Revalidates what is stale, and gives it stale (marked) when the origin has no usable answer.
+    ///
+    /// Over a directory origin a directory's path is `Absent`: see [`Store::listing`].
+    pub async fn fetch(&self, object: &Object) -> Result<Content, FetchError> {
+        let content = match &self.backing {
+            Backing::Cache(cache) => cache.fetch(object).await?,
+            Backing::Tree(tree) => tree.fetch(object).await?,
+        };
+        if content.stale {
+            self.counters.served_stale.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counted(Some(content)).ok_or(FetchError::NotStored)
+    }
+
+    /// A part of an object that isn't there yet, past the cache and beside its fill: `Source::Pass` with the range's
+    /// bytes alone. Over a directory origin the same as [`Store::fetch`].
+    ///
+    /// `FetchError::Origin(RangeIgnored)` and `Busy` mean: wait for the fill instead. The part can't be checked
+    /// against the SHA-256 of the whole, but is of the fill's version (If-Range, and the total length).
+    pub async fn fetch_range(&self, object: &Object, range: ByteRange) -> Result<Content, FetchError> {
+        match &self.backing {
+            Backing::Cache(cache) => cache.fetch_range(object, range).await,
+            Backing::Tree(tree) => tree.fetch(object).await,
+        }
+    }
+
+    /// What a HEAD says. The origin is asked for the head only, and no fill begins.
+    pub async fn head(&self, object: &Object) -> Result<Arc<Meta>, FetchError> {
+        match &self.backing {
+            Backing::Cache(cache) => cache.head(object).await,
+            Backing::Tree(tree) => Ok(tree.fetch(object).await?.meta),
+        }
+    }
+
+    /// All bytes of an object, of at most `max` bytes. A listed one is checked against its SHA-256 once more; where
+    /// what is cached doesn't match, it is purged and fetched anew, once.
+    pub async fn whole(&self, object: &Object, max: u64) -> Result<Bytes, FetchError> {
+        match self.read(object, max).await {
+            Err(FetchError::Body(error))
+                if matches!(&*error, FillError::Mismatch { .. } | FillError::Disk(_)) =>
+            {
+                let was_cached = match &self.backing {
+                    Backing::Cache(cache) => cache.discard(object).await,
+                    Backing::Tree(tree) => tree.discard(object),
+                };
+                if !was_cached {
+                    return Err(FetchError::Body(error));
+                }
+                self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                self.read(object, max).await
+            }
+            other => other,
+        }
+    }
+
+    /// Fetches an object and waits until it is in the disk tier. Over a directory origin all bytes of a listed one are
+    /// read and checked.
+    pub async fn complete(&self, object: &Object) -> Result<(), FetchError> {
+        let cache = match &self.backing {
+            Backing::Tree(tree) => return tree.check(object).await,
+            Backing::Cache(cache) => cache,
+        };
+        match cache.fetch(object).await?.source {
+            Source::Memory(_) | Source::File(_) => Ok(()),
+            Source::Growing(tail) => tail.committed().await.map_err(FetchError::Body),
+            Source::Pass(_) => Err(FetchError::NotStored),
+        }
+    }
+
+    /// Whether `path` is still the version that `known` names.
+    pub async fn poll(&self, path: &TreePath, known: &PollValidators) -> Result<Polled, OriginError> {
+        let (origin, path, known) = (self.origin.clone(), path.clone(), known.clone());
+        let polling = self.runtime.spawn(async move { origin.poll(&path, &known).await });
+        polling
+            .await
+            .unwrap_or_else(|_| Err(OriginError::Down { reason: "the node is going down".to_owned() }))
+    }
+
+    /// The entries of a directory; `None` over an HTTP origin: there the path (with its slash) is an object.
+    pub async fn listing(&self, dir: &TreePath) -> Result<Option<Vec<DirEntry>>, FetchError> {
+        match &self.backing {
+            Backing::Cache(_) => Ok(None),
+            Backing::Tree(tree) => tree.listing(dir).await.map(Some),
+        }
+    }
+
+    /// Keeps a generation's files reachable after rsync replaced or deleted them. Does nothing over an HTTP origin.
+    pub async fn retain(&self, files: Vec<(TreePath, Identity)>) -> Result<Linked, FetchError> {
+        match &self.backing {
+            Backing::Cache(_) => Ok(Linked::default()),
+            Backing::Tree(tree) => tree.retain(files).await,
+        }
+    }
+
+    /// Lets go of retained files that are not in `keep`; how many.
+    pub async fn sweep(&self, keep: HashSet<Sha256>) -> Result<usize, FetchError> {
+        match &self.backing {
+            Backing::Cache(_) => Ok(0),
+            Backing::Tree(tree) => tree.sweep(keep).await,
+        }
+    }
+
+    /// Whether [`Store::retain`] can work, for `check`; else why not.
+    pub async fn can_link(&self) -> Result<(), String> {
+        match &self.backing {
+            Backing::Cache(_) => Ok(()),
+            Backing::Tree(tree) => tree.can_link().await,
+        }
+    }
+
+    /// Removes an object from all tiers; whether it was there. A running fill goes on.
+    pub async fn purge(&self, object: &Object) -> bool {
+        match &self.backing {
+            Backing::Cache(cache) => cache.purge(object).await,
+            Backing::Tree(tree) => tree.purge(object),
+        }
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let (flights, (objects, disk_bytes)) = match &self.backing {
+            Backing::Cache(cache) => (cache.fills_running(), cache.figures()),
+            Backing::Tree(_) => (0, (0, 0)),
+        };
+        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        StoreStats {
+            objects,
+            disk_bytes,
+            memory_bytes: self.memory.bytes(),
+            open_files: self.memory.open_files(),
+            flights,
+            hits_memory: total(&counters.hits_memory),
+            hits_disk: total(&counters.hits_disk),
+            hits_tree: total(&counters.hits_tree),
+            hits_fill: total(&counters.hits_fill),
+            fills_started: total(&counters.fills_started),
+            fills_finished: total(&counters.fills_finished),
+            fills_failed: total(&counters.fills_failed),
+            revalidated: total(&counters.revalidated),
+            served_stale: total(&counters.served_stale),
+            passed: total(&counters.passed),
+            no_room: total(&counters.no_room),
+            evicted: total(&counters.evicted),
+            damaged: total(&counters.damaged),
+            io_errors: total(&counters.io_errors),
+        }
+    }
+
+    /// Abandons running fills (their readers get `Abandoned`) and starts no more.
+    pub async fn shutdown(&self) {
+        if let Backing::Cache(cache) = &self.backing {
+            cache.shutdown().await;
+        }
+    }
+
+    fn counted(&self, found: Option<Content>) -> Option<Content> {
+        let content = found?;
+        if content.is_fresh(clock::now()) {
+            let counter = match content.tier {
+                Tier::Memory => &self.counters.hits_memory,
+                Tier::Disk => &self.counters.hits_disk,
+                Tier::Tree => &self.counters.hits_tree,
+                Tier::Fill => &self.counters.hits_fill,
+                // Counted where it begins.
+                Tier::Pass => return Some(content),
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(content)
+    }
+
+    async fn read(&self, object: &Object, max: u64) -> Result<Bytes, FetchError> {
+        let content = self.fetch(object).await?;
+        let too_large = |length| FetchError::TooLarge { length, max };
+        if let Some(length) = content.meta.length.filter(|length| *length > max) {
+            return Err(too_large(length));
+        }
+        let bytes = match content.source {
+            Source::Memory(bytes) => return Ok(bytes),
+            Source::File(file) => self.read_file(file, content.meta.length.unwrap_or(0)).await?,
+            Source::Growing(mut tail) => {
+                let mut length = 0;
+                loop {
+                    let watermark = tail.past(length).await.map_err(FetchError::Body)?;
+                    if watermark > max {
+                        return Err(too_large(watermark));
+                    }
+                    if watermark == length {
+                        break;
+                    }
+                    length = watermark;
+                }
+                self.read_file(Arc::clone(tail.file()), length).await?
+            }
+            Source::Pass(mut body) => {
+                let mut bytes = Vec::new();
+                while let Some(piece) = body.next().await {
+                    bytes.extend_from_slice(&piece.map_err(FetchError::Body)?);
+                    if bytes.len() as u64 > max {
+                        return Err(too_large(bytes.len() as u64));
+                    }
+                }
+                bytes.into()
+            }
+        };
+        match object.identity {
+            Some(listed) if Sha256::of(&bytes) != listed.sha256 => {
+                let (expected, received) = (listed.sha256, Sha256::of(&bytes));
+                Err(FetchError::Body(Arc::new(FillError::Mismatch { expected, received })))
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    async fn read_file(&self, file: Arc<File>, length: u64) -> Result<Bytes, FetchError> {
+        let reading = move || {
+            let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(Bytes::from(bytes))
+        };
+        let read = self.runtime.spawn_blocking(reading).await.map_err(|_| FetchError::ShuttingDown)?;
+        read.map_err(|error| FetchError::Body(Arc::new(FillError::Disk(error))))
+    }
+}

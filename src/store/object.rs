@@ -1,0 +1,186 @@
+//! What the store is asked for, and what it gives back.
+
+use super::{PassBody, Tail};
+use crate::clock::Timestamp;
+use crate::http::{TreePath, date};
+use crate::repo::Sha256;
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
+
+/// Stands for "always": an object whose SHA-256 is listed can't go stale.
+pub const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
+
+/// Bytes known by their digest, from a catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// SHA-256 of all bytes.
+    pub sha256: Sha256,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// The name of what is asked for. Two identities of one path are two objects.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Object {
+    /// The canonical path: aliases applied.
+    pub path: TreePath,
+    /// What the catalogue lists there; `None` for what no catalogue lists.
+    pub identity: Option<Identity>,
+}
+
+impl Object {
+    /// An object that a catalogue lists.
+    #[must_use]
+    pub const fn listed(path: TreePath, sha256: Sha256, size: u64) -> Self {
+        Self { path, identity: Some(Identity { sha256, size }) }
+    }
+
+    /// An object that no catalogue lists.
+    #[must_use]
+    pub const fn unlisted(path: TreePath) -> Self {
+        Self { path, identity: None }
+    }
+
+    /// The listed size.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.identity.map(|identity| identity.size)
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path)?;
+        self.identity.map_or(Ok(()), |identity| write!(f, "@{:?}", identity.sha256))
+    }
+}
+
+/// What is known of an object's bytes, with header values ready to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Bytes of the whole object; `None` while an origin that promised no length still sends.
+    pub length: Option<u64>,
+    /// With quotes. Of a listed object the first half of its SHA-256, so that all nodes agree; else the origin's.
+    pub etag: Option<HeaderValue>,
+    /// When the origin says it was last modified.
+    pub last_modified: Option<Timestamp>,
+    /// The same, as `Last-Modified`.
+    pub last_modified_value: Option<HeaderValue>,
+    /// By name; of a directory as the origin says.
+    pub content_type: HeaderValue,
+    /// SHA-256 of all bytes, where it is known.
+    pub sha256: Option<Sha256>,
+    /// The same, as `Repr-Digest` (RFC 9530).
+    pub repr_digest: Option<HeaderValue>,
+    /// When the bytes came from the origin.
+    pub stored: Timestamp,
+    /// Until when they may be used without asking the origin; [`FOREVER`] for listed objects.
+    pub fresh_until: Timestamp,
+}
+
+/// The independent ones of [`Meta`]'s fields.
+pub(super) struct Facts {
+    pub(super) length: Option<u64>,
+    pub(super) etag: Option<HeaderValue>,
+    pub(super) last_modified: Option<Timestamp>,
+    pub(super) content_type: HeaderValue,
+    pub(super) sha256: Option<Sha256>,
+    pub(super) stored: Timestamp,
+    pub(super) fresh_until: Timestamp,
+}
+
+impl Meta {
+    pub(super) fn new(facts: Facts) -> Self {
+        let digest = |sha256: Sha256| HeaderValue::try_from(format!("sha-256=:{}:", sha256.base64())).ok();
+        Self {
+            length: facts.length,
+            etag: facts.etag,
+            last_modified: facts.last_modified,
+            last_modified_value: facts.last_modified.map(date::format),
+            content_type: facts.content_type,
+            sha256: facts.sha256,
+            repr_digest: facts.sha256.and_then(digest),
+            stored: facts.stored,
+            fresh_until: facts.fresh_until,
+        }
+    }
+
+    /// The same bytes, found to be current again.
+    pub(super) fn renewed(&self, fresh_until: Timestamp) -> Self {
+        Self { fresh_until, ..self.clone() }
+    }
+
+    /// The same object once all of its bytes are there.
+    pub(super) fn completed(&self, length: u64, sha256: Sha256) -> Self {
+        Self::new(Facts {
+            length: Some(length),
+            etag: self.etag.clone(),
+            last_modified: self.last_modified,
+            content_type: self.content_type.clone(),
+            sha256: Some(sha256),
+            stored: self.stored,
+            fresh_until: self.fresh_until,
+        })
+    }
+}
+
+/// The ETag of a listed object, the same on all nodes: 128 bits of its SHA-256.
+#[must_use]
+pub fn etag(sha256: &Sha256) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{}\"", &sha256.hex()[..32]))
+        .expect("hex digits in quotes are a header value")
+}
+
+/// Where an answer's bytes come from: hit in which tier, or no hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// The memory tier.
+    Memory,
+    /// The disk tier.
+    Disk,
+    /// A running fill: this request's own, or one it joined.
+    Fill,
+    /// The origin, past the cache.
+    Pass,
+    /// The directory origin's tree, or a file retained from it.
+    Tree,
+}
+
+/// An object's bytes.
+#[derive(Debug)]
+pub enum Source {
+    /// All of them.
+    Memory(Bytes),
+    /// A file that begins with them. It is longer than [`Meta::length`] in the disk tier: a trailer follows.
+    File(Arc<File>),
+    /// A file that is still being written.
+    Growing(Tail),
+    /// A stream for this request only. From `fetch_range` it holds the range alone.
+    Pass(PassBody),
+}
+
+/// An answer of the store.
+#[derive(Debug)]
+pub struct Content {
+    /// What is known of the bytes.
+    pub meta: Arc<Meta>,
+    /// The bytes.
+    pub source: Source,
+    /// Where they come from.
+    pub tier: Tier,
+    /// Served although stale, since the origin gave no usable answer (RFC 5861 stale-if-error).
+    pub stale: bool,
+}
+
+impl Content {
+    /// Whether it may be served without asking the origin. What is just arriving is.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        match self.source {
+            Source::Growing(_) | Source::Pass(_) => true,
+            Source::Memory(_) | Source::File(_) => now < self.meta.fresh_until,
+        }
+    }
+}

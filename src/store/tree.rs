@@ -1,0 +1,195 @@
+//! The store over a directory origin: its files are served in place, and no byte is copied to disk.
+//!
+//! What is open stays open while it is used: rsync replaces files by new inodes, so an open file never changes. A path
+//! that no catalogue lists is looked at again every [`TRUSTED`].
+
+use super::evict::LastUse;
+use super::memory::{Body, Cached, Memory};
+use super::object::{Content, FOREVER, Facts, Identity, Meta, Object, Tier, etag};
+use super::refusals::Refusals;
+use super::{Counters, FetchError, FillError, Settings};
+use crate::clock;
+use crate::http::{TreePath, content_type};
+use crate::origin::{DirEntry, DirectoryOrigin, Linked, Opened, OriginError};
+use crate::repo::{Hasher, Sha256};
+use std::collections::HashSet;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// How long an unlisted path is taken to name what it named, or nothing.
+const TRUSTED: Duration = Duration::from_secs(1);
+/// Read at once to check a file.
+const CHECKED_BYTES: usize = 1024 * 1024;
+
+/// A directory served in place.
+pub(super) struct Tree {
+    origin: Arc<DirectoryOrigin>,
+    memory: Memory,
+    refusals: Refusals,
+    counters: Arc<Counters>,
+    runtime: Handle,
+}
+
+impl Tree {
+    pub(super) fn new(
+        origin: Arc<DirectoryOrigin>,
+        settings: &Settings,
+        memory: Memory,
+        counters: Arc<Counters>,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let (absent, failed) = (settings.absent_for.min(TRUSTED), settings.failed_for.min(TRUSTED));
+        let refusals = Refusals::new(absent, failed);
+        Arc::new(Self { origin, memory, refusals, counters, runtime: runtime.clone() })
+    }
+
+    pub(super) fn peek(&self, object: &Object) -> Option<Content> {
+        Some(self.memory.find(object)?.content(Tier::Tree))
+    }
+
+    pub(super) async fn fetch(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
+        if let Some(content) = self.peek(object)
+            && content.is_fresh(clock::now())
+        {
+            return Ok(content);
+        }
+        if let Some(refusal) = self.refusals.find(object) {
+            return Err(refusal);
+        }
+        let (tree, asked) = (Arc::clone(self), object.clone());
+        self.on_pool(move || tree.load(&asked)).await
+    }
+
+    /// Checks all bytes of a listed object against its SHA-256, which also brings them into the page cache.
+    pub(super) async fn check(self: &Arc<Self>, object: &Object) -> Result<(), FetchError> {
+        let (tree, object) = (Arc::clone(self), object.clone());
+        self.on_pool(move || match object.identity {
+            None => tree.origin.file(&object.path).map(drop).map_err(FetchError::from),
+            Some(listed) => check(&tree.listed(&object.path, &listed)?, &listed),
+        })
+        .await
+    }
+
+    pub(super) async fn listing(self: &Arc<Self>, dir: &TreePath) -> Result<Vec<DirEntry>, FetchError> {
+        let (tree, dir) = (Arc::clone(self), dir.clone());
+        self.on_pool(move || Ok(tree.origin.list(&dir)?)).await
+    }
+
+    pub(super) async fn retain(
+        self: &Arc<Self>,
+        files: Vec<(TreePath, Identity)>,
+    ) -> Result<Linked, FetchError> {
+        let origin = Arc::clone(&self.origin);
+        self.on_pool(move || {
+            let sources = files.iter().map(|(path, listed)| (path, listed.sha256, listed.size));
+            Ok(origin.retained().link(&origin, sources))
+        })
+        .await
+    }
+
+    pub(super) async fn sweep(self: &Arc<Self>, keep: HashSet<Sha256>) -> Result<usize, FetchError> {
+        let origin = Arc::clone(&self.origin);
+        self.on_pool(move || origin.retained().sweep(&keep).map_err(|e| OriginError::Disk(e).into())).await
+    }
+
+    pub(super) async fn can_link(self: &Arc<Self>) -> Result<(), String> {
+        let origin = Arc::clone(&self.origin);
+        self.runtime.spawn_blocking(move || origin.can_link()).await.map_err(|e| e.to_string())?
+    }
+
+    pub(super) fn purge(&self, object: &Object) -> bool {
+        self.refusals.forget(object);
+        self.discard(object)
+    }
+
+    pub(super) fn discard(&self, object: &Object) -> bool {
+        let there = self.memory.find(object).is_some();
+        self.memory.remove(object);
+        there
+    }
+
+    fn load(&self, object: &Object) -> Result<Content, FetchError> {
+        let loaded = self.open(object);
+        match &loaded {
+            Ok(cached) => self.memory.insert(object, cached.clone()),
+            Err(refusal) => {
+                if matches!(refusal, FetchError::Origin(_)) {
+                    self.counters.io_errors.fetch_add(1, Ordering::Relaxed);
+                }
+                self.memory.remove(object);
+                self.refusals.note(object, refusal.clone());
+            }
+        }
+        Ok(loaded?.content(Tier::Tree))
+    }
+
+    fn open(&self, object: &Object) -> Result<Cached, FetchError> {
+        let now = clock::now();
+        let (opened, etag, fresh_until) = match &object.identity {
+            Some(listed) => (self.listed(&object.path, listed)?, etag(&listed.sha256), FOREVER),
+            None => {
+                let opened = self.origin.file(&object.path)?;
+                let etag = opened.stamp.etag();
+                (opened, etag, now.plus(TRUSTED))
+            }
+        };
+        let length = opened.stamp.length;
+        let meta = Meta::new(Facts {
+            length: Some(length),
+            etag: Some(etag),
+            last_modified: Some(opened.stamp.modified()),
+            content_type: content_type::of(&object.path),
+            sha256: object.identity.map(|listed| listed.sha256),
+            stored: now,
+            fresh_until,
+        });
+        let body = match &object.identity {
+            Some(listed) if self.memory.takes(length) => {
+                let bytes = opened.read(length)?;
+                matches(listed, Sha256::of(&bytes))?;
+                Body::Bytes(bytes.into())
+            }
+            _ => Body::File(Arc::new(opened.file)),
+        };
+        Ok(Cached { meta: Arc::new(meta), body, used: Arc::new(LastUse::default()) })
+    }
+
+    fn listed(&self, path: &TreePath, listed: &Identity) -> Result<Opened, FetchError> {
+        Ok(self.origin.listed_file(path, &listed.sha256, listed.size)?)
+    }
+
+    async fn on_pool<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+    ) -> Result<T, FetchError> {
+        self.runtime.spawn_blocking(work).await.map_err(|_| FetchError::ShuttingDown)?
+    }
+}
+
+fn check(opened: &Opened, listed: &Identity) -> Result<(), FetchError> {
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; CHECKED_BYTES];
+    let mut at = 0;
+    loop {
+        match opened.file.read_at(&mut buffer, at) {
+            Ok(0) => return matches(listed, hasher.finish()),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                at += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(OriginError::Disk(error).into()),
+        }
+    }
+}
+
+fn matches(listed: &Identity, received: Sha256) -> Result<(), FetchError> {
+    if received == listed.sha256 {
+        return Ok(());
+    }
+    Err(FetchError::Body(Arc::new(FillError::Mismatch { expected: listed.sha256, received })))
+}

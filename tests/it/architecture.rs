@@ -1,0 +1,107 @@
+//! Dependencies point one way: what ARCHITECTURE.md promises, held against the `use` lines of the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Each module and what it may use. `clock` and `config` are open to all; what isn't listed here may use everything.
+const ALLOWED: [(&str, &[&str]); 13] = [
+    ("clock", &[]),
+    ("http", &[]),
+    ("repo", &[]),
+    ("config", &["http"]),
+    ("policy", &["http", "repo"]),
+    ("listing", &["http", "repo"]),
+    ("metrics", &["policy"]),
+    ("origin", &["http", "repo"]),
+    ("store", &["http", "repo", "origin"]),
+    ("mirrors", &["http", "repo", "policy", "metrics", "origin"]),
+    ("push", &["http", "repo", "policy", "metrics", "origin", "store"]),
+    ("server", &["http", "repo", "policy", "listing", "metrics", "origin", "store"]),
+    ("admin", &["http", "repo", "policy", "metrics", "store", "push", "server"]),
+];
+
+/// Modules without IO: nothing of these may stand in their code.
+const PURE: [&str; 4] = ["http", "repo", "policy", "listing"];
+const IMPURE: [&str; 7] = ["tokio", "hyper", "std::fs", "std::net::Tcp", "rustix", "socket2", "crate::clock::now"];
+
+fn sources(dir: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// The code before the unit tests, without comments.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that code names as `crate::x`, also in groups (`crate::{x, y::z}`).
+fn used(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut modules = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            modules.insert(word(rest));
+            continue;
+        };
+        let (mut depth, mut start) = (0, true);
+        for (index, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => start = true,
+                c if start && c.is_alphabetic() => {
+                    modules.insert(word(&group[index..]));
+                    start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    modules
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.into();
+    let mut wrong = Vec::new();
+    for module in allowed.keys() {
+        let mut files = Vec::new();
+        let (file, dir) = (root.join(format!("{module}.rs")), root.join(module));
+        if file.exists() {
+            files.push((file.display().to_string(), fs::read_to_string(file).unwrap()));
+        } else {
+            sources(&dir, &mut files);
+        }
+        assert!(!files.is_empty(), "no module {module}");
+        for (path, text) in files {
+            let code = code(&text);
+            for other in used(&code) {
+                let fine = other == *module || ["clock", "config"].contains(&other.as_str()) || allowed[module].contains(&other.as_str());
+                if !fine {
+                    wrong.push(format!("{path} uses crate::{other}"));
+                }
+            }
+            if PURE.contains(module) {
+                wrong.extend(IMPURE.iter().filter(|word| code.contains(*word)).map(|word| format!("{path} is pure, but names {word}")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_reader_of_use_lines_reads() {
+    let code = "use crate::a::B;\nuse crate::{c, d::{E, f}, g};\nlet x = crate::h::i();";
+    assert_eq!(used(code).into_iter().collect::<Vec<_>>(), ["a", "c", "d", "g", "h"]);
+}

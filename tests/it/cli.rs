@@ -1,0 +1,108 @@
+//! The command line: check, explain, push, serve --tree.
+
+use super::support::node::Node;
+use super::support::origin::Origin;
+use super::support::repo::{self, Push, REPO, Tree};
+use super::support::{said, scratch};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn freshet(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_freshet")).args(args).output().unwrap()
+}
+
+fn check(dir: &Path, text: &str) -> (Option<i32>, String) {
+    let file = dir.join("freshet.toml");
+    fs::write(&file, text).unwrap();
+    let output = freshet(&["check", "--config", file.to_str().unwrap()]);
+    (output.status.code(), said(&output))
+}
+
+#[test]
+fn check_names_every_mistake() {
+    let dir = scratch();
+    let (code, text) = check(
+        dir.path(),
+        "[node]\nnmae = \"x\"\n[origin]\nurl = \"ftp://x/\"\n[cache]\ndisk = \"/tmp/x\"\ndisk_size = \"many\"\n\
+         [egress]\nshed_from = 2.0\n[http]\nlisten = [\"localhost\"]\n",
+    );
+    assert_eq!(code, Some(64), "{text}");
+    for part in ["node.nmae", "origin.url", "\"many\"", "cache.disk_size", "egress.shed_from", "http.listen", "freshet.toml:2"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let (code, text) = check(dir.path(), "[node\n");
+    assert_eq!(code, Some(64), "{text}");
+    let (code, text) = check(dir.path(), "[origin]\nurl = \"http://127.0.0.1:1/\"\n[cache]\ndisk = \"/tmp/x\"\ndisk_size = \"1 GiB\"\n");
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(freshet(&["check"]).status.code(), Some(64));
+    assert_eq!(freshet(&["check", "--config", "/nonexistent"]).status.code(), Some(64));
+}
+
+#[test]
+fn explain_and_push_ask_the_running_node() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let node = Node::start(&format!(
+        r#"
+        [node]
+        name = "node"
+        urls = ["http://{{http}}/"]
+        [http]
+        listen = ["{{http}}"]
+        [admin]
+        listen = "{{admin}}"
+        [origin]
+        url = "{}"
+        [cache]
+        disk = "{{dir}}/cache"
+        disk_size = "1 GiB"
+        [push]
+        poll = "1h"
+        [mirrors]
+        probe_every = "300ms"
+        [[repo]]
+        name = "updates"
+        path = "{{release}}/updates/{{arch}}"
+        releases = ["7.9.2009"]
+        arches = ["x86_64"]
+        window = "1s"
+        [[mirror]]
+        name = "near"
+        url = "{}"
+        "#,
+        origin.url(),
+        mirror.url()
+    ));
+    node.wait_ready();
+    node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
+    let config = node.dir().join("freshet.toml");
+    let config = config.to_str().unwrap();
+    let explain = |path: &str| {
+        let output = freshet(&["explain", "--config", config, "--client", "192.0.2.7", path]);
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let text = explain(&format!("/{REPO}/{}", repo::rpm(1, Push::First)));
+    for part in ["redirect", "offload", "near"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let text = explain(&format!("/{REPO}/repodata/repomd.xml"));
+    assert!(text.contains("serve") && text.contains("metadata"), "{text}");
+    assert!(node.access().is_empty(), "explain asks for nothing itself");
+
+    tree.sync(Push::Second);
+    let output = freshet(&["push", "--config", config, "updates/7.9.2009/x86_64"]);
+    assert!(output.status.success(), "{}", said(&output));
+    node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+    assert!(!freshet(&["push", "--config", config, "none/7/x"]).status.success());
+}
+
+#[test]
+fn a_tree_needs_no_config() {
+    let output = freshet(&["serve"]);
+    assert_eq!(output.status.code(), Some(64));
+    let output = freshet(&["serve", "--tree", "/nonexistent/tree"]);
+    assert!(!output.status.success() && said(&output).contains("/nonexistent/tree"), "{}", said(&output));
+}

@@ -1,0 +1,249 @@
+//! A real dnf installs and updates through a node: inside the window, over a push, after the window, and when a mirror dies.
+
+use super::support::dnf::Dnf;
+use super::support::node::Node;
+use super::support::origin::{Act, Origin};
+use super::support::repo::{self, Push, REPO, Tree};
+use super::support::{now, scratch, wait_until};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The repo's files carry a fixed date of 2023: a window of a century is open, one of a second is over.
+const OPEN: &str = "36500d";
+const OVER: &str = "1s";
+
+fn config(origin: &Origin, window: &str, mirrors: &[(&str, &Origin)]) -> String {
+    let tables: String = mirrors
+        .iter()
+        .map(|(name, mirror)| format!("[[mirror]]\nname = \"{name}\"\nurl = \"{}\"\nbandwidth = \"10 Gbit/s\"\n", mirror.url()))
+        .collect();
+    format!(
+        r#"
+        [node]
+        name = "node"
+        urls = ["http://{{http}}/"]
+        workers = 2
+        [http]
+        listen = ["{{http}}"]
+        [admin]
+        listen = "{{admin}}"
+        [origin]
+        url = "{}"
+        [cache]
+        disk = "{{dir}}/cache"
+        disk_size = "2 GiB"
+        [push]
+        poll = "200ms"
+        [mirrors]
+        probe_every = "300ms"
+        probe_lagging = "200ms"
+        liveness_every = "200ms"
+        [[alias]]
+        from = "7"
+        to = "7.9.2009"
+        [[repo]]
+        name = "updates"
+        path = "{{release}}/updates/{{arch}}"
+        releases = ["7"]
+        arches = ["x86_64"]
+        window = "{window}"
+        {tables}
+        "#,
+        origin.url()
+    )
+}
+
+fn dnf(node: &Node) -> Dnf {
+    Dnf::with_baseurl(&format!("{}7/updates/x86_64/", node.url())).option("--setopt=timeout=5")
+}
+
+fn packages(log: &[Value]) -> Vec<&Value> {
+    log.iter().filter(|line| line["path"].as_str().is_some_and(|path| path.ends_with(".rpm"))).collect()
+}
+
+fn file_name(line: &Value) -> String {
+    line["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
+/// The rpm files that a mirror was asked for with GET.
+fn taken(mirror: &Origin) -> Vec<String> {
+    let seen = mirror.seen();
+    let gets = seen.iter().filter(|seen| seen.method == "GET" && seen.path.ends_with(".rpm"));
+    // The prober asks for single bytes to see ranges at work; clients ask for whole files.
+    gets.filter(|seen| seen.header("range").is_none()).map(|seen| seen.path.clone()).collect()
+}
+
+#[test]
+fn inside_the_window_everything_comes_from_the_node() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let node = Node::start(&config(&origin, OPEN, &[("fresh", &mirror)]));
+    node.wait_ready();
+    node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
+
+    let client = dnf(&node);
+    client.ok(&["makecache"]);
+    let wanted: Vec<String> = (20..46).map(repo::name).collect();
+    let mut install = vec!["install"];
+    install.extend(wanted.iter().map(String::as_str));
+    client.ok(&install);
+    assert_eq!(client.installed().len(), 26);
+    client.verify();
+    let synced = client.reposync("t");
+    let rpms = std::fs::read_dir(synced.join("Packages")).unwrap().count();
+    assert_eq!(rpms, repo::PACKAGES);
+
+    let log = node.access();
+    let served = packages(&log);
+    assert!(served.len() >= 26 + repo::PACKAGES - 26, "{} package requests", served.len());
+    assert!(log.iter().all(|line| line["decision"] != "redirect"), "{log:#?}");
+    assert!(served.iter().all(|line| line["reason"] == "window" && line["complete"] == true), "{served:#?}");
+    assert_eq!(taken(&mirror), Vec::<String>::new());
+}
+
+#[test]
+fn a_push_is_offered_at_once_and_old_clients_keep_what_they_need() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let origin = Origin::serve(tree.root());
+    let node = Node::start(&config(&origin, OPEN, &[]));
+    node.wait_ready();
+    let (current, behind) = (dnf(&node), dnf(&node).option("--setopt=metadata_expire=86400"));
+    let updated: Vec<usize> = (0..repo::PACKAGES).filter(|i| repo::updated(*i)).collect();
+    let (first, second) = (updated[1], updated[2]);
+    current.ok(&["install", &repo::name(first)]);
+    behind.ok(&["makecache"]);
+
+    tree.sync(Push::Second);
+    let pushed = now();
+    node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+    // poll + 2 s, and what the waiting itself may be late by on a busy machine.
+    let offered = pushed.elapsed();
+    assert!(offered < Duration::from_millis(200) + Duration::from_secs(2) + Duration::from_secs(5), "{offered:?}");
+    println!("offered after {offered:?}");
+
+    current.ok(&["upgrade", "--refresh", "--setopt=deltarpm=0"]);
+    assert_eq!(current.installed(), [format!("{}-1.0-2", repo::name(first))]);
+    current.verify();
+
+    // The origin has removed the old package; this client's metadata still lists it.
+    let old = format!("{REPO}/{}", repo::rpm(second, Push::First));
+    assert!(!tree.root().join(&old).exists());
+    node.get(&old); // whoever asked before the push left it in the cache; nobody did, so the node may not have it
+    behind.output(&["-C", "install", &repo::name(second)]);
+    let cached = format!("{REPO}/{}", repo::rpm(first, Push::First));
+    let kept = node.get(&cached);
+    assert_eq!(kept.status, 200, "a removed package that was served before stays");
+}
+
+#[test]
+fn a_removed_package_comes_from_a_mirror_that_still_holds_it() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let behind = Tree::link(Push::First, &dir.path().join("behind"));
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(behind.root()));
+    let node = Node::start(&config(&origin, OPEN, &[("behind", &mirror)]));
+    node.wait_ready();
+    node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
+    let client = dnf(&node).option("--setopt=metadata_expire=86400");
+    client.ok(&["makecache"]);
+    tree.sync(Push::Second);
+    node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+
+    let updated = (0..repo::PACKAGES).find(|i| repo::updated(*i)).unwrap();
+    client.ok(&["install", &repo::name(updated)]);
+    assert_eq!(client.installed(), [format!("{}-1.0-1", repo::name(updated))]);
+    let line = node.wait_access("the old package", |line| {
+        line["path"].as_str().unwrap().ends_with(&repo::rpm(updated, Push::First))
+    });
+    assert_eq!((line["decision"].as_str(), line["reason"].as_str()), (Some("redirect"), Some("removed")), "{line}");
+    assert_eq!(taken(&mirror).len(), 1);
+}
+
+#[test]
+fn after_the_window_mirrors_take_what_they_are_proven_to_hold() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let stale_tree = Tree::link(Push::First, &dir.path().join("stale"));
+    let (origin, stale) = (Origin::serve(tree.root()), Origin::serve(stale_tree.root()));
+    let (fresh, hollow) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let mirrors = [("fresh", &fresh), ("stale", &stale), ("hollow", &hollow)];
+    let node = Node::start(&config(&origin, OVER, &mirrors));
+    node.wait_ready();
+    let all_fresh = |status: &Value| (0..3).all(|m| status["mirrors"][m]["repos"][0]["fresh"] == true);
+    node.wait_status("all mirrors hold the first push", all_fresh);
+
+    // The hollow mirror gets the new metadata, but one of the new packages is not there yet.
+    let missing = format!("{REPO}/{}", repo::rpm(60, Push::Second));
+    hollow.act(&missing, [Act::Status(404)]);
+    tree.sync(Push::Second);
+    let status = node.wait_status("one mirror is fresh, two are not", |status| {
+        let mirror = |m: usize| &status["mirrors"][m]["repos"][0];
+        status["repos"][0]["generation"]["sequence"] == 2
+            && mirror(0)["fresh"] == true
+            && mirror(1)["fresh"] == false
+            && mirror(2)["fresh"] == false
+            && mirror(2)["note"].as_str().is_some_and(|note| note.contains("404"))
+            && status["repos"][0]["window"]["phase"] == "closed"
+    });
+    println!("{:#}", status["mirrors"]);
+    for mirror in [&fresh, &stale, &hollow] {
+        mirror.forget();
+    }
+
+    let client = dnf(&node);
+    let synced = client.reposync("t");
+    assert_eq!(std::fs::read_dir(synced.join("Packages")).unwrap().count(), repo::PACKAGES + 2);
+
+    let log = node.access();
+    let asked = packages(&log);
+    let redirected = asked.iter().filter(|line| line["decision"] == "redirect").count();
+    let names: BTreeSet<String> = asked.iter().map(|line| file_name(line)).collect();
+    assert_eq!(names.len(), repo::PACKAGES + 2);
+    assert_eq!(asked.len(), names.len(), "one request each: {asked:#?}");
+    assert!(redirected >= names.len() - 12, "{redirected} of {} were redirected", names.len());
+    let metadata = log.iter().filter(|line| line["path"].as_str().unwrap().ends_with("repomd.xml"));
+    assert!(metadata.clone().count() > 0 && metadata.clone().all(|line| line["decision"] == "serve"), "{log:#?}");
+    let list = node.get("/mirrorlist?release=7&arch=x86_64&repo=updates").text();
+    let entries: Vec<&str> = list.lines().collect();
+    assert_eq!(entries[0], format!("{}{REPO}/", fresh.url()), "the fresh mirror comes first: {list}");
+    assert!(entries[1..].iter().all(|entry| entry.starts_with(&node.url())) && entries.len() >= 5, "{list}");
+
+    let held: BTreeSet<String> = repo::files(&stale_tree.repo()).into_iter().map(|file| format!("{REPO}/{file}")).collect();
+    let from_stale = taken(&stale);
+    assert!(from_stale.iter().all(|path| held.contains(path)), "the stale mirror lacks one of {from_stale:?}");
+    assert!(!taken(&hollow).contains(&missing));
+    assert_eq!(taken(&fresh).len() + from_stale.len() + taken(&hollow).len(), redirected, "one 302 each, followed once");
+}
+
+#[test]
+fn a_mirror_that_dies_in_the_middle_fails_nobody() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let (origin, mut mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let node = Node::start(&config(&origin, OVER, &[("dying", &mirror)]));
+    node.wait_ready();
+    node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
+    mirror.forget();
+    // Slow enough for the death to fall into the transfers.
+    mirror.act("*", [Act::Throttle(400_000)]);
+
+    let client = dnf(&node);
+    let synced = std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| client.reposync("t"));
+        wait_until("the mirror takes packages", || taken(&mirror).len() >= 3);
+        mirror.kill();
+        syncing.join().expect("dnf succeeds")
+    });
+    assert_eq!(std::fs::read_dir(synced.join("Packages")).unwrap().count(), repo::PACKAGES);
+
+    let status = node.wait_status("the mirror is out", |status| status["mirrors"][0]["state"] == "down");
+    assert!(status["mirrors"][0]["why"].as_str().is_some_and(|why| !why.is_empty()), "{status:#}");
+    println!("out, because: {}", status["mirrors"][0]["why"]);
+    let log = node.access();
+    let bounced = log.iter().filter(|line| line["reason"] == "bounce").count();
+    assert!((1..=3).contains(&bounced), "{bounced} bounces: dnf's budget is three");
+    assert!(log.iter().all(|line| line["status"].as_u64().is_some_and(|status| status < 400)), "{log:#?}");
+}

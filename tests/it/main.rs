@@ -1,0 +1,14 @@
+//! Integration tests: the real binary over real sockets, with real dnf, createrepo_c and rpm.
+
+mod architecture;
+mod cli;
+mod demo;
+mod directory;
+mod dnf;
+mod fills;
+mod pressure;
+mod refusals;
+mod restarts;
+mod sendfile;
+mod support;
+mod tls;

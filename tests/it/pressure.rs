@@ -1,0 +1,103 @@
+//! Egress over the budget, inside the window: the excess goes to mirrors, and nobody is refused.
+
+use super::support::client::Connection;
+use super::support::node::Node;
+use super::support::origin::Origin;
+use super::support::repo::{self, Push, REPO, Tree};
+use super::support::{now, scratch};
+use serde_json::Value;
+use std::time::Duration;
+
+fn node(origin: &Origin, mirror: Option<&Origin>) -> Node {
+    let mirror = mirror.map_or(String::new(), |mirror| {
+        format!("[[mirror]]\nname = \"fresh\"\nurl = \"{}\"\nbandwidth = \"100 Gbit/s\"\n", mirror.url())
+    });
+    let node = Node::start(&format!(
+        r#"
+        [node]
+        name = "node"
+        urls = ["http://{{http}}/"]
+        [http]
+        listen = ["{{http}}"]
+        [admin]
+        listen = "{{admin}}"
+        [origin]
+        url = "{}"
+        [cache]
+        disk = "{{dir}}/cache"
+        disk_size = "2 GiB"
+        [egress]
+        capacity = "40 Mbit/s"
+        [mirrors]
+        probe_every = "300ms"
+        liveness_every = "300ms"
+        [[repo]]
+        name = "updates"
+        path = "{{release}}/updates/{{arch}}"
+        releases = ["7.9.2009"]
+        arches = ["x86_64"]
+        window = "36500d"
+        {mirror}
+        "#,
+        origin.url()
+    ));
+    node.wait_ready();
+    node
+}
+
+/// Ten clients that want 40 Mbit/s each, ten times the node's capacity in all, for some seconds. A redirect is their
+/// end of a file: they go on with the next one.
+fn crowd(node: &Node) -> Vec<Value> {
+    let until = now() + Duration::from_secs(6);
+    std::thread::scope(|scope| {
+        for client in 0..10 {
+            scope.spawn(move || {
+                let agent = format!("libdnf client {client}");
+                let mut connection = Connection::open(node.http()).unwrap();
+                let mut step = 0;
+                while now() < until {
+                    let begun = now();
+                    let package = repo::rpm((client + step) % repo::PACKAGES, Push::First);
+                    let response =
+                        connection.request("GET", &format!("/{REPO}/{package}"), &[("User-Agent", &agent)]).unwrap();
+                    assert!(matches!(response.status, 200 | 302), "{}", response.status);
+                    step += 1;
+                    // 5 MB/s each: the pause that a line of that speed would make.
+                    let pace = Duration::from_secs_f64(response.body.len() as f64 / 5e6);
+                    std::thread::sleep(pace.saturating_sub(begun.elapsed()).max(Duration::from_millis(10)));
+                }
+            });
+        }
+    });
+    node.access().into_iter().filter(|line| line["path"].as_str().is_some_and(|path| path.ends_with(".rpm"))).collect()
+}
+
+#[test]
+fn the_excess_is_redirected() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let node = node(&origin, Some(&mirror));
+    node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
+    let log = crowd(&node);
+    let by = |reason: &str| log.iter().filter(|line| line["reason"] == reason).count();
+    println!("{} requests: {} by window, {} by pressure, {} by slow start", log.len(), by("window"), by("pressure"), by("slow-start"));
+    assert!(by("pressure") > 0 && by("window") > 0, "{log:#?}");
+    assert!(by("pressure") > by("window"), "most of ten times the capacity is shed: {}, {}", by("pressure"), by("window"));
+    assert!(log.iter().all(|line| line["decision"] != "redirect" || line["reason"] == "pressure"));
+    assert!(log.iter().all(|line| line["status"].as_u64().unwrap() < 400 && line["complete"] == true));
+}
+
+#[test]
+fn with_no_fresh_mirror_everything_is_served() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let origin = Origin::serve(tree.root());
+    let mut dead = Origin::serve(tree.root());
+    dead.kill();
+    let node = node(&origin, Some(&dead));
+    let log = crowd(&node);
+    assert!(log.iter().all(|line| line["status"] == 200 && line["complete"] == true), "{log:#?}");
+    assert!(log.iter().any(|line| line["reason"] == "no-fresh-mirror"), "pressure was there: {log:#?}");
+    assert!(node.metric("freshet_egress_pressure_ratio").is_some());
+}

@@ -1,0 +1,113 @@
+//! Bad requests get a clear error of the right status, and never a file that isn't theirs.
+
+use super::support::client::{self, Connection, End};
+use super::support::node::Node;
+use super::support::scratch;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+fn tree_and_node() -> (tempfile::TempDir, Node) {
+    let dir = scratch();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    fs::write(dir.path().join("secret"), "secret").unwrap();
+    fs::write(tree.join("f"), "file").unwrap();
+    fs::write(tree.join("sub/g"), "inner").unwrap();
+    fs::write(tree.join("sub/naïve +&.txt"), "named").unwrap();
+    symlink("../secret", tree.join("out")).unwrap();
+    symlink(dir.path().join("secret"), tree.join("abs")).unwrap();
+    symlink("sub", tree.join("in")).unwrap();
+    symlink("../..", tree.join("sub/up")).unwrap();
+    let node = Node::start(&format!(
+        "[node]\nname = \"node\"\nstate = \"{{dir}}/state\"\n[http]\nlisten = [\"{{http}}\"]\nhead_timeout = \"1s\"\n\
+         [admin]\nlisten = \"{{admin}}\"\n[origin]\npath = \"{}\"\n",
+        tree.display()
+    ));
+    (dir, node)
+}
+
+#[test]
+fn paths() {
+    let (_dir, node) = tree_and_node();
+    for (target, status) in [
+        ("/f", 200),
+        ("/in/g", 200),
+        ("//sub///g", 200),
+        ("/~1/f", 200),
+        ("/sub/na%C3%AFve%20%2B%26.txt", 200),
+        ("/none", 404),
+        ("/f/", 404),
+        ("/out", 404),
+        ("/abs", 404),
+        ("/sub/up/secret", 404),
+        ("/sub/up/tree/f", 404),
+        ("/../secret", 400),
+        ("/sub/../f", 400),
+        ("/sub/%2e%2e/f", 400),
+        ("/%2e%2e/secret", 400),
+        ("/sub%2fg", 400),
+        ("/sub%5cg", 400),
+        ("/sub\\g", 400),
+        ("/f%00", 400),
+        ("/f%0a", 400),
+        ("/%ff", 400),
+        ("/%zz", 400),
+        ("/%", 400),
+    ] {
+        let response = client::get(node.http(), target);
+        assert_eq!(response.status, status, "{target}: {}", response.text());
+        assert!(!response.text().contains("secret") || status == 400, "{target}");
+        assert!(status == 200 || response.text().starts_with(&status.to_string()), "{target}: {}", response.text());
+    }
+    let slash = client::get(node.http(), "/~2/sub");
+    assert_eq!((slash.status, slash.header("location")), (301, Some("/~2/sub/")));
+    let listing = client::get(node.http(), "/sub/").text();
+    assert!(listing.contains("na%C3%AFve%20%2B%26.txt") && listing.contains(">g<"), "{listing}");
+}
+
+#[test]
+fn methods_and_malformed_requests() {
+    let (_dir, node) = tree_and_node();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"] {
+        let response = client::request(node.http(), method, "/f", &[]);
+        assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    let raw = |request: &str| {
+        let mut connection = Connection::open(node.http()).unwrap();
+        connection.send(request).unwrap();
+        connection.response("GET").map(|response| response.status)
+    };
+    for request in [
+        "GET /f HTTP/1.1\r\n\r\n",
+        "GET /f HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET /f HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        "GET /f HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /f HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n",
+        "GET  /f HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\u{1}\u{2}\u{3}\r\n\r\n",
+    ] {
+        assert_eq!(raw(request), Ok(400), "{request:?}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(5000));
+    assert_eq!(raw(&long), Ok(400));
+    let flood: String = (0..100).map(|i| format!("X-{i}: y\r\n")).collect();
+    assert_eq!(raw(&format!("GET /f HTTP/1.1\r\nHost: a\r\n{flood}\r\n")), Ok(431));
+    assert_eq!(raw("GET /f HTTP/1.0\r\n\r\n"), Ok(200));
+    assert_eq!(client::get(node.http(), "/f").text(), "file", "and it still serves");
+}
+
+#[test]
+fn a_head_that_never_ends_is_cut_off() {
+    let (_dir, node) = tree_and_node();
+    let mut connection = Connection::open(node.http()).unwrap();
+    connection.send("GET /f HTTP/1.1\r\nHost:").unwrap();
+    assert!(matches!(connection.end(), End::Closed | End::Reset));
+}
+
+#[test]
+fn mirrorlists_without_sense() {
+    let (_dir, node) = tree_and_node();
+    for (target, status) in [("/mirrorlist", 400), ("/mirrorlist?repo=x", 400), ("/metalink?repo=x-7&arch=y", 404)] {
+        assert_eq!(client::get(node.http(), target).status, status, "{target}");
+    }
+}

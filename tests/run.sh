@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf.
+#
+#   tests/run.sh            what CI runs, under 15 minutes on 2 cores
+#   tests/run.sh --full     and what takes longer: more cases of each property
+#
+# Installs by apt what the tests need and lacks, where it may.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+"" | --full) ;;
+*)
+    echo "usage: tests/run.sh [--full]" >&2
+    exit 64
+    ;;
+esac
+
+say() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
+
+# command and the Debian package that has it
+needed=(
+    dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc
+)
+missing=()
+for pair in "${needed[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+done
+# reposync is a plugin of dnf's.
+dnf reposync --help >/dev/null 2>&1 || missing+=(dnf-plugins-core)
+if ((${#missing[@]})); then
+    say "installing ${missing[*]}"
+    sudo=()
+    [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+    "${sudo[@]}" apt-get update -qq
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" ca-certificates
+fi
+
+say format
+cargo fmt --all --check
+say clippy
+cargo clippy --workspace --all-targets --locked -- -D warnings
+say docs
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+say tests
+[ "${1:-}" = --full ] && export PROPTEST_CASES=20000
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --locked --no-fail-fast
+else
+    cargo test --workspace --locked
+fi
+say done
