@@ -93,7 +93,7 @@ impl Running {
             published.clone(),
             store.clone(),
             metrics.clone(),
-            state,
+            state.as_deref(),
             prober.flipped(),
         );
         // What was known before the restart comes first: clients are served from it at once.
@@ -133,7 +133,18 @@ impl Running {
             .map(|(number, listeners)| worker::start(number, listeners, shared.clone()))
             .collect::<Result<_, _>>()?;
         announce(&bound);
-        Ok(Self { background, workers, log_writer, tasks, drain, shutdown, edge, pushes: handle, mirror_changes, bound })
+        Ok(Self {
+            background,
+            workers,
+            log_writer,
+            tasks,
+            drain,
+            shutdown,
+            edge,
+            pushes: handle,
+            mirror_changes,
+            bound,
+        })
     }
 
     /// The addresses that it listens on.
@@ -208,7 +219,9 @@ pub fn preflight(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(interface) = &config.egress.interface {
         if !std::path::Path::new("/sys/class/net").join(interface).exists() {
-            warnings.push(format!("egress.interface: there is no interface {interface:?}; egress is counted by freshet"));
+            warnings.push(format!(
+                "egress.interface: there is no interface {interface:?}; egress is counted by freshet"
+            ));
         }
     }
     if let Some(why) = unlinkable(config) {
@@ -254,7 +267,8 @@ fn open_store(config: &Config, origin: Origin, background: &Runtime) -> anyhow::
         revalidate: config.cache.revalidate,
         ..store::Settings::new(path, size)
     };
-    let disk = || disk.map_or_else(|| "cache".to_owned(), |disk| format!("cache.disk {}", disk.path.display()));
+    let disk =
+        || disk.map_or_else(|| "cache".to_owned(), |disk| format!("cache.disk {}", disk.path.display()));
     Store::open(origin, &settings, background.handle()).with_context(disk)
 }
 
@@ -267,7 +281,8 @@ fn bind(config: &Config) -> anyhow::Result<(Bound, TcpListener, Sockets)> {
     let mut bind_all = |addrs: &[SocketAddr], tls: Option<&tokio_rustls::TlsAcceptor>| {
         let mut bound = Vec::new();
         for addr in addrs {
-            let (addr, listeners) = listen::bind(*addr, workers).with_context(|| format!("listening on {addr}"))?;
+            let (addr, listeners) =
+                listen::bind(*addr, workers).with_context(|| format!("listening on {addr}"))?;
             bound.push(addr);
             for (worker, socket) in sockets.iter_mut().zip(listeners) {
                 worker.push(Listener { socket, tls: tls.cloned() });
@@ -280,8 +295,8 @@ fn bind(config: &Config) -> anyhow::Result<(Bound, TcpListener, Sockets)> {
         Some(https) => bind_all(&https.listen, Some(&acceptor(https).context("https")?))?,
         None => Vec::new(),
     };
-    let (admin, mut admin_sockets) =
-        listen::bind(config.admin.listen, 1).with_context(|| format!("listening on {}", config.admin.listen))?;
+    let (admin, mut admin_sockets) = listen::bind(config.admin.listen, 1)
+        .with_context(|| format!("listening on {}", config.admin.listen))?;
     let admin_socket = admin_sockets.pop().context("no admin socket")?;
     Ok((Bound { http, https, admin }, admin_socket, sockets))
 }

@@ -55,7 +55,11 @@ fn main() -> anyhow::Result<()> {
     }
     if let (Some(before), Some(after)) = (before, after) {
         let cpu = after - before;
-        println!("server CPU    {cpu:>12.2} s   {:.0} requests, {:.2} Gbit a CPU-second", requests / cpu, gigabits / cpu);
+        println!(
+            "server CPU    {cpu:>12.2} s   {:.0} requests, {:.2} Gbit a CPU-second",
+            requests / cpu,
+            gigabits / cpu
+        );
     }
     ensure!(result.failures == 0, "{} requests failed", result.failures);
     Ok(())
@@ -68,7 +72,9 @@ fn loopback(url: &Uri) -> anyhow::Result<SocketAddr> {
     }
     let host = url.host().context("the URL has no host")?.trim_matches(['[', ']']);
     let mut addresses = (host, url.port_u16().unwrap_or(80)).to_socket_addrs()?;
-    addresses.find(|addr| addr.ip().is_loopback()).with_context(|| format!("{host} is not a loopback address"))
+    addresses
+        .find(|addr| addr.ip().is_loopback())
+        .with_context(|| format!("{host} is not a loopback address"))
 }
 
 #[cfg(test)]

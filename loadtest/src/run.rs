@@ -36,7 +36,12 @@ impl Outcome {
 }
 
 /// Each connection asks again as soon as it has its answer, until `span` is over.
-pub async fn closed_loop(target: SocketAddr, url: &Uri, connections: usize, span: Duration) -> anyhow::Result<Outcome> {
+pub async fn closed_loop(
+    target: SocketAddr,
+    url: &Uri,
+    connections: usize,
+    span: Duration,
+) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
     let until = begun + span;
     let clients: Vec<_> = (0..connections)

@@ -265,7 +265,7 @@ fn an_explanation_is_the_decision_and_leaves_no_trace() {
     let told = get("");
     assert_eq!(told["canonical"], "7/updates/libstdc++ 1.rpm");
     assert_eq!((&told["decision"], &told["reason"]), (&"redirect".into(), &"offload".into()));
-    assert_eq!(told["location"], "http://good/tree/7/updates/libstdc++%201.rpm");
+    assert_eq!(told["location"], "http://good/tree/7/updates/libstdc%2B%2B%201.rpm");
     assert_eq!((&told["listed"]["kind"], &told["listed"]["since"]), (&"package".into(), &1.into()));
     assert_eq!(told["client"]["network"], "192.0.2.0/24");
     let good = told["mirrors"].as_array().unwrap().iter().find(|mirror| mirror["name"] == "good").unwrap();

@@ -9,7 +9,7 @@
 //! one that a mirror has failed.
 
 use super::lines::Lines;
-use super::scene::{REPO_PATH, Servers};
+use super::scene::{MIRRORS, REPO_PATH, Servers};
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
 use crate::repo::generation::REPOMD;
@@ -291,7 +291,7 @@ impl Host {
         let asked = clock::now();
         let path = &file.path;
         let answer = self.get(&self.url(path)?, file.size).await.map_err(|why| format!("{path}: {why}"))?;
-        let by = answer.mirror.map_or("the node".to_owned(), |mirror| format!("mirror {mirror}"));
+        let by = answer.mirror.map_or("the node".to_owned(), |mirror| format!("mirror {}", MIRRORS[mirror]));
         let size = answer.body.len() as u64;
         if size != file.size {
             return Err(format!("{path}: {by} sent {size} bytes of {}", file.size));
@@ -361,6 +361,11 @@ fn fetched(generation: Sha256, asked: Timestamp, answer: &Answer) -> Fetched {
 
 /// An error with all its causes.
 fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }

@@ -82,7 +82,7 @@ async fn tell(story: &mut Story<'_>, once: bool) -> anyhow::Result<()> {
         if once {
             return Ok(());
         }
-        story.pause().await?;
+        story.pause();
         pause.await;
     }
 }

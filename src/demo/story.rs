@@ -60,8 +60,7 @@ impl<'a> Story<'a> {
     /// # Errors
     /// A step that didn't happen.
     pub async fn opening(&mut self) -> anyhow::Result<()> {
-        let first = within("the node offers the repo", self.observe(|story| story.sequence() > 0)).await;
-        first?;
+        within("the node offers the repo", self.observe(|story| story.sequence() > 0)).await?;
         self.lines.say("offered", format_args!("generation {} of the repo", self.sequence()));
         for mirror in [QUICK, STALE] {
             self.proven(mirror).await?;
@@ -104,17 +103,13 @@ impl<'a> Story<'a> {
     }
 
     /// Says how things stand between two pushes.
-    ///
-    /// # Errors
-    /// A download was wrong.
-    pub async fn pause(&mut self) -> anyhow::Result<()> {
+    pub fn pause(&self) {
         let totals = self.ledger.totals();
         let bytes = size(totals.node_bytes + totals.mirror_bytes);
         self.lines.say(
             "so far",
             format_args!("{} files, {bytes}, {} wrong; Ctrl-C ends", totals.files, totals.wrong),
         );
-        Ok(())
     }
 
     /// Stops the clients; what came of all pushes.

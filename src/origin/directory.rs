@@ -83,17 +83,19 @@ pub struct DirEntry {
 pub struct DirectoryOrigin {
     root: OwnedFd,
     path: PathBuf,
-    retained: Retained,
+    retained: Option<Retained>,
 }
 
 impl DirectoryOrigin {
-    /// Opens the tree at `path`; old files are kept by links in `retain` (made if it isn't there).
-    pub fn open(path: &Path, retain: &Path) -> Result<Self, OriginError> {
+    /// Opens the tree at `path`; old files are kept by links in `retain` (made if it isn't there), or not at all.
+    pub fn open(path: &Path, retain: Option<&Path>) -> Result<Self, OriginError> {
         let refuse = |error: io::Error| OriginError::Setup(format!("origin {}: {error}", path.display()));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| refuse(e.into()))?;
-        let retained = Retained::open(retain)
-            .map_err(|error| OriginError::Setup(format!("{}: {error}", retain.display())))?;
+        let keep = |dir: &Path| {
+            Retained::open(dir).map_err(|error| OriginError::Setup(format!("{}: {error}", dir.display())))
+        };
+        let retained = retain.map(keep).transpose()?;
         let origin = Self { root, path: path.to_owned(), retained };
         origin.resolve(".").map_err(refuse)?;
         Ok(origin)
@@ -105,10 +107,10 @@ impl DirectoryOrigin {
         &self.path
     }
 
-    /// The old files kept by links.
+    /// The old files kept by links, where any are kept.
     #[must_use]
-    pub const fn retained(&self) -> &Retained {
-        &self.retained
+    pub const fn retained(&self) -> Option<&Retained> {
+        self.retained.as_ref()
     }
 
     /// Opens what `path` names: `Absent` for whatever isn't a readable file or directory of this tree.
@@ -133,8 +135,8 @@ impl DirectoryOrigin {
     /// The one in place may be it if it has the size, and is the retained inode where one is retained: rsync replaces
     /// files by new inodes, so another inode is another version.
     pub fn listed_file(&self, path: &TreePath, sha256: &Sha256, size: u64) -> Result<Opened, OriginError> {
-        let kept = self.retained.open_file(sha256).map_err(OriginError::Disk)?;
-        let kept = kept.filter(|kept| kept.stamp.length == size);
+        let kept = self.retained.as_ref().map(|retained| retained.open_file(sha256)).transpose();
+        let kept = kept.map_err(OriginError::Disk)?.flatten().filter(|kept| kept.stamp.length == size);
         match (self.file(path), kept) {
             (Ok(in_place), None) if in_place.stamp.length == size => Ok(in_place),
             (Ok(in_place), None) => {
@@ -195,6 +197,7 @@ impl DirectoryOrigin {
     ///
     /// Tries it with the first regular file found, since ownership (`fs.protected_hardlinks`) matters as well as the file system.
     pub fn can_link(&self) -> Result<(), String> {
+        let Some(retained) = &self.retained else { return Ok(()) };
         let mut dirs = vec![TreePath::new("").map_err(|e| e.to_string())?];
         let mut seen = 0;
         while let Some(dir) = dirs.pop() {
@@ -211,7 +214,7 @@ impl DirectoryOrigin {
                     dirs.push(path);
                 } else {
                     let opened = self.file(&path).map_err(|e| e.to_string())?;
-                    return self.retained.try_link(&opened).map_err(|e| format!("{path}: {e}"));
+                    return retained.try_link(&opened).map_err(|e| format!("{path}: {e}"));
                 }
                 seen += 1;
             }

@@ -173,7 +173,7 @@ mod tests {
             let (mut failures, mut succeeded) = (0, 0);
             let mut next = 0u64;
             let mut active: Vec<(u64, bool)> = Vec::new(); // (file, redirected)
-            let mut ask = |trail: &mut Trail, file: u64| {
+            let ask = |trail: &mut Trail, file: u64| {
                 let clear = trail.asks(file, 1, NOW) == Standing::Clear;
                 if clear {
                     trail.redirected(file, 0, 1, NOW);

@@ -57,7 +57,12 @@ impl MirrorState {
     /// It is proven to hold the file that the repo lists so.
     #[must_use]
     pub fn holds(&self, repo: usize, listed: &Listed) -> bool {
-        self.pairs[repo].proof.is_some_and(|proof| proof.holds(listed.entry.since, listed.until))
+        self.proof(repo).is_some_and(|proof| proof.holds(listed.entry.since, listed.until))
+    }
+
+    /// What it is proven to hold of repo number `repo`.
+    fn proof(&self, repo: usize) -> Option<Proof> {
+        self.pairs.get(repo)?.proof
     }
 
     /// Its URL is https.
@@ -118,8 +123,9 @@ pub struct Pair {
 pub struct Proof {
     /// Sequence of the proven generation.
     pub sequence: u32,
-    /// Sequence of the oldest generation whose repomd.xml the mirror has shown since; files that were removed before
-    /// it may be gone from the mirror. Equal to `sequence` while it shows just the proven one.
+    /// Sequence of the generation farthest from the proven one, older or newer, that the mirror has shown since; what
+    /// isn't listed by all from the one to the other may be gone from the mirror. Equal to `sequence` while it shows
+    /// just the proven one.
     pub shown: u32,
     /// When the last of its files was seen.
     pub verified: Timestamp,

@@ -152,6 +152,7 @@ impl Drop for Server {
 struct Node {
     handle: PushHandle,
     published: Arc<Published>,
+    flipped: Arc<Notify>,
     events: broadcast::Receiver<Event>,
     shutdown: channel::Sender<bool>,
     running: JoinHandle<()>,
@@ -178,7 +179,7 @@ impl Node {
                 crate::origin::Origin::Http(Arc::new(HttpOrigin::new(settings).unwrap()))
             }
             Origin::Directory { path, .. } => {
-                let tree = DirectoryOrigin::open(path, &dir.join("retained")).unwrap();
+                let tree = DirectoryOrigin::open(path, Some(&dir.join("retained"))).unwrap();
                 crate::origin::Origin::Directory(Arc::new(tree))
             }
         };
@@ -186,19 +187,19 @@ impl Node {
         let settings =
             Settings { absent_for: brief, failed_for: brief, ..Settings::new(dir.join("cache"), 64 << 20) };
         let store = Store::open(origin, &settings, &Handle::current()).unwrap();
-        let published = Arc::<Published>::default();
+        let (published, flipped) = (Arc::<Published>::default(), Arc::<Notify>::default());
         let pushes = Pushes::new(
             Arc::new(config),
             Arc::clone(&published),
             store,
             Arc::default(),
             Some(&dir.join("state")),
-            Arc::default(),
+            Arc::clone(&flipped),
         );
         pushes.restore().await;
         let (handle, (shutdown, stop)) = (pushes.handle(), channel::channel(false));
         let events = handle.subscribe();
-        Self { handle, published, events, shutdown, running: tokio::spawn(pushes.run(stop)) }
+        Self { handle, published, flipped, events, shutdown, running: tokio::spawn(pushes.run(stop)) }
     }
 
     /// The first event for which `wanted` gives something.
@@ -274,6 +275,7 @@ async fn a_push_flips_after_verification_and_warming() {
     let mut node = Node::start(dir.path(), &url(&server), &updates("window = \"1h\"")).await;
     node.offered(1).await;
     assert_eq!((node.current(0), node.handle.readiness()), (Some(id(&old)), Ok(())));
+    tokio::time::timeout(LONG, node.flipped.notified()).await.expect("others are told of a flip");
     assert!(!tree.asked_for("7/updates/Packages/a.rpm"), "a first generation isn't warmed");
 
     let new = repo(&[("a", "one"), ("b", "three"), ("c", "four is long")]);
@@ -391,6 +393,24 @@ async fn a_push_that_does_not_verify_leaves_the_old_generation_until_it_does() {
     assert!(node.failure().await.contains("shows generation 6 again"));
     node.offered(8).await;
     assert_eq!(node.current(0), Some(id(&old)));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_that_is_overtaken_is_not_offered() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    tree.put("7/updates", &repo(&[("a", "one")]));
+    let mut node = Node::start(dir.path(), &url(&server), &updates("")).await;
+    node.offered(1).await;
+    let (overtaken, newest) = (repo(&[("a", "two")]), repo(&[("a", "three")]));
+    *tree.gate.lock().unwrap() = Some(format!("7/updates/{}", metadata(&overtaken, "primary")));
+    tree.put("7/updates", &overtaken);
+    tokio::time::timeout(LONG, tree.reached.notified()).await.expect("its metadata are fetched");
+    tree.put("7/updates", &newest);
+    tree.open.notify_one();
+    node.offered(2).await;
+    assert_eq!(node.current(0), Some(id(&newest)));
     node.stop().await;
 }
 

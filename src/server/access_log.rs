@@ -79,14 +79,20 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file can't be opened for appending.
-    pub fn open(sink: &config::AccessLog, metrics: Arc<Metrics>) -> io::Result<(Self, Option<JoinHandle<()>>)> {
+    pub fn open(
+        sink: &config::AccessLog,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
         let sink: Box<dyn Write + Send> = match sink {
             config::AccessLog::Off => return Ok((Self { lines: None, metrics }, None)),
             config::AccessLog::Stdout => Box::new(io::stdout()),
-            config::AccessLog::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+            config::AccessLog::File(path) => {
+                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
+            }
         };
         let (lines, queue) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&queue, sink))?;
+        let writer =
+            std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&queue, sink))?;
         Ok((Self { lines: Some(lines), metrics }, Some(writer)))
     }
 

@@ -101,7 +101,8 @@ impl Asked {
     /// What a repeat is recognised by: the path, and the part of a client that fetches one file in parts (zchunk). A resume
     /// (`bytes=N-`) is a repeat of the whole.
     pub fn file_key(&self, path: &TreePath) -> u64 {
-        let part = self.headers.get(RANGE).map(http::HeaderValue::as_bytes).filter(|range| !range.ends_with(b"-"));
+        let part =
+            self.headers.get(RANGE).map(http::HeaderValue::as_bytes).filter(|range| !range.ends_with(b"-"));
         crate::policy::client::hash(&(path.as_str(), part))
     }
 }

@@ -72,7 +72,13 @@ pub enum Cut {
 
 impl ResponseBody {
     /// A body of `pieces`, `length` bytes in all where that is known.
-    pub fn new(peer: Rc<Peer>, tally: Rc<Tally>, supply: Supply, pieces: Vec<Piece>, length: Option<u64>) -> Self {
+    pub fn new(
+        peer: Rc<Peer>,
+        tally: Rc<Tally>,
+        supply: Supply,
+        pieces: Vec<Piece>,
+        length: Option<u64>,
+    ) -> Self {
         let lane = if peer.https { Lane::Copy } else { Lane::Sendfile(peer.regions.clone()) };
         Self { supply, lane, pieces: pieces.into(), left: length, reading: None, peer, tally }
     }
@@ -108,7 +114,8 @@ impl ResponseBody {
         let (file, available) = match &mut self.supply {
             Supply::File(file) => (file.clone(), range.end),
             Supply::Growing(tail) => {
-                let watermark = ready!(tail.poll_past(cx, range.start)).map_err(|error| Cut::Fill(error.to_string()))?;
+                let watermark =
+                    ready!(tail.poll_past(cx, range.start)).map_err(|error| Cut::Fill(error.to_string()))?;
                 (tail.file().clone(), watermark.min(range.end))
             }
             Supply::Memory | Supply::Pass(_) => return Poll::Ready(Ok(None)),
@@ -149,7 +156,12 @@ impl ResponseBody {
     }
 
     /// Ready once `part` is in the page cache: sendfile would block the whole worker on a page that isn't.
-    fn poll_resident(&mut self, cx: &mut Context<'_>, file: &Arc<File>, part: ByteRange) -> Poll<Result<(), Cut>> {
+    fn poll_resident(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &Arc<File>,
+        part: ByteRange,
+    ) -> Poll<Result<(), Cut>> {
         if self.reading.is_none() {
             if is_resident(file, part) {
                 return Poll::Ready(Ok(()));
@@ -161,7 +173,12 @@ impl ResponseBody {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, file: &Arc<File>, part: ByteRange) -> Poll<Result<Bytes, Cut>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &Arc<File>,
+        part: ByteRange,
+    ) -> Poll<Result<Bytes, Cut>> {
         if self.reading.is_none() {
             if let Some(bytes) = read_resident(file, part)? {
                 return Poll::Ready(Ok(bytes));

@@ -29,14 +29,17 @@ pub fn wanted(path: &TreePath, query: Option<&str>) -> Option<Choice> {
     match path.as_str() {
         "mirrorlist" => Some(Choice::Mirrorlist),
         "metalink" => Some(Choice::Metalink),
-        "" if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("repo="))) => Some(Choice::Mirrorlist),
+        "" if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("repo="))) => {
+            Some(Choice::Mirrorlist)
+        }
         _ => None,
     }
 }
 
 /// The answer, or what is wrong with the query.
 pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, String> {
-    let query = Query::parse(asked.query.as_deref().unwrap_or_default()).map_err(|error| error.to_string())?;
+    let query =
+        Query::parse(asked.query.as_deref().unwrap_or_default()).map_err(|error| error.to_string())?;
     let repos = edge.published.repos.load();
     let ids = query.repo_ids();
     let Some((index, view)) = ids.iter().find_map(|id| repos.by_id(id)) else {
@@ -58,7 +61,7 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
     };
     let mut named = Vec::new();
     if order != Order::OwnOnly {
-        named = nearest(&mirrors.mirrors, index, view.sequence(), &query, asked);
+        named = nearest(&mirrors.mirrors, index, current, &query, asked);
         named.truncate(edge.config.listing.max_mirrors);
     }
     let path = view.repo.path.encoded();
@@ -71,9 +74,10 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
         }
         Choice::Metalink => {
             let own = edge.own_entries.iter().map(|base| Resource { base, country: None });
-            let others = named
-                .iter()
-                .map(|mirror| Resource { base: &mirror.mirror.url, country: mirror.mirror.country.as_deref() });
+            let others = named.iter().map(|mirror| Resource {
+                base: &mirror.mirror.url,
+                country: mirror.mirror.country.as_deref(),
+            });
             let document = Metalink {
                 made: asked.now,
                 current: version(current),
@@ -90,7 +94,7 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
 fn nearest<'m>(
     mirrors: &'m [Arc<MirrorState>],
     repo: usize,
-    sequence: u32,
+    current: &Generation,
     query: &Query,
     asked: &Asked,
 ) -> Vec<&'m Arc<MirrorState>> {
@@ -105,7 +109,9 @@ fn nearest<'m>(
     };
     let mut named: Vec<_> = mirrors
         .iter()
-        .filter(|mirror| mirror.is_current(repo, sequence) && speaks(mirror))
+        .filter(|mirror| mirror.is_current(repo, current.sequence) && speaks(mirror))
+        // One that has all files, but shows another repomd.xml by now, would give clients that one.
+        .filter(|mirror| mirror.pairs[repo].seen == Some(current.id))
         .filter(|mirror| !mirror.mirror.private || select::nearness(mirror, &client) == Nearness::Network)
         .collect();
     named.sort_by(|a, b| {

@@ -1,8 +1,8 @@
 //! One client connection: its socket, its timers, its protocol, its end.
 
+use super::Edge;
 use super::handle::handle;
 use super::wire::{Regions, Wire};
-use super::Edge;
 use crate::clock;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -57,7 +57,16 @@ impl Peer {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waiting = Cell::new(Waiting::Idle(clock::monotonic()));
-        Self { edge, addr, https, id, regions: Regions::default(), requests: Cell::new(0), reset: Cell::new(false), waiting }
+        Self {
+            edge,
+            addr,
+            https,
+            id,
+            regions: Regions::default(),
+            requests: Cell::new(0),
+            reset: Cell::new(false),
+            waiting,
+        }
     }
 
     /// A request's head is complete.
@@ -142,7 +151,11 @@ impl Drop for Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
         if let Waiting::Idle(_) = self.peer.waiting.get() {
             self.peer.waiting.set(Waiting::Head(clock::monotonic()));
@@ -181,7 +194,13 @@ impl AsyncWrite for Socket {
 }
 
 /// Serves one accepted connection until it ends, is overdue, or the node drains.
-pub async fn serve(edge: Arc<Edge>, tcp: TcpStream, addr: IpAddr, tls: Option<TlsAcceptor>, drain: watch::Receiver<bool>) {
+pub async fn serve(
+    edge: Arc<Edge>,
+    tcp: TcpStream,
+    addr: IpAddr,
+    tls: Option<TlsAcceptor>,
+    drain: watch::Receiver<bool>,
+) {
     let peer = Rc::new(Peer::new(edge, addr, tls.is_some()));
     let socket = Socket { tcp, peer: peer.clone() };
     let connection = async {
@@ -220,7 +239,11 @@ async fn secure(peer: &Rc<Peer>, socket: Socket, tls: TlsAcceptor, drain: watch:
     }
 }
 
-async fn until_drained<C>(mut connection: Pin<&mut C>, mut drain: watch::Receiver<bool>, shut_down: fn(Pin<&mut C>)) -> Ended
+async fn until_drained<C>(
+    mut connection: Pin<&mut C>,
+    mut drain: watch::Receiver<bool>,
+    shut_down: fn(Pin<&mut C>),
+) -> Ended
 where
     C: Future<Output = hyper::Result<()>>,
 {

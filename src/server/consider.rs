@@ -50,11 +50,13 @@ impl<'a> Question<'a> {
     /// checksum is good for ever.
     #[must_use]
     pub fn cache_control(&self) -> HeaderValue {
-        HeaderValue::from_static(match self.place().and_then(|place| place.listed).map(|listed| listed.entry.kind) {
-            Some(Kind::Metadata) => "public, max-age=31536000, immutable",
-            Some(Kind::Package) => "public, max-age=86400",
-            Some(Kind::Reused) | None => "no-cache",
-        })
+        HeaderValue::from_static(
+            match self.place().and_then(|place| place.listed).map(|listed| listed.entry.kind) {
+                Some(Kind::Metadata) => "public, max-age=31536000, immutable",
+                Some(Kind::Package) => "public, max-age=86400",
+                Some(Kind::Reused) | None => "no-cache",
+            },
+        )
     }
 
     /// The file as the current generation has it in memory: repomd.xml and what signs it.
@@ -89,7 +91,9 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn last_resort(&self, standing: Standing, reason: Reason) -> Option<Decision> {
         let place = self.place();
-        decide::last_resort(&self.facts(place.as_ref(), false, standing), reason, &|mirror| self.has_room(mirror))
+        decide::last_resort(&self.facts(place.as_ref(), false, standing), reason, &|mirror| {
+            self.has_room(mirror)
+        })
     }
 
     /// The path by which mirror number `mirror` is proven to hold the file, below its URL.
@@ -98,7 +102,10 @@ impl<'a> Question<'a> {
         let place = self.place()?;
         let holdings = decide::holdings(&self.repos, &place, place.listed.as_ref()?);
         let state = self.mirrors.mirrors.get(mirror)?;
-        holdings.into_iter().find(|holding| state.holds(holding.repo, &holding.listed)).map(|holding| holding.path)
+        holdings
+            .into_iter()
+            .find(|holding| state.holds(holding.repo, &holding.listed))
+            .map(|holding| holding.path)
     }
 
     /// Each mirror that may be asked for the file, best first, or why it may not.

@@ -44,7 +44,12 @@ impl Egress {
     }
 
     /// Measures until `shutdown` turns true.
-    pub async fn measure(&self, settings: config::Egress, metrics: Arc<Metrics>, mut shutdown: watch::Receiver<bool>) {
+    pub async fn measure(
+        &self,
+        settings: config::Egress,
+        metrics: Arc<Metrics>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
         let mut meter = Meter { samples: VecDeque::new() };
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -58,10 +63,15 @@ impl Egress {
             let bytes = sent_bytes(&settings, &metrics);
             let bits_per_second = meter.rate(bytes, now) * 8.0;
             #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-            let pressure = settings.capacity.map_or(0.0, |capacity| bits_per_second / capacity.bits_per_second() as f64);
+            let pressure =
+                settings.capacity.map_or(0.0, |capacity| bits_per_second / capacity.bits_per_second() as f64);
             let shed = shed_share(self.shed(), pressure, settings.shed_from, settings.shed_all, now - before);
             before = now;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is not negative")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a rate is not negative"
+            )]
             self.bits_per_second.store(bits_per_second as u64, Ordering::Relaxed);
             self.pressure.store(pressure.to_bits(), Ordering::Relaxed);
             self.shed.store(shed.to_bits(), Ordering::Relaxed);
@@ -112,8 +122,7 @@ mod tests {
             let rate = meter.rate(tick * 1000, start + EVERY * u32::try_from(tick).unwrap());
             assert!(tick == 0 || (rate - 10_000.0).abs() < 1.0, "{rate}");
         }
-        let rates: Vec<f64> =
-            (51..=61u32).map(|tick| meter.rate(50_000, start + EVERY * tick)).collect();
+        let rates: Vec<f64> = (51..=61u32).map(|tick| meter.rate(50_000, start + EVERY * tick)).collect();
         assert!(rates.is_sorted_by(|a, b| a > b || *b == 0.0), "{rates:?}");
         assert!(rates[10] < 1.0, "{rates:?}");
     }

@@ -1,7 +1,7 @@
 //! What would become of a request, and why: the same question and decision as `handle`, without carrying it out.
 //!
-//! Nothing is counted, fetched, or remembered of the client. How a client stands is looked up by its address and
-//! User-Agent, so only with the very User-Agent of a real client does its past show.
+//! Nothing is fetched or remembered of the client, and nothing counted but a look into the store. How a client stands is
+//! looked up by its address and User-Agent, so only with the very User-Agent of a real client does its past show.
 
 use super::Edge;
 use super::choices;

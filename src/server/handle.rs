@@ -15,7 +15,10 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 /// Answers one request. Never fails: what goes wrong is an answer, too.
-pub async fn handle(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+pub async fn handle(
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
     peer.request_begins();
     let (asked, path) = Asked::read(&peer, request);
     let answer = match path {
@@ -28,7 +31,8 @@ pub async fn handle(peer: Rc<Peer>, request: Request<Incoming>) -> Result<Respon
 async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     let edge = &*peer.edge;
     if let Some(choice) = choices::wanted(path, asked.query.as_deref()) {
-        return choices::answer(edge, asked, choice).unwrap_or_else(|why| Answer::from(Refused::bad_request(why)));
+        return choices::answer(edge, asked, choice)
+            .unwrap_or_else(|why| Answer::from(Refused::bad_request(why)));
     }
     let question = Question::new(edge, path, &asked.client, asked.now);
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {

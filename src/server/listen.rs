@@ -16,7 +16,8 @@ pub fn bind(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Tcp
     let mut bound = addr;
     let mut listeners = Vec::with_capacity(workers);
     for _ in 0..workers.max(1) {
-        let socket = Socket::new(Domain::for_address(bound), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let socket =
+            Socket::new(Domain::for_address(bound), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if bound.is_ipv6() {
             socket.set_only_v6(true)?;
         }

@@ -14,8 +14,8 @@ use crate::repo::Sha256;
 use crate::store::{Content, Meta, Source, Tier};
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
-    LAST_MODIFIED, LINK, LOCATION, RANGE, VIA,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    HeaderName, LAST_MODIFIED, LINK, LOCATION, RANGE, VIA,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use std::rc::Rc;
@@ -71,7 +71,12 @@ impl Served {
     }
 
     /// Content that is just `range` of the representation, which was asked for.
-    pub const fn part(content: Content, range: ByteRange, reason: Reason, cache_control: HeaderValue) -> Self {
+    pub const fn part(
+        content: Content,
+        range: ByteRange,
+        reason: Reason,
+        cache_control: HeaderValue,
+    ) -> Self {
         Self { content, part: Some(range), reason, cache_control }
     }
 }
@@ -117,7 +122,17 @@ struct Draft {
 impl Draft {
     fn new(status: StatusCode, outcome: Outcome, reason: Reason) -> Self {
         let (supply, pieces, headers) = (Supply::Memory, Vec::new(), HeaderMap::with_capacity(16));
-        Self { status, headers, supply, pieces, length: Some(0), outcome, reason, cache: "none", mirror: None }
+        Self {
+            status,
+            headers,
+            supply,
+            pieces,
+            length: Some(0),
+            outcome,
+            reason,
+            cache: "none",
+            mirror: None,
+        }
     }
 
     fn text(mut self, content_type: &'static str, text: String) -> Self {
@@ -169,7 +184,10 @@ fn content(asked: &Asked, served: Served) -> Draft {
         Condition::NotModified => Draft::new(StatusCode::NOT_MODIFIED, Outcome::Answer, reason),
         Condition::PreconditionFailed => {
             let draft = Draft::new(StatusCode::PRECONDITION_FAILED, Outcome::Answer, reason);
-            draft.text("text/plain; charset=utf-8", "412: the file is not the one that the request names\n".into())
+            draft.text(
+                "text/plain; charset=utf-8",
+                "412: the file is not the one that the request names\n".into(),
+            )
         }
         Condition::Proceed => {
             let wanted = asked.headers.get(RANGE).filter(|_| !asked.is_head);
@@ -190,7 +208,8 @@ fn content(asked: &Asked, served: Served) -> Draft {
     }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, cache_control);
-    let fields = [(ETAG, &meta.etag), (LAST_MODIFIED, &meta.last_modified_value), (REPR_DIGEST, &meta.repr_digest)];
+    let fields =
+        [(ETAG, &meta.etag), (LAST_MODIFIED, &meta.last_modified_value), (REPR_DIGEST, &meta.repr_digest)];
     for (name, value) in fields {
         if let Some(value) = value {
             headers.insert(name, value.clone());
@@ -201,7 +220,10 @@ fn content(asked: &Asked, served: Served) -> Draft {
 
 /// What conditions are held against.
 pub fn validators(meta: &Meta) -> Validators<'_> {
-    Validators { etag: meta.etag.as_ref().and_then(|etag| etag.to_str().ok()), last_modified: meta.last_modified }
+    Validators {
+        etag: meta.etag.as_ref().and_then(|etag| etag.to_str().ok()),
+        last_modified: meta.last_modified,
+    }
 }
 
 /// The body for what was requested (RFC 9110, section 14).
@@ -220,7 +242,8 @@ fn body(meta: &Meta, content: Content, requested: Requested, reason: Reason) -> 
                 draft.length = Some(range.len());
                 draft.pieces = vec![Piece::Range(range)];
             } else {
-                let seed = client::hash(&(meta.sha256.map(|sha256| *sha256.as_bytes()), length, ranges.len()));
+                let seed =
+                    client::hash(&(meta.sha256.map(|sha256| *sha256.as_bytes()), length, ranges.len()));
                 let multipart = Multipart::new(&ranges, length, &meta.content_type, seed);
                 draft.headers.insert(CONTENT_TYPE, multipart.content_type());
                 draft.length = Some(multipart.content_length());
@@ -258,7 +281,13 @@ fn cut(pieces: &mut [Piece], bytes: &Bytes) {
     }
 }
 
-fn redirect(mirror: usize, location: &str, links: &[String], digest: Option<Sha256>, reason: Reason) -> Draft {
+fn redirect(
+    mirror: usize,
+    location: &str,
+    links: &[String],
+    digest: Option<Sha256>,
+    reason: Reason,
+) -> Draft {
     let mut draft = Draft::new(StatusCode::FOUND, Outcome::Redirect, reason);
     draft.mirror = Some(mirror);
     let headers = &mut draft.headers;

@@ -47,12 +47,10 @@ pub async fn serve(
     };
     match fetched {
         Ok(content) => within(edge, asked, question, &object, content, reason).await,
-        Err(error) => {
-            match question.last_resort(standing, fault(&error)) {
-                Some(decision) => redirect(edge, asked, question, decision),
-                None => failed(asked, &error),
-            }
-        }
+        Err(error) => match question.last_resort(standing, fault(&error)) {
+            Some(decision) => redirect(edge, asked, question, decision),
+            None => failed(asked, &error),
+        },
     }
 }
 
@@ -95,12 +93,19 @@ pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: D
     let Decision::Redirect { mirror, path, size, reason } = decision else {
         unreachable!("only redirects are carried out here");
     };
-    edge.clients.redirected(asked.client.key, asked.file_key(&question.path), mirror, asked.connection, asked.now);
+    edge.clients.redirected(
+        asked.client.key,
+        asked.file_key(&question.path),
+        mirror,
+        asked.connection,
+        asked.now,
+    );
     edge.load.sent(mirror, size, asked.now);
     let settings = &edge.config.mirrors[mirror];
     edge.metrics.mirror_redirects.with_label_values(&[&settings.name]).inc();
     edge.metrics.mirror_redirected_bytes.with_label_values(&[&settings.name]).inc_by(size);
-    let url = |base: &str, path: &str| TreePath::new(path).ok().map(|path| format!("{base}{}", path.encoded()));
+    let url =
+        |base: &str, path: &str| TreePath::new(path).ok().map(|path| format!("{base}{}", path.encoded()));
     let Some(location) = url(&settings.url, &path) else {
         return failed(asked, &FetchError::Absent);
     };
@@ -150,7 +155,9 @@ fn failed(asked: &Asked, error: &FetchError) -> Answer {
 fn fault(error: &FetchError) -> Reason {
     match error {
         FetchError::Absent | FetchError::IsDirectory => Reason::Removed,
-        FetchError::Origin(error) if matches!(**error, OriginError::Down { .. } | OriginError::Silent { .. }) => {
+        FetchError::Origin(error)
+            if matches!(**error, OriginError::Down { .. } | OriginError::Silent { .. }) =>
+        {
             Reason::OriginDown
         }
         FetchError::Origin(_) | FetchError::Body(_) => Reason::OriginFault,

@@ -96,7 +96,8 @@ impl Wire {
         if before_bytes > 0 {
             // MORE: what precedes the file must share its first segment.
             let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            let sent = rustix::net::sendmsg(tcp, before, &mut rustix::net::SendAncillaryBuffer::default(), flags)?;
+            let sent =
+                rustix::net::sendmsg(tcp, before, &mut rustix::net::SendAncillaryBuffer::default(), flags)?;
             if sent < before_bytes {
                 return Ok(sent);
             }
@@ -110,12 +111,14 @@ impl Wire {
 
     fn send_region(&self, shown: usize) -> io::Result<usize> {
         let mut regions = self.regions.borrow_mut();
-        let region = regions.front_mut().ok_or_else(|| io::Error::other("a window slice without a region"))?;
+        let region =
+            regions.front_mut().ok_or_else(|| io::Error::other("a window slice without a region"))?;
         let left = usize::try_from(region.end - region.offset).unwrap_or(usize::MAX).min(WINDOW_BYTES);
         if shown != left {
             return Err(io::Error::other(format!("a window slice of {shown} bytes for a region of {left}")));
         }
-        let sent = rustix::fs::sendfile(self.socket.inner().tcp(), &region.file, Some(&mut region.offset), left)?;
+        let sent =
+            rustix::fs::sendfile(self.socket.inner().tcp(), &region.file, Some(&mut region.offset), left)?;
         if sent == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file shrank while it was sent"));
         }
@@ -146,7 +149,11 @@ impl hyper::rt::Write for Wire {
         };
         loop {
             ready!(self.socket.inner().poll_write_ready(cx))?;
-            let tried = self.socket.inner().tcp().try_io(tokio::io::Interest::WRITABLE, || self.write(bufs, first_window));
+            let tried = self
+                .socket
+                .inner()
+                .tcp()
+                .try_io(tokio::io::Interest::WRITABLE, || self.write(bufs, first_window));
             match tried {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.raw_os_error() == Some(Errno::INTR.raw_os_error()) => {}

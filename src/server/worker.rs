@@ -80,7 +80,8 @@ async fn accept(listener: Listener, shared: Shared) {
             Ok((stream, addr)) => {
                 // Each write is complete in itself; Nagle would only delay its tail.
                 let _ = stream.set_nodelay(true);
-                let (edge, tls, drain, open) = (edge.clone(), listener.tls.clone(), drain.clone(), open.clone());
+                let (edge, tls, drain, open) =
+                    (edge.clone(), listener.tls.clone(), drain.clone(), open.clone());
                 serving.spawn_local(async move {
                     let _permit = permit;
                     open.inc();

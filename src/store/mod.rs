@@ -10,6 +10,7 @@
 
 mod cache;
 mod disk;
+mod error;
 mod evict;
 mod fill;
 mod flight;
@@ -17,15 +18,18 @@ mod memory;
 mod object;
 mod pass;
 mod refusals;
+mod stats;
 mod tail;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
+pub use error::{FetchError, FillError};
 pub use fill::HELD_BACK_BYTES;
 pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 pub use pass::PassBody;
+pub use stats::StoreStats;
 pub use tail::Tail;
 
 use crate::clock;
@@ -35,13 +39,14 @@ use crate::repo::Sha256;
 use bytes::Bytes;
 use cache::Cache;
 use memory::Memory;
+use stats::Counters;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tree::Tree;
@@ -94,145 +99,6 @@ impl Settings {
             pass_patience: Duration::from_secs(30),
         }
     }
-}
-
-/// Why a body broke off, or was refused at its end.
-#[derive(Debug, thiserror::Error)]
-pub enum FillError {
-    /// The origin's fault.
-    #[error(transparent)]
-    Origin(OriginError),
-    /// The origin's fault, or the catalogue's: these are not the bytes that are listed.
-    #[error("SHA-256 is {received}, listed is {expected}")]
-    Mismatch {
-        /// By the catalogue.
-        expected: Sha256,
-        /// Of what came.
-        received: Sha256,
-    },
-    /// The disk's fault.
-    #[error("the cache's disk: {0}")]
-    Disk(#[source] io::Error),
-    /// The disk tier's bound, met by a body whose length nobody promised.
-    #[error("no room in the disk tier")]
-    NoRoom,
-    /// The node is going down.
-    #[error("abandoned")]
-    Abandoned,
-}
-
-/// Why there is no object.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum FetchError {
-    /// The origin has no such file.
-    #[error("the origin has no such file")]
-    Absent,
-    /// The path is a directory, asked for without its slash.
-    #[error("the path is a directory")]
-    IsDirectory,
-    /// The origin's fault.
-    #[error(transparent)]
-    Origin(Arc<OriginError>),
-    /// Its body broke off, or is not what is listed; this time, or within the last second.
-    #[error(transparent)]
-    Body(Arc<FillError>),
-    /// [`Store::whole`] was asked for less.
-    #[error("{length} bytes are more than the {max} that are taken")]
-    TooLarge {
-        /// Bytes of the object, or so many that came.
-        length: u64,
-        /// The bound given.
-        max: u64,
-    },
-    /// It passed through, since the disk tier has no room or the origin forbids to store it.
-    #[error("it can't be stored")]
-    NotStored,
-    /// Too much is passing through already.
-    #[error("too many bodies pass through the node")]
-    Busy,
-    /// The node is going down.
-    #[error("the node is going down")]
-    ShuttingDown,
-}
-
-impl FetchError {
-    /// Whether the origin answered, and has no such file (under this name).
-    #[must_use]
-    pub const fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent | Self::IsDirectory)
-    }
-}
-
-impl From<OriginError> for FetchError {
-    fn from(error: OriginError) -> Self {
-        match error {
-            OriginError::Absent => Self::Absent,
-            OriginError::IsDirectory => Self::IsDirectory,
-            other => Self::Origin(Arc::new(other)),
-        }
-    }
-}
-
-/// What the store counts; gauges first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreStats {
-    /// Objects in the disk tier.
-    pub objects: u64,
-    /// Bytes in the disk tier.
-    pub disk_bytes: u64,
-    /// Bytes in the memory tier.
-    pub memory_bytes: u64,
-    /// Open files at hand.
-    pub open_files: u64,
-    /// Lookups, revalidations and fills under way.
-    pub flights: u64,
-    /// Fresh answers from memory.
-    pub hits_memory: u64,
-    /// Fresh answers from disk.
-    pub hits_disk: u64,
-    /// Fresh answers from the tree.
-    pub hits_tree: u64,
-    /// Answers from a fill.
-    pub hits_fill: u64,
-    /// Fills begun.
-    pub fills_started: u64,
-    /// Fills committed.
-    pub fills_finished: u64,
-    /// Fills that failed, or that the disk refused.
-    pub fills_failed: u64,
-    /// Stale objects that the origin found current.
-    pub revalidated: u64,
-    /// Stale objects served since the origin gave no usable answer.
-    pub served_stale: u64,
-    /// Bodies passed through.
-    pub passed: u64,
-    /// Bodies not stored for want of room.
-    pub no_room: u64,
-    /// Objects evicted.
-    pub evicted: u64,
-    /// Entries removed since they didn't verify.
-    pub damaged: u64,
-    /// Failed disk operations.
-    pub io_errors: u64,
-}
-
-/// The running totals of [`StoreStats`].
-#[derive(Debug, Default)]
-struct Counters {
-    hits_memory: AtomicU64,
-    hits_disk: AtomicU64,
-    hits_tree: AtomicU64,
-    hits_fill: AtomicU64,
-    fills_started: AtomicU64,
-    fills_finished: AtomicU64,
-    fills_failed: AtomicU64,
-    revalidated: AtomicU64,
-    served_stale: AtomicU64,
-    passed: AtomicU64,
-    no_room: AtomicU64,
-    evicted: AtomicU64,
-    damaged: AtomicU64,
-    io_errors: AtomicU64,
 }
 
 enum Backing {
@@ -418,28 +284,13 @@ impl Store {
             Backing::Cache(cache) => (cache.fills_running(), cache.figures()),
             Backing::Tree(_) => (0, (0, 0)),
         };
-        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
         StoreStats {
             objects,
             disk_bytes,
             memory_bytes: self.memory.bytes(),
             open_files: self.memory.open_files(),
             flights,
-            hits_memory: total(&counters.hits_memory),
-            hits_disk: total(&counters.hits_disk),
-            hits_tree: total(&counters.hits_tree),
-            hits_fill: total(&counters.hits_fill),
-            fills_started: total(&counters.fills_started),
-            fills_finished: total(&counters.fills_finished),
-            fills_failed: total(&counters.fills_failed),
-            revalidated: total(&counters.revalidated),
-            served_stale: total(&counters.served_stale),
-            passed: total(&counters.passed),
-            no_room: total(&counters.no_room),
-            evicted: total(&counters.evicted),
-            damaged: total(&counters.damaged),
-            io_errors: total(&counters.io_errors),
+            ..self.counters.totals()
         }
     }
 

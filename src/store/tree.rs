@@ -86,14 +86,20 @@ impl Tree {
         let origin = Arc::clone(&self.origin);
         self.on_pool(move || {
             let sources = files.iter().map(|(path, listed)| (path, listed.sha256, listed.size));
-            Ok(origin.retained().link(&origin, sources))
+            Ok(origin.retained().map(|retained| retained.link(&origin, sources)).unwrap_or_default())
         })
         .await
     }
 
     pub(super) async fn sweep(self: &Arc<Self>, keep: HashSet<Sha256>) -> Result<usize, FetchError> {
         let origin = Arc::clone(&self.origin);
-        self.on_pool(move || origin.retained().sweep(&keep).map_err(|e| OriginError::Disk(e).into())).await
+        self.on_pool(move || {
+            origin
+                .retained()
+                .map_or(Ok(0), |retained| retained.sweep(&keep))
+                .map_err(|e| OriginError::Disk(e).into())
+        })
+        .await
     }
 
     pub(super) async fn can_link(self: &Arc<Self>) -> Result<(), String> {

@@ -28,12 +28,23 @@ fn check_names_every_mistake() {
          [egress]\nshed_from = 2.0\n[http]\nlisten = [\"localhost\"]\n",
     );
     assert_eq!(code, Some(64), "{text}");
-    for part in ["node.nmae", "origin.url", "\"many\"", "cache.disk_size", "egress.shed_from", "http.listen", "freshet.toml:2"] {
+    for part in [
+        "node.nmae",
+        "origin.url",
+        "\"many\"",
+        "cache.disk_size",
+        "egress.shed_from",
+        "http.listen",
+        "freshet.toml:2",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
     let (code, text) = check(dir.path(), "[node\n");
     assert_eq!(code, Some(64), "{text}");
-    let (code, text) = check(dir.path(), "[origin]\nurl = \"http://127.0.0.1:1/\"\n[cache]\ndisk = \"/tmp/x\"\ndisk_size = \"1 GiB\"\n");
+    let (code, text) = check(
+        dir.path(),
+        "[origin]\nurl = \"http://127.0.0.1:1/\"\n[cache]\ndisk = \"/tmp/x\"\ndisk_size = \"1 GiB\"\n",
+    );
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(freshet(&["check"]).status.code(), Some(64));
     assert_eq!(freshet(&["check", "--config", "/nonexistent"]).status.code(), Some(64));

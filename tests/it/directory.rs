@@ -43,11 +43,13 @@ fn files_that_rsync_deletes_stay_reachable() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
     let node = node(&tree, dir.path());
-    let updated = (0..repo::PACKAGES).find(|i| repo::updated(*i)).unwrap();
+    let updated = 5;
     let old = repo::rpm(updated, Push::First);
     let before = fs::read(tree.repo().join(&old)).unwrap();
-    let old_metadata: Vec<String> = repo::files(&tree.repo()).into_iter().filter(|file| file.contains("primary")).collect();
-    let behind = Dnf::with_baseurl(&format!("{}{ALIASED}/", node.url())).option("--setopt=metadata_expire=86400");
+    let old_metadata: Vec<String> =
+        repo::files(&tree.repo()).into_iter().filter(|file| file.contains("primary")).collect();
+    let behind =
+        Dnf::with_baseurl(&format!("{}{ALIASED}/", node.url())).option("--setopt=t.metadata_expire=86400");
     behind.ok(&["makecache"]);
 
     tree.sync(Push::Second);
@@ -60,9 +62,12 @@ fn files_that_rsync_deletes_stay_reachable() {
     assert_eq!(behind.installed(), [format!("{}-1.0-1", repo::name(updated))]);
     behind.verify();
 
-    let copies = run(Command::new("find").arg(dir.path().join("state")).args(["-type", "f", "-links", "1", "-size", "+200k"]));
+    let copies = run(Command::new("find")
+        .arg(dir.path().join("state"))
+        .args(["-type", "f", "-links", "1", "-size", "+200k"]));
     assert_eq!(copies, "", "old files are links, not copies");
-    let served: Vec<String> = node.access().iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect();
+    let served: Vec<String> =
+        node.access().iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect();
     assert!(served.iter().all(|reason| reason != "internal"), "{served:?}");
 }
 

@@ -36,7 +36,7 @@ fn node(origin: &Origin, mirror: Option<&Origin>) -> Node {
         path = "{{release}}/updates/{{arch}}"
         releases = ["7.9.2009"]
         arches = ["x86_64"]
-        window = "36500d"
+        window = "24h"
         {mirror}
         "#,
         origin.url()
@@ -58,8 +58,9 @@ fn crowd(node: &Node) -> Vec<Value> {
                 while now() < until {
                     let begun = now();
                     let package = repo::rpm((client + step) % repo::PACKAGES, Push::First);
-                    let response =
-                        connection.request("GET", &format!("/{REPO}/{package}"), &[("User-Agent", &agent)]).unwrap();
+                    let response = connection
+                        .request("GET", &format!("/{REPO}/{package}"), &[("User-Agent", &agent)])
+                        .unwrap();
                     assert!(matches!(response.status, 200 | 302), "{}", response.status);
                     step += 1;
                     // 5 MB/s each: the pause that a line of that speed would make.
@@ -69,21 +70,36 @@ fn crowd(node: &Node) -> Vec<Value> {
             });
         }
     });
-    node.access().into_iter().filter(|line| line["path"].as_str().is_some_and(|path| path.ends_with(".rpm"))).collect()
+    node.access()
+        .into_iter()
+        .filter(|line| line["path"].as_str().is_some_and(|path| path.ends_with(".rpm")))
+        .collect()
 }
 
 #[test]
 fn the_excess_is_redirected() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
     let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
     let node = node(&origin, Some(&mirror));
     node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
     let log = crowd(&node);
     let by = |reason: &str| log.iter().filter(|line| line["reason"] == reason).count();
-    println!("{} requests: {} by window, {} by pressure, {} by slow start", log.len(), by("window"), by("pressure"), by("slow-start"));
+    println!(
+        "{} requests: {} by window, {} by pressure, {} by slow start",
+        log.len(),
+        by("window"),
+        by("pressure"),
+        by("slow-start")
+    );
     assert!(by("pressure") > 0 && by("window") > 0, "{log:#?}");
-    assert!(by("pressure") > by("window"), "most of ten times the capacity is shed: {}, {}", by("pressure"), by("window"));
+    assert!(
+        by("pressure") > by("window"),
+        "most of ten times the capacity is shed: {}, {}",
+        by("pressure"),
+        by("window")
+    );
     assert!(log.iter().all(|line| line["decision"] != "redirect" || line["reason"] == "pressure"));
     assert!(log.iter().all(|line| line["status"].as_u64().unwrap() < 400 && line["complete"] == true));
 }
@@ -92,6 +108,7 @@ fn the_excess_is_redirected() {
 fn with_no_fresh_mirror_everything_is_served() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
     let origin = Origin::serve(tree.root());
     let mut dead = Origin::serve(tree.root());
     dead.kill();

@@ -7,7 +7,8 @@ use super::support::repo::{self, Push, REPO, Tree};
 use super::support::{scratch, wait_until};
 
 fn config(origin: &Origin, mirror: Option<&Origin>) -> String {
-    let mirror = mirror.map_or(String::new(), |mirror| format!("[[mirror]]\nname = \"m\"\nurl = \"{}\"\n", mirror.url()));
+    let mirror = mirror
+        .map_or(String::new(), |mirror| format!("[[mirror]]\nname = \"m\"\nurl = \"{}\"\n", mirror.url()));
     format!(
         r#"
         [node]
@@ -35,7 +36,7 @@ fn config(origin: &Origin, mirror: Option<&Origin>) -> String {
         path = "{{release}}/updates/{{arch}}"
         releases = ["7.9.2009"]
         arches = ["x86_64"]
-        window = "36500d"
+        window = "24h"
         {mirror}
         "#,
         origin.url()
@@ -46,6 +47,7 @@ fn config(origin: &Origin, mirror: Option<&Origin>) -> String {
 fn an_empty_cache_and_a_dead_origin_is_unready_and_says_why() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
     let mut origin = Origin::serve(tree.root());
     origin.kill();
     let node = Node::start(&config(&origin, None));
@@ -65,14 +67,17 @@ fn an_empty_cache_and_a_dead_origin_is_unready_and_says_why() {
 fn a_restart_with_a_dead_origin_serves_what_it_has() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
     let (mut origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
     let mut node = Node::start(&config(&origin, Some(&mirror)));
     node.wait_ready();
     node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
-    let (cached, uncached) = (format!("/{REPO}/{}", repo::rpm(3, Push::First)), format!("/{REPO}/{}", repo::rpm(4, Push::First)));
+    let (cached, uncached) =
+        (format!("/{REPO}/{}", repo::rpm(3, Push::First)), format!("/{REPO}/{}", repo::rpm(4, Push::First)));
     let before = node.get(&cached);
     let status = node.status();
-    let metadata: Vec<String> = repo::files(&tree.repo()).into_iter().filter(|file| file.starts_with("repodata/")).collect();
+    let metadata: Vec<String> =
+        repo::files(&tree.repo()).into_iter().filter(|file| file.starts_with("repodata/")).collect();
 
     assert!(node.sigterm().success());
     origin.kill();
@@ -89,7 +94,10 @@ fn a_restart_with_a_dead_origin_serves_what_it_has() {
         status["mirrors"][0]["repos"][0]["fresh"] == true
     });
     let elsewhere = node.get(&uncached);
-    assert_eq!((elsewhere.status, elsewhere.header("location")), (302, Some(&*format!("{}{}", mirror.url(), &uncached[1..]))));
+    assert_eq!(
+        (elsewhere.status, elsewhere.header("location")),
+        (302, Some(&*format!("{}{}", mirror.url(), &uncached[1..])))
+    );
     let line = node.wait_access("the redirect", |line| line["path"] == uncached);
     assert_eq!(line["reason"], "origin-down");
 }

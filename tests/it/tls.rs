@@ -53,7 +53,14 @@ fn both_protocols_serve_whole_files_and_ranges() {
         assert_eq!(line["https"], true);
     }
     let missing = Command::new("curl")
-        .args(["-sk", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", &format!("https://{}/none", node.https())])
+        .args([
+            "-sk",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{http_version}",
+            &format!("https://{}/none", node.https()),
+        ])
         .output()
         .unwrap();
     assert_eq!(String::from_utf8(missing.stdout).unwrap(), "404 2");

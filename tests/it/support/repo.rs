@@ -75,6 +75,13 @@ impl Tree {
         self.root.join(REPO)
     }
 
+    /// Gives repomd.xml the date of now, as a push that has just been made has it. The shared copy keeps its own.
+    pub fn date_now(&self) {
+        let (repomd, new) = (self.repo().join("repodata/repomd.xml"), self.repo().join("repodata/new"));
+        fs::write(&new, fs::read(&repomd).expect("repomd.xml")).expect("a new file");
+        fs::rename(new, repomd).expect("a rename");
+    }
+
     /// Brings the tree to the state `push` as `rsync --delete` does: packages, metadata, repomd.xml, each replaced by
     /// rename; then what is not in that state goes.
     pub fn sync(&self, push: Push) {

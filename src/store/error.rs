@@ -1,0 +1,83 @@
+//! Why there are no bytes, or no more of them: whose fault it is.
+
+use crate::origin::OriginError;
+use crate::repo::Sha256;
+use std::io;
+use std::sync::Arc;
+
+/// Why a body broke off, or was refused at its end.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    /// The origin's fault.
+    #[error(transparent)]
+    Origin(OriginError),
+    /// The origin's fault, or the catalogue's: these are not the bytes that are listed.
+    #[error("SHA-256 is {received}, listed is {expected}")]
+    Mismatch {
+        /// By the catalogue.
+        expected: Sha256,
+        /// Of what came.
+        received: Sha256,
+    },
+    /// The disk's fault.
+    #[error("the cache's disk: {0}")]
+    Disk(#[source] io::Error),
+    /// The disk tier's bound, met by a body whose length nobody promised.
+    #[error("no room in the disk tier")]
+    NoRoom,
+    /// The node is going down.
+    #[error("abandoned")]
+    Abandoned,
+}
+
+/// Why there is no object.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The origin has no such file.
+    #[error("the origin has no such file")]
+    Absent,
+    /// The path is a directory, asked for without its slash.
+    #[error("the path is a directory")]
+    IsDirectory,
+    /// The origin's fault.
+    #[error(transparent)]
+    Origin(Arc<OriginError>),
+    /// Its body broke off, or is not what is listed; this time, or within the last second.
+    #[error(transparent)]
+    Body(Arc<FillError>),
+    /// [`Store::whole`] was asked for less.
+    #[error("{length} bytes are more than the {max} that are taken")]
+    TooLarge {
+        /// Bytes of the object, or so many that came.
+        length: u64,
+        /// The bound given.
+        max: u64,
+    },
+    /// It passed through, since the disk tier has no room or the origin forbids to store it.
+    #[error("it can't be stored")]
+    NotStored,
+    /// Too much is passing through already.
+    #[error("too many bodies pass through the node")]
+    Busy,
+    /// The node is going down.
+    #[error("the node is going down")]
+    ShuttingDown,
+}
+
+impl FetchError {
+    /// Whether the origin answered, and has no such file (under this name).
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent | Self::IsDirectory)
+    }
+}
+
+impl From<OriginError> for FetchError {
+    fn from(error: OriginError) -> Self {
+        match error {
+            OriginError::Absent => Self::Absent,
+            OriginError::IsDirectory => Self::IsDirectory,
+            other => Self::Origin(Arc::new(other)),
+        }
+    }
+}

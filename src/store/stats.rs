@@ -1,0 +1,89 @@
+//! What the store counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the store counts; gauges first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Objects in the disk tier.
+    pub objects: u64,
+    /// Bytes in the disk tier.
+    pub disk_bytes: u64,
+    /// Bytes in the memory tier.
+    pub memory_bytes: u64,
+    /// Open files at hand.
+    pub open_files: u64,
+    /// Lookups, revalidations and fills under way.
+    pub flights: u64,
+    /// Fresh answers from memory.
+    pub hits_memory: u64,
+    /// Fresh answers from disk.
+    pub hits_disk: u64,
+    /// Fresh answers from the tree.
+    pub hits_tree: u64,
+    /// Answers from a fill.
+    pub hits_fill: u64,
+    /// Fills begun.
+    pub fills_started: u64,
+    /// Fills committed.
+    pub fills_finished: u64,
+    /// Fills that failed, or that the disk refused.
+    pub fills_failed: u64,
+    /// Stale objects that the origin found current.
+    pub revalidated: u64,
+    /// Stale objects served since the origin gave no usable answer.
+    pub served_stale: u64,
+    /// Bodies passed through.
+    pub passed: u64,
+    /// Bodies not stored for want of room.
+    pub no_room: u64,
+    /// Objects evicted.
+    pub evicted: u64,
+    /// Entries removed since they didn't verify.
+    pub damaged: u64,
+    /// Failed disk operations.
+    pub io_errors: u64,
+}
+
+/// The running totals of [`StoreStats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) hits_memory: AtomicU64,
+    pub(super) hits_disk: AtomicU64,
+    pub(super) hits_tree: AtomicU64,
+    pub(super) hits_fill: AtomicU64,
+    pub(super) fills_started: AtomicU64,
+    pub(super) fills_finished: AtomicU64,
+    pub(super) fills_failed: AtomicU64,
+    pub(super) revalidated: AtomicU64,
+    pub(super) served_stale: AtomicU64,
+    pub(super) passed: AtomicU64,
+    pub(super) no_room: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) damaged: AtomicU64,
+    pub(super) io_errors: AtomicU64,
+}
+
+impl Counters {
+    /// The totals; the gauges are for the store to fill in.
+    pub(super) fn totals(&self) -> StoreStats {
+        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreStats {
+            hits_memory: total(&self.hits_memory),
+            hits_disk: total(&self.hits_disk),
+            hits_tree: total(&self.hits_tree),
+            hits_fill: total(&self.hits_fill),
+            fills_started: total(&self.fills_started),
+            fills_finished: total(&self.fills_finished),
+            fills_failed: total(&self.fills_failed),
+            revalidated: total(&self.revalidated),
+            served_stale: total(&self.served_stale),
+            passed: total(&self.passed),
+            no_room: total(&self.no_room),
+            evicted: total(&self.evicted),
+            damaged: total(&self.damaged),
+            io_errors: total(&self.io_errors),
+            ..StoreStats::default()
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Hits, fills, freshness, eviction, restart, over an HTTP origin.
+
+use super::*;
+
+#[test]
+fn a_crowd_shares_one_fill_that_outlives_its_first_reader() {
+    let bench = Bench::new();
+    let bytes = body(3_000_000);
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let answer = response("200 OK", &[], &bytes);
+    let stub = Stub::start(move |_, _, stream| {
+        send(stream, &answer[..1_000_000]);
+        opened.lock().unwrap().recv().unwrap();
+        send(stream, &answer[1_000_000..]);
+    });
+    let store = bench.over(&stub.url);
+    let object = listed("a/x.rpm", &bytes);
+    bench.run(async {
+        let first = store.fetch(&object).await.unwrap();
+        assert_eq!(first.tier, Tier::Fill);
+        assert_eq!(first.meta.etag, Some(etag(&Sha256::of(&bytes))));
+        let Source::Growing(mut tail) = first.source else { panic!("{first:?}") };
+        assert!(tail.past(0).await.unwrap() < 1_000_000);
+        drop(tail);
+        let mut crowd = JoinSet::new();
+        for _ in 0..50 {
+            let (store, object) = (Arc::clone(&store), object.clone());
+            crowd.spawn(async move { drain(store.fetch(&object).await.unwrap()).await });
+        }
+        tokio::task::yield_now().await;
+        gate.send(()).unwrap();
+        while let Some(got) = crowd.join_next().await {
+            assert!(got.unwrap().unwrap() == bytes);
+        }
+        store.complete(&object).await.unwrap();
+        assert_eq!(store.peek(&object).unwrap().tier, Tier::Disk);
+        assert!(store.whole(&object, MIB).await.is_err_and(|e| matches!(e, FetchError::TooLarge { .. })));
+        assert!(store.whole(&object, 3 * MIB).await.unwrap() == bytes);
+    });
+    assert_eq!(stub.requests().len(), 1);
+    assert!(stub.requests()[0].contains("accept-encoding: identity\r\n"));
+    assert_eq!((bench.files("objects"), bench.files("tmp")), (1, 0));
+    let stats = store.stats();
+    assert_eq!((stats.fills_started, stats.fills_finished, stats.objects, stats.flights), (1, 1, 1, 0));
+}
+
+#[test]
+fn a_restart_finds_what_was_committed_and_removes_the_half_written() {
+    let bench = Bench::new();
+    let (small, large) = (body(900), body(200_000));
+    let (a, b) = (small.clone(), large.clone());
+    let stub = Stub::start(move |_, head, stream| {
+        let bytes = if head.contains("/small") { &a } else { &b };
+        let lines =
+            ["etag: \"e\"", "last-modified: Sun, 06 Nov 1994 08:49:37 GMT", "cache-control: max-age=60"];
+        send(stream, &response("200 OK", &lines, bytes));
+    });
+    let objects =
+        [(unlisted("small.txt"), &small), (listed("small.rpm", &small), &small), (unlisted("large"), &large)];
+    let store = bench.over(&stub.url);
+    for (object, _) in &objects {
+        bench.run(store.complete(object)).unwrap();
+    }
+    let before: Vec<_> = objects.iter().map(|(o, _)| bench.run(store.find(o)).unwrap().meta).collect();
+    bench.run(store.shutdown());
+    fs::write(bench.dir.path().join("tmp/7"), b"half").unwrap();
+    let store = bench.over("http://127.0.0.1:1/");
+    assert_eq!(bench.files("tmp"), 0);
+    assert!(bench.run(store.find(&objects[0].0)).is_none(), "another origin's object");
+    let store = bench.over(&stub.url);
+    for ((object, bytes), before) in objects.iter().zip(before) {
+        let found = bench.run(store.find(object)).unwrap();
+        assert_eq!(found.meta, before);
+        assert!(bench.run(drain(found)).unwrap() == **bytes);
+    }
+    assert_eq!(stub.requests().len(), 3);
+    assert_eq!(store.stats().objects, 3);
+}
+
+#[test]
+fn eviction_keeps_the_bound_and_what_is_in_use() {
+    let bench = Bench::new();
+    let bytes = body(10_000);
+    let stub = Stub::fixed(response("200 OK", &[], &bytes));
+    let settings = Settings { disk_bytes: 200_000, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let hot = unlisted("hot");
+    for number in 0..40 {
+        bench.run(store.complete(&hot)).unwrap();
+        tick();
+        bench.run(store.complete(&unlisted(&format!("cold/{number}")))).unwrap();
+        tick();
+        let stats = store.stats();
+        assert!(stats.disk_bytes <= 200_000, "{stats:?}");
+        assert_eq!(stats.objects, bench.files("objects") as u64);
+    }
+    assert_eq!(stub.requests().len(), 41, "the hot one was never evicted");
+    assert!(store.stats().evicted > 20);
+    // The bound holds after a restart with a smaller one, too.
+    let smaller = Settings { disk_bytes: 50_000, ..settings };
+    let store = bench.with(&stub.url, &smaller);
+    let loaded = || store.stats().evicted > 0;
+    while !loaded() {
+        bench.run(tokio::task::yield_now());
+    }
+    while store.stats().objects != bench.files("objects") as u64 {
+        bench.run(tokio::task::yield_now());
+    }
+    assert!(store.stats().disk_bytes <= 50_000);
+}
+
+#[test]
+fn what_no_catalogue_lists_is_revalidated() {
+    let bench = Bench::new();
+    let script: Arc<Mutex<(&str, &str, Vec<u8>)>> =
+        Arc::new(Mutex::new(("200 OK", "etag: \"1\"", body(2000))));
+    let scripted = Arc::clone(&script);
+    let stub = Stub::start(move |_, _, stream| {
+        let (status, line, bytes) = scripted.lock().unwrap().clone();
+        send(stream, &response(status, &[line, "cache-control: no-cache"], &bytes));
+    });
+    let settings = Settings { failed_for: Duration::ZERO, absent_for: Duration::ZERO, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let object = unlisted("x.txt");
+    let ask = || {
+        let content = bench.run(store.fetch(&object)).unwrap();
+        let (stale, etag) = (content.stale, content.meta.etag.clone().unwrap());
+        (bench.run(drain(content)).unwrap(), stale, etag.to_str().unwrap().to_owned())
+    };
+    assert_eq!(ask(), (body(2000), false, "\"1\"".to_owned()));
+    while store.stats().flights > 0 {
+        std::thread::yield_now();
+    }
+    *script.lock().unwrap() = ("304 Not Modified", "etag: \"1\"", vec![]);
+    assert_eq!(ask(), (body(2000), false, "\"1\"".to_owned()));
+    assert!(stub.requests()[1].contains("if-none-match: \"1\""));
+    *script.lock().unwrap() = ("503 Busy", "retry-after: 1", vec![]);
+    assert_eq!(ask(), (body(2000), true, "\"1\"".to_owned()));
+    *script.lock().unwrap() = ("200 OK", "etag: \"2\"", body(3000));
+    assert_eq!(ask(), (body(3000), false, "\"2\"".to_owned()));
+    while store.stats().flights > 0 {
+        std::thread::yield_now();
+    }
+    *script.lock().unwrap() = ("404 Not Found", "x: y", vec![]);
+    assert!(matches!(bench.run(store.fetch(&object)), Err(FetchError::Absent)));
+    assert!(bench.run(store.find(&object)).is_none());
+    assert_eq!((stub.requests().len(), store.stats().served_stale, store.stats().revalidated), (5, 1, 1));
+}
+
+#[test]
+fn lifetimes_and_renewals_spare_the_origin() {
+    let bench = Bench::new();
+    let stub = Stub::start(|number, _, stream| match number {
+        0 => send(stream, &response("200 OK", &["etag: \"1\"", "cache-control: no-cache"], &body(2000))),
+        _ => send(stream, &response("304 Not Modified", &["cache-control: max-age=600"], b"")),
+    });
+    let settings = Settings { open_files: 0, memory_bytes: 0, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let object = unlisted("x.txt");
+    for _ in 0..4 {
+        bench.run(store.complete(&object)).unwrap();
+        assert!(bench.drained(&store, &object).unwrap() == body(2000));
+    }
+    assert!(bench.run(store.find(&object)).unwrap().is_fresh(clock::now()));
+    assert_eq!(stub.requests().len(), 2, "renewed by the first revalidation, also past the memory tier");
+}
+
+#[test]
+fn private_answers_are_not_shared() {
+    let bench = Bench::new();
+    let stub = Stub::start(|number, _, stream| {
+        send(stream, &response("200 OK", &["set-cookie: a=b"], number.to_string().as_bytes()));
+    });
+    let store = bench.over(&stub.url);
+    let object = unlisted("x");
+    let mut got: Vec<_> = bench.run(async {
+        let mut crowd = JoinSet::new();
+        for _ in 0..5 {
+            let (store, object) = (Arc::clone(&store), object.clone());
+            crowd.spawn(async move { drain(store.fetch(&object).await.unwrap()).await.unwrap() });
+        }
+        crowd.join_all().await
+    });
+    got.sort();
+    assert_eq!(got, [b"0", b"1", b"2", b"3", b"4"]);
+    assert_eq!(bench.files("objects"), 0);
+    // What a catalogue lists is public, whatever the origin says.
+    let public = listed("x", b"5");
+    bench.run(store.complete(&public)).unwrap();
+    assert_eq!(bench.files("objects"), 1);
+}
+
+#[test]
+fn absence_is_remembered_briefly_and_directories_are_told_apart() {
+    let bench = Bench::new();
+    let stub = Stub::start(|_, head, stream| match head.split(' ').nth(1).unwrap() {
+        "/dir" => send(stream, &response("301 Moved", &["location: http://other-name/dir/"], b"")),
+        "/dir/" => send(stream, &response("200 OK", &["content-type: text/html;charset=utf-8"], b"<html>")),
+        "/old" => send(stream, &response("302 Found", &["location: dir/"], b"")),
+        "/loop" => send(stream, &response("302 Found", &["location: /loop"], b"")),
+        _ => send(stream, &response("404 Not Found", &[], b"nothing")),
+    });
+    let store = bench.over(&stub.url);
+    for _ in 0..3 {
+        assert!(matches!(bench.run(store.fetch(&unlisted("none"))), Err(FetchError::Absent)));
+        assert!(matches!(bench.run(store.head(&unlisted("none"))), Err(FetchError::Absent)));
+        assert!(matches!(bench.run(store.fetch(&unlisted("dir"))), Err(FetchError::IsDirectory)));
+    }
+    assert_eq!(stub.requests().len(), 2);
+    let content = bench.run(store.fetch(&unlisted("dir/"))).unwrap();
+    assert_eq!(content.meta.content_type, "text/html;charset=utf-8");
+    assert_eq!(bench.drained(&store, &unlisted("old")).unwrap(), b"<html>", "a redirect within the origin");
+    assert!(bench.drained(&store, &unlisted("loop")).unwrap_err().contains("redirects"));
+    assert_eq!(stub.requests().len(), 9, "four for the loop");
+    assert_eq!(bench.run(store.listing(&path("dir/"))).unwrap(), None);
+    assert!(bench.run(store.purge(&unlisted("dir/"))) || store.stats().flights > 0);
+}
+
+#[test]
+fn ranges_go_beside_the_fill_and_never_mix_versions() {
+    let bench = Bench::new();
+    let bytes = body(1_000_000);
+    let whole = response("200 OK", &["etag: \"v1\""], &bytes);
+    let part = response(
+        "206 Partial Content",
+        &["content-range: bytes 900000-900009/1000000"],
+        &bytes[900_000..900_010],
+    );
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let stub = Stub::start(move |number, _, stream| match number {
+        0 => {
+            send(stream, &whole[..1000]);
+            opened.lock().unwrap().recv().unwrap();
+            send(stream, &whole[1000..]);
+        }
+        1 => send(stream, &part),
+        _ => send(stream, &whole),
+    });
+    let store = bench.over(&stub.url);
+    let object = unlisted("x.iso");
+    let range = ByteRange { start: 900_000, end: 900_010 };
+    bench.run(async {
+        let fill = store.fetch(&object).await.unwrap();
+        let content = store.fetch_range(&object, range).await.unwrap();
+        assert_eq!((content.tier, content.meta.length), (Tier::Pass, Some(1_000_000)));
+        assert!(drain(content).await.unwrap() == bytes[900_000..900_010]);
+        let changed = store.fetch_range(&object, range).await.unwrap_err();
+        assert!(
+            matches!(&changed, FetchError::Origin(e) if matches!(**e, OriginError::RangeIgnored)),
+            "{changed}"
+        );
+        gate.send(()).unwrap();
+        assert!(drain(fill).await.unwrap() == bytes);
+        store.complete(&object).await.unwrap();
+    });
+    for request in &stub.requests()[1..] {
+        assert!(
+            request.contains("range: bytes=900000-900009\r\n") && request.contains("if-range: \"v1\"\r\n")
+        );
+    }
+}
+
+#[test]
+fn heads_begin_no_fill() {
+    let bench = Bench::new();
+    let answer =
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\netag: \"e\"\r\nconnection: close\r\n\r\n".to_vec();
+    let stub = Stub::fixed(answer);
+    let store = bench.over(&stub.url);
+    for _ in 0..3 {
+        let meta = bench.run(store.head(&unlisted("x.rpm"))).unwrap();
+        assert_eq!((meta.length, meta.etag.as_ref().unwrap().to_str().unwrap()), (Some(5000), "\"e\""));
+    }
+    assert!(stub.requests()[0].starts_with("head /x.rpm "));
+    let right = listed("y.rpm", &body(5000));
+    assert_eq!(bench.run(store.head(&right)).unwrap().etag, Some(etag(&Sha256::of(&body(5000)))));
+    assert!(bench.run(store.head(&listed("y.rpm", b"short"))).is_err());
+    assert_eq!((stub.requests().len(), store.stats().fills_started), (3, 0));
+}

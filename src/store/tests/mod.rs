@@ -1,0 +1,129 @@
+//! The store over real sockets and a real disk. Callers run on a runtime without IO and timers: whatever needs these
+//! must happen on the background runtime.
+
+mod cache;
+mod faults;
+mod tree;
+
+use super::disk::{Disk, Look};
+use super::*;
+use crate::clock::Timestamp;
+use crate::origin::stub::{Stub, response, send};
+use crate::origin::{DirectoryOrigin, HttpOrigin, Wait, http};
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::{Barrier, Mutex, mpsc};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+
+const MIB: u64 = 1024 * 1024;
+
+struct Bench {
+    callers: Runtime,
+    background: Runtime,
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            callers: Builder::new_current_thread().build().unwrap(),
+            background: Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+            dir: TempDir::new().unwrap(),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings { memory_object_bytes: 1024, ..Settings::new(self.dir.path().to_owned(), 64 * MIB) }
+    }
+
+    fn over(&self, url: &str) -> Arc<Store> {
+        self.with(url, &self.settings())
+    }
+
+    fn with(&self, url: &str, settings: &Settings) -> Arc<Store> {
+        let mut timers = http::Settings::new(url, "node");
+        timers.stall_timeout = Duration::from_millis(300);
+        let origin = Origin::Http(Arc::new(HttpOrigin::new(timers).unwrap()));
+        Store::open(origin, settings, self.background.handle()).unwrap()
+    }
+
+    fn run<F: Future>(&self, work: F) -> F::Output {
+        self.callers.block_on(work)
+    }
+
+    fn drained(&self, store: &Store, object: &Object) -> Result<Vec<u8>, String> {
+        self.run(async { drain(store.fetch(object).await.map_err(|e| e.to_string())?).await })
+    }
+
+    fn files(&self, below: &str) -> usize {
+        count(&self.dir.path().join(below))
+    }
+}
+
+fn count(dir: &Path) -> usize {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .map(|p| if p.is_dir() { count(&p) } else { 1 })
+        .sum()
+}
+
+/// All bytes as a client gets them.
+async fn drain(content: Content) -> Result<Vec<u8>, String> {
+    let read = |file: &File, from: u64, to: u64| {
+        let mut bytes = vec![0; (to - from) as usize];
+        file.read_exact_at(&mut bytes, from).unwrap();
+        bytes
+    };
+    match content.source {
+        Source::Memory(bytes) => Ok(bytes.to_vec()),
+        Source::File(file) => Ok(read(&file, 0, content.meta.length.unwrap())),
+        Source::Growing(mut tail) => {
+            let mut all = Vec::new();
+            loop {
+                let had = all.len() as u64;
+                let watermark = tail.past(had).await.map_err(|e| e.to_string())?;
+                if watermark == had {
+                    return Ok(all);
+                }
+                all.extend(read(tail.file(), had, watermark));
+            }
+        }
+        Source::Pass(mut body) => {
+            let mut all = Vec::new();
+            while let Some(piece) = body.next().await {
+                all.extend_from_slice(&piece.map_err(|e| e.to_string())?);
+            }
+            Ok(all)
+        }
+    }
+}
+
+fn body(bytes: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(bytes as u64);
+    (0..bytes).map(|_| random.u8(..)).collect()
+}
+
+fn path(text: &str) -> TreePath {
+    TreePath::new(text).unwrap()
+}
+
+fn listed(name: &str, bytes: &[u8]) -> Object {
+    Object::listed(path(name), Sha256::of(bytes), bytes.len() as u64)
+}
+
+fn unlisted(name: &str) -> Object {
+    Object::unlisted(path(name))
+}
+
+/// A clock tick later.
+fn tick() {
+    let now = clock::now();
+    while clock::now() == now {
+        std::hint::spin_loop();
+    }
+}
