@@ -217,12 +217,12 @@ impl Running {
 #[must_use]
 pub fn preflight(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(interface) = &config.egress.interface {
-        if !std::path::Path::new("/sys/class/net").join(interface).exists() {
-            warnings.push(format!(
-                "egress.interface: there is no interface {interface:?}; egress is counted by freshet"
-            ));
-        }
+    if let Some(interface) = &config.egress.interface
+        && !std::path::Path::new("/sys/class/net").join(interface).exists()
+    {
+        warnings.push(format!(
+            "egress.interface: there is no interface {interface:?}; egress is counted by freshet"
+        ));
     }
     if let Some(why) = unlinkable(config) {
         warnings.push(format!(

@@ -8,7 +8,7 @@
 //! each round is by another User-Agent, since a client that comes back for the same file within two minutes would count as
 //! one that a mirror has failed.
 
-use super::lines::Lines;
+use super::ledger::{Fetched, Ledger};
 use super::scene::{MIRRORS, REPO_PATH, Servers};
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
@@ -23,7 +23,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -40,95 +40,6 @@ const PAUSE: Duration = Duration::from_millis(15);
 const MOST_UNTOLD: u64 = 1 << 20;
 /// Bytes of an uncompressed primary.xml.
 const MOST_PRIMARY: u64 = 16 << 20;
-/// Faults that are printed; the others are only counted.
-const PRINTED: u64 = 10;
-
-/// One file that a host got.
-#[derive(Clone, Debug)]
-pub struct Fetched {
-    /// SHA-256 of the repomd.xml that told the host of it.
-    pub generation: Sha256,
-    /// When the node was asked.
-    pub asked: Timestamp,
-    /// When the node had answered, with the file or a redirect.
-    pub answered: Timestamp,
-    /// The number of the mirror that served it; `None`: the node.
-    pub mirror: Option<usize>,
-    /// Its length in bytes.
-    pub bytes: u64,
-}
-
-/// Sums over all downloads.
-#[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// Files, all right.
-    pub files: u64,
-    /// Their bytes that the node served.
-    pub node_bytes: u64,
-    /// Their bytes that mirrors served.
-    pub mirror_bytes: u64,
-    /// Downloads that were wrong.
-    pub wrong: u64,
-}
-
-/// What the clients got.
-pub struct Ledger {
-    lines: Lines,
-    book: Mutex<Book>,
-}
-
-#[derive(Default)]
-struct Book {
-    /// Since it was last taken.
-    fetched: Vec<Fetched>,
-    totals: Totals,
-}
-
-impl Ledger {
-    /// An empty one. What is wrong is printed when it happens.
-    #[must_use]
-    pub fn new(lines: Lines) -> Self {
-        Self { lines, book: Mutex::default() }
-    }
-
-    /// All that was fetched since it was last taken.
-    #[must_use]
-    pub fn take(&self) -> Vec<Fetched> {
-        std::mem::take(&mut self.book().fetched)
-    }
-
-    /// The sums.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        self.book().totals.clone()
-    }
-
-    fn right(&self, fetched: Fetched) {
-        let mut book = self.book();
-        let totals = &mut book.totals;
-        totals.files += 1;
-        match fetched.mirror {
-            Some(_) => totals.mirror_bytes += fetched.bytes,
-            None => totals.node_bytes += fetched.bytes,
-        }
-        book.fetched.push(fetched);
-    }
-
-    fn wrong(&self, fault: &str) {
-        let mut book = self.book();
-        book.totals.wrong += 1;
-        let nth = book.totals.wrong;
-        drop(book);
-        if nth <= PRINTED {
-            self.lines.say("WRONG", fault);
-        }
-    }
-
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The hosts at work. They end when this is dropped.
 pub struct Downloads {
     servers: Arc<Servers>,
@@ -368,4 +279,75 @@ fn chain(error: &dyn Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::ledger::Totals;
+    use crate::demo::lines::Lines;
+    use crate::demo::repository::{PackageSpec, Repository};
+    use crate::demo::site::Site;
+    use std::fs;
+
+    /// One round of downloads from a site in the node's place: what was right, what was wrong, whether it came to its end.
+    async fn round(spoil: impl FnOnce(&Repository)) -> (Totals, Result<(), String>) {
+        let scratch = tempfile::tempdir().unwrap();
+        let spec = |name: &str| PackageSpec {
+            name: name.into(),
+            version: "1".into(),
+            release: "1".into(),
+            payload_bytes: 1000,
+        };
+        let dir = scratch.path().join(REPO_PATH);
+        let repository = Repository::create(&dir, &[spec("a"), spec("b")], 1, clock::now()).unwrap();
+        spoil(&repository);
+        let site = Site::start(scratch.path(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let host = Host::new(Arc::new(Servers { node: site.url(), mirrors: Vec::new() }), 1);
+        let ledger = Ledger::new(Lines::start());
+        let mut rng = fastrand::Rng::with_seed(1);
+        let end = host.round(&ledger, &mut rng, &watch::channel(false).1).await;
+        (ledger.totals(), end)
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_wrong_is_seen() {
+        let package = |repository: &Repository| repository.dir().join("Packages/a-1-1.noarch.rpm");
+        let (totals, end) = round(|_| {}).await;
+        assert_eq!((totals.files, totals.wrong, end), (6, 0, Ok(())));
+
+        let (totals, end) = round(|repository| {
+            let mut bytes = fs::read(package(repository)).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(package(repository), bytes).unwrap();
+        })
+        .await;
+        assert_eq!((totals.files, totals.wrong, end), (5, 1, Ok(())), "a flipped bit");
+
+        for spoil in [
+            |path: &std::path::Path| fs::write(path, b"short").unwrap(),
+            |path: &std::path::Path| fs::remove_file(path).unwrap(),
+        ] {
+            let (totals, _) = round(|repository| spoil(&package(repository))).await;
+            assert_eq!((totals.files, totals.wrong), (5, 1));
+        }
+
+        let (totals, end) = round(|repository| {
+            let repomd = repository.dir().join(REPOMD);
+            fs::write(&repomd, fs::read_to_string(&repomd).unwrap().replace("<size>", "<size>1")).unwrap();
+        })
+        .await;
+        assert_eq!(totals.files, 1);
+        assert!(end.unwrap_err().contains("bytes of 1"), "metadata that are not as repomd.xml says");
+    }
+
+    #[test]
+    fn a_stranger_serves_nobody() {
+        let servers =
+            Servers { node: "http://127.0.0.1:1/".into(), mirrors: vec!["http://127.0.0.1:2/".into()] };
+        let host = Host::new(Arc::new(servers), 1);
+        assert_eq!(host.server("http://127.0.0.1:1/x"), Ok(None));
+        assert_eq!(host.server("http://127.0.0.1:2/x"), Ok(Some(0)));
+        assert!(host.server("http://127.0.0.1:22/x").is_err());
+    }
 }

@@ -22,7 +22,7 @@ impl Lines {
     /// A line with the time and what it is about.
     pub fn say(&self, what: &str, text: impl Display) {
         let elapsed = clock::monotonic().saturating_duration_since(self.started);
-        self.plain(format_args!("{:>5} s  {what:<14}{text}", seconds(elapsed)));
+        self.plain(format_args!("{:>5} s  {what:<15}{text}", seconds(elapsed)));
     }
 
     /// A line as it is.

@@ -5,6 +5,7 @@
 //! Everything that is written lies in one temporary directory.
 
 pub mod client;
+pub mod ledger;
 pub mod lines;
 pub mod repository;
 pub mod scene;
@@ -15,7 +16,8 @@ pub mod summary;
 use crate::app::Running;
 use crate::config::Config;
 use anyhow::{Context, bail};
-use client::{Downloads, Ledger};
+use client::Downloads;
+use ledger::Ledger;
 use lines::Lines;
 use scene::Scene;
 use std::future::Future;

@@ -141,6 +141,7 @@ self_url = "http://{http}/"
 [http]
 listen = ["{http}"]
 drain_timeout = "2s"
+max_connections = 1000
 
 [admin]
 listen = "{admin}"

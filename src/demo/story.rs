@@ -3,7 +3,8 @@
 //! It runs on the demo's main task, which may block for a moment while it writes files: sites and clients have threads of
 //! their own.
 
-use super::client::{Downloads, Host, Ledger};
+use super::client::{Downloads, Host};
+use super::ledger::Ledger;
 use super::lines::{Lines, seconds, size};
 use super::scene::{MIRRORS, QUICK, REPO_QUERY, STALE, Scene, Servers};
 use super::summary::{Share, Span, Sums};
@@ -97,7 +98,11 @@ impl<'a> Story<'a> {
 
         let files = self.ledger.take();
         let (inside, after) = (span.inside(&files), span.after(&files));
-        self.lines.say("share", format_args!("mirrors serve {}", after.words()));
+        self.lines.say(
+            "in the window",
+            format_args!("{} files were asked for, {} redirected", inside.files, inside.redirected),
+        );
+        self.lines.say("share", format_args!("mirrors now serve {}", after.words()));
         self.sums.add(offered, &inside, &after);
         Ok(())
     }
@@ -186,13 +191,15 @@ impl<'a> Story<'a> {
         });
         within("the prober looks at the quick mirror's files", caught).await?;
         ensure!(!self.is_current(QUICK), "{quick} counts as fresh though it lacks the new packages");
-        self.tell_of(QUICK, ": no redirects for what is new");
+        self.tell_of(QUICK, "");
+        self.lines.say("", "so it gets no redirects for what is new, only for what it had before");
         self.scene.sync_packages()?;
         self.lines.say(&quick, "syncs its packages");
         self.proven(QUICK).await?;
         self.tell_of(QUICK, &format!(": fresh {} s after the push", age(pushed)));
         ensure!(!self.is_current(STALE), "{stale} counts as fresh though it never synced");
-        self.tell_of(STALE, ": not fresh");
+        self.tell_of(STALE, "");
+        self.lines.say("", "so it stays out of the mirrorlist, and takes only what hasn't changed since");
         Ok(())
     }
 
@@ -227,12 +234,12 @@ impl<'a> Story<'a> {
         let repos = self.node.edge().published.repos.load();
         let current = repos.views()[REPO].history.current().context("no generation")?;
         ensure!(metalink.contains(&current.id.hex()), "the metalink hasn't the current repomd.xml's SHA-256");
-        let named: Vec<&str> = (0..MIRRORS.len())
-            .filter(|index| !is_open && self.is_current(*index))
-            .map(|index| MIRRORS[index])
-            .chain(["the node"])
-            .collect();
-        self.lines.say("mirrorlist", format_args!("names {}", named.join(", then ")));
+        let fresh = (0..MIRRORS.len()).filter(|index| !is_open && self.is_current(*index));
+        let fresh: Vec<&str> = fresh.map(|index| MIRRORS[index]).collect();
+        match fresh.join(" and ") {
+            none if none.is_empty() => self.lines.say("mirrorlist", "names the node alone"),
+            names => self.lines.say("mirrorlist", format_args!("names {names}, then the node")),
+        }
         Ok(())
     }
 

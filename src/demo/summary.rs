@@ -1,6 +1,6 @@
 //! What freshet promises, held against what happened.
 
-use super::client::{Fetched, Totals};
+use super::ledger::{Fetched, Totals};
 use super::lines::{Lines, percent, seconds, size};
 use super::scene::MIRRORS;
 use crate::clock::Timestamp;
@@ -132,29 +132,35 @@ pub fn print(lines: Lines, sums: &Sums, totals: &Totals) -> bool {
     all
 }
 
+/// Those on pushes only once there was one.
 fn promises(sums: &Sums, totals: &Totals) -> Vec<(bool, String)> {
-    let Sums { pushes, inside, after, bounces, .. } = sums;
+    let Sums { pushes, slowest_offer, inside, after, bounces } = sums;
+    let Totals { files, wrong, .. } = totals;
     let (from_node, from_mirrors) = (size(totals.node_bytes), size(totals.mirror_bytes));
-    vec![
-        (*pushes > 0, format!("{pushes} push(es), every step seen in its order")),
+    let mut promises = vec![
         (
-            totals.wrong == 0 && totals.files > 0,
+            *wrong == 0 && *files > 0,
             format!(
-                "{} files downloaded, {} wrong: {from_node} from the node, {from_mirrors} from mirrors, size and SHA-256 checked",
-                totals.files, totals.wrong
+                "{files} files: {from_node} from the node, {from_mirrors} from mirrors, {wrong} wrong in size or SHA-256"
             ),
         ),
-        (
-            *pushes > 0 && sums.slowest_offer <= OFFERED_WITHIN,
-            format!("offered {} s after the change at the origin", seconds(sums.slowest_offer)),
-        ),
-        (
-            inside.files > 0 && inside.redirected == 0,
-            format!("inside the window {} of {} files redirected", inside.redirected, inside.files),
-        ),
-        (after.percent() >= LEAST_SHARE, format!("after the window mirrors served {}", after.words())),
         (*bounces == 0, format!("{bounces} clients came back from a mirror that failed them")),
-    ]
+    ];
+    if *pushes > 0 {
+        let (slowest, s) = (seconds(*slowest_offer), if *pushes == 1 { "" } else { "es" });
+        promises.extend([
+            (
+                *slowest_offer <= OFFERED_WITHIN,
+                format!("{pushes} push{s}, offered within {slowest} s of the change at the origin"),
+            ),
+            (
+                inside.files > 0 && inside.redirected == 0,
+                format!("inside the window {} of {} files redirected", inside.redirected, inside.files),
+            ),
+            (after.percent() >= LEAST_SHARE, format!("after the window mirrors served {}", after.words())),
+        ]);
+    }
+    promises
 }
 
 #[cfg(test)]
@@ -196,13 +202,15 @@ mod tests {
         };
         let totals = Totals { files: 1, ..Totals::default() };
         assert!(promises(&good, &totals).iter().all(|(kept, _)| *kept));
-        let broken: [(usize, fn(&mut Sums, &mut Totals)); 6] = [
-            (0, |sums, _| sums.pushes = 0),
-            (1, |_, totals| totals.wrong = 1),
+        assert_eq!(promises(&Sums::default(), &totals).len(), 2);
+        type Break = fn(&mut Sums, &mut Totals);
+        let broken: [(usize, Break); 6] = [
+            (0, |_, totals| totals.wrong = 1),
+            (0, |_, totals| totals.files = 0),
+            (1, |sums, _| sums.bounces = 1),
             (2, |sums, _| sums.slowest_offer = Duration::from_secs(61)),
             (3, |sums, _| sums.inside.redirected = 1),
             (4, |sums, _| sums.after.mirror_bytes = [49, 0]),
-            (5, |sums, _| sums.bounces = 1),
         ];
         for (index, break_it) in broken {
             let (mut sums, mut totals) = (good.clone(), totals.clone());

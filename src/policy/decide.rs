@@ -136,11 +136,8 @@ fn redirect(
 #[must_use]
 pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holding> {
     let path = |root: &str| format!("{root}/{}", place.relative);
-    let mut holdings = vec![Holding {
-        repo: place.index,
-        listed: listed.clone(),
-        path: path(place.view.repo.path.as_str()),
-    }];
+    let mut holdings =
+        vec![Holding { repo: place.index, listed: *listed, path: path(place.view.repo.path.as_str()) }];
     if let Some(twin) = place.view.repo.twin {
         let view = &repos.views()[twin];
         if let Some(same) =

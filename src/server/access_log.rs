@@ -104,7 +104,9 @@ impl AccessLog {
 
     /// Hands over one line; never waits.
     pub fn write(&self, record: Record) {
-        if let Some(Err(TrySendError::Full(_))) = self.lines.as_ref().map(|lines| lines.try_send(record)) {
+        if let Some(lines) = &self.lines
+            && let Err(TrySendError::Full(_)) = lines.try_send(record)
+        {
             self.metrics.log_dropped.inc();
         }
     }

@@ -34,10 +34,10 @@ pub async fn serve(
     reason: Reason,
 ) -> Answer {
     let path = &question.path;
-    if path.is_directory() {
-        if let Some(answer) = listing(edge, path).await.transpose() {
-            return answer.unwrap_or_else(|error| failed(asked, &error));
-        }
+    if path.is_directory()
+        && let Some(answer) = listing(edge, path).await.transpose()
+    {
+        return answer.unwrap_or_else(|error| failed(asked, &error));
     }
     let object = question.object();
     let fetched = match held {

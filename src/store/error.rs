@@ -45,7 +45,7 @@ pub enum FetchError {
     /// Its body broke off, or is not what is listed; this time, or within the last second.
     #[error(transparent)]
     Body(Arc<FillError>),
-    /// [`Store::whole`] was asked for less.
+    /// [`Store::whole`](super::Store::whole) was asked for less.
     #[error("{length} bytes are more than the {max} that are taken")]
     TooLarge {
         /// Bytes of the object, or so many that came.

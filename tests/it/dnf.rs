@@ -1,5 +1,6 @@
 //! A real dnf installs and updates through a node: inside the window, over a push, after the window, and when a mirror dies.
 
+use super::support::client::Connection;
 use super::support::dnf::Dnf;
 use super::support::node::Node;
 use super::support::origin::{Act, Origin};
@@ -270,4 +271,48 @@ fn a_mirror_that_dies_in_the_middle_fails_nobody() {
     let bounced = log.iter().filter(|line| line["reason"] == "bounce").count();
     assert!((1..=3).contains(&bounced), "{bounced} bounces: dnf's budget is three");
     assert!(log.iter().all(|line| line["status"].as_u64().is_some_and(|status| status < 400)), "{log:#?}");
+}
+
+#[test]
+fn flipped_bytes_on_a_mirror_fail_nobody() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let node = Node::start(&config(&origin, OVER, &[("rotten", &mirror)]));
+    node.wait_ready();
+    node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
+    for file in repo::files(&tree.repo()).iter().filter(|file| file.ends_with(".rpm")) {
+        mirror.act(&format!("{REPO}/{file}"), [Act::Corrupt(3000)]);
+    }
+    let client = dnf(&node);
+    let wanted: Vec<String> = (20..46).map(repo::name).collect();
+    let mut install = vec!["install"];
+    install.extend(wanted.iter().map(String::as_str));
+    client.ok(&install);
+    assert_eq!(client.installed().len(), 26);
+    client.verify();
+    let log = node.access();
+    let by = |reason: &str| log.iter().filter(|line| line["reason"] == reason).count();
+    assert!((1..=3).contains(&by("bounce")) && by("cool-off") > 0, "{log:#?}");
+}
+
+#[test]
+fn flipped_bytes_from_the_origin_are_never_served_as_whole() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
+    let origin = Origin::serve(tree.root());
+    let node = Node::start(&config(&origin, OPEN, &[]));
+    node.wait_ready();
+    let path = format!("{REPO}/{}", repo::rpm(7, Push::First));
+    origin.act(&path, [Act::Corrupt(5000)]);
+    let mut connection = Connection::open(node.http()).unwrap();
+    let ended = connection.request("GET", &format!("/{path}"), &[]);
+    assert!(!matches!(&ended, Ok(response) if response.status == 200), "a wrong body ended cleanly");
+    origin.act(&path, []);
+    let right = std::fs::read(tree.root().join(&path)).unwrap();
+    wait_until("the right bytes are fetched", || {
+        let mut connection = Connection::open(node.http()).unwrap();
+        connection.request("GET", &format!("/{path}"), &[]).is_ok_and(|response| response.body == right)
+    });
 }

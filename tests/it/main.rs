@@ -1,5 +1,7 @@
 //! Integration tests: the real binary over real sockets, with real dnf, createrepo_c and rpm.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
+
 mod architecture;
 mod cli;
 mod demo;

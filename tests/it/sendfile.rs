@@ -8,6 +8,9 @@ use std::path::Path;
 
 const LENGTH: usize = 5_000_017;
 
+/// Header fields of a request.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// Bytes that differ at every offset modulo anything small.
 fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
@@ -116,7 +119,7 @@ fn conditions_and_heads() {
         |method: &str, headers: &[(&str, &str)]| client::request(node.http(), method, "/f.bin", headers);
     let whole = get("GET", &[]);
     let (etag, modified) = (whole.header("etag").unwrap(), whole.header("last-modified").unwrap());
-    let cases: [(&str, &[(&str, &str)], u16, usize); 11] = [
+    let cases: [(&str, Fields<'_>, u16, usize); 11] = [
         ("HEAD", &[], 200, 0),
         ("HEAD", &[("Range", "bytes=0-1")], 200, 0),
         ("GET", &[("If-None-Match", etag)], 304, 0),

@@ -77,12 +77,6 @@ impl Dnf {
         assert_eq!(run(self.rpm().arg("-Va")), "", "installed files differ from their packages");
     }
 
-    /// Forgets all metadata and packages that dnf has cached.
-    #[track_caller]
-    pub fn forget(&self) {
-        self.ok(&["clean", "all"]);
-    }
-
     fn rpm(&self) -> Command {
         let mut rpm = Command::new("rpm");
         rpm.arg("--root").arg(self.path("root"));
