@@ -57,12 +57,13 @@ pub fn run(once: bool) -> anyhow::Result<bool> {
     });
     node.drain();
 
-    let told = told.and_then(|end| if once && end == End::Signal { bail!("interrupted") } else { Ok(()) });
+    let interrupted = once && matches!(told, Ok(End::Signal));
+    let told = told.and_then(|_| if interrupted { bail!("interrupted") } else { Ok(()) });
     if let Err(error) = &told {
         lines.say("WRONG", format_args!("{error:#}"));
     }
     let right = summary::print(lines, &sums, &ledger.totals()) && told.is_ok();
-    if !right {
+    if !right && !interrupted {
         let kept = scene.keep();
         lines.plain(format_args!("\n  what the node wrote is kept in {}", kept.display()));
     }

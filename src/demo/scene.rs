@@ -177,7 +177,8 @@ liveness_every = "250ms"
             origin = self.origin.url()
         );
         for (name, site) in MIRRORS.iter().zip(&self.mirrors) {
-            let _ = write!(text, "\n[[mirror]]\nname = \"{name}\"\nurl = \"{}\"\n", site.url());
+            let _ =
+                write!(text, "\n[[mirror]]\nname = \"{name}\"\nurl = \"{}\"\ncountry = \"US\"\n", site.url());
         }
         text.push_str("\n[log]\naccess = \"access.log\"\n");
         let path = self.config_path();

@@ -199,7 +199,11 @@ impl<'a> Story<'a> {
         self.tell_of(QUICK, &format!(": fresh {} s after the push", age(pushed)));
         ensure!(!self.is_current(STALE), "{stale} counts as fresh though it never synced");
         self.tell_of(STALE, "");
-        self.lines.say("", "so it stays out of the mirrorlist, and takes only what hasn't changed since");
+        let takes = match self.mirror(STALE).pairs[REPO].proof {
+            Some(_) => "takes only what hasn't changed since",
+            None => "takes nothing: what it shows is too old to be known",
+        };
+        self.lines.say("", format_args!("so it stays out of the mirrorlist, and {takes}"));
         Ok(())
     }
 

@@ -174,8 +174,10 @@ impl HttpOrigin {
         };
         let response = self.send(Method::GET, path, &headers).await?;
         match (response.status(), range) {
-            (StatusCode::OK, None) => self.whole(response, listed),
-            (StatusCode::PARTIAL_CONTENT, Some(range)) => self.part(response, range, listed),
+            (StatusCode::OK, None) => Ok(Answer::Body(Box::new(self.whole(response, listed)?))),
+            (StatusCode::PARTIAL_CONTENT, Some(range)) => {
+                Ok(Answer::Body(Box::new(self.part(response, range, listed)?)))
+            }
             (StatusCode::OK, Some(_)) => Err(OriginError::RangeIgnored),
             (StatusCode::NOT_MODIFIED, None) if conditional => {
                 Ok(Answer::NotModified(response.into_parts().0.headers))
@@ -212,8 +214,7 @@ impl HttpOrigin {
         }
         let validators = validators(response.headers());
         let last_modified = response.headers().get(header::LAST_MODIFIED).and_then(date::parse);
-        let Answer::Body(response) = self.whole(response, None)? else { unreachable!("whole gives a body") };
-        let body = response.body.collect(MAX_POLLED_BYTES).await?;
+        let body = self.whole(response, None)?.body.collect(MAX_POLLED_BYTES).await?;
         Ok(Polled::Changed { body, last_modified, validators })
     }
 
@@ -300,7 +301,11 @@ impl HttpOrigin {
         explicit.unwrap_or(if self.scheme == Scheme::HTTPS { 443 } else { 80 })
     }
 
-    fn whole(&self, response: hyper::Response<Incoming>, listed: Option<u64>) -> Result<Answer, OriginError> {
+    fn whole(
+        &self,
+        response: hyper::Response<Incoming>,
+        listed: Option<u64>,
+    ) -> Result<Response, OriginError> {
         let (parts, incoming) = response.into_parts();
         let promised = check_body(&parts.headers, &incoming, listed)?;
         if let (Some(promised), Some(listed)) = (promised, listed)
@@ -310,7 +315,7 @@ impl HttpOrigin {
         }
         let length = promised.or(listed);
         let body = OriginBody::new(incoming, length, self.settings.stall_timeout);
-        Ok(Answer::Body(Box::new(Response { headers: parts.headers, length, total: length, body })))
+        Ok(Response { headers: parts.headers, length, total: length, body })
     }
 
     fn part(
@@ -318,7 +323,7 @@ impl HttpOrigin {
         response: hyper::Response<Incoming>,
         range: ByteRange,
         listed: Option<u64>,
-    ) -> Result<Answer, OriginError> {
+    ) -> Result<Response, OriginError> {
         let (parts, incoming) = response.into_parts();
         let length = range.end - range.start;
         let promised = check_body(&parts.headers, &incoming, Some(length))?;
@@ -337,7 +342,7 @@ impl HttpOrigin {
         }
         let body = OriginBody::new(incoming, Some(length), self.settings.stall_timeout);
         let total = total.or(listed);
-        Ok(Answer::Body(Box::new(Response { headers: parts.headers, length: Some(length), total, body })))
+        Ok(Response { headers: parts.headers, length: Some(length), total, body })
     }
 }
 

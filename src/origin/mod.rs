@@ -11,6 +11,8 @@ mod retained;
 
 #[cfg(test)]
 pub(crate) mod stub;
+#[cfg(test)]
+mod tls_test;
 
 pub use body::OriginBody;
 pub use directory::{DirEntry, DirectoryOrigin, MAX_LISTED, Node, Opened, Stamp};

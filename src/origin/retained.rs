@@ -60,17 +60,12 @@ impl Retained {
         linked
     }
 
-    /// Opens a link.
-    fn open_link(&self, sha256: &Sha256) -> io::Result<Option<File>> {
-        match File::open(self.name(sha256)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
     /// Opens a retained file.
     pub fn open_file(&self, sha256: &Sha256) -> io::Result<Option<Opened>> {
-        let Some(file) = self.open_link(sha256)? else { return Ok(None) };
+        let file = match File::open(self.name(sha256)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
         let (_, stamp) = stamp(&file)?;
         Ok(Some(Opened { file, stamp }))
     }

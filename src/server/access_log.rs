@@ -10,13 +10,15 @@ use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16_384;
+/// How long the writer lets lines gather between two batches.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// One request.
 #[derive(Debug, Serialize)]
@@ -70,8 +72,21 @@ fn as_seconds<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S:
 /// The sending end of the log.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    lines: Option<SyncSender<Record>>,
+    sender: Option<Arc<Sender>>,
     metrics: Arc<Metrics>,
+}
+
+/// Closes the queue when the last clone of the log is dropped.
+#[derive(Debug)]
+struct Sender {
+    queue: Arc<Queue>,
+    writer: Thread,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: Mutex<Vec<Record>>,
+    closed: AtomicBool,
 }
 
 impl AccessLog {
@@ -84,40 +99,71 @@ impl AccessLog {
         metrics: Arc<Metrics>,
     ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
         let sink: Box<dyn Write + Send> = match sink {
-            config::AccessLog::Off => return Ok((Self { lines: None, metrics }, None)),
+            config::AccessLog::Off => return Ok((Self { sender: None, metrics }, None)),
             config::AccessLog::Stdout => Box::new(io::stdout()),
             config::AccessLog::File(path) => {
                 Box::new(OpenOptions::new().create(true).append(true).open(path)?)
             }
         };
-        let (lines, queue) = sync_channel(QUEUE);
+        let queue = Arc::new(Queue::default());
+        let lines = queue.clone();
         let writer =
-            std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&queue, sink))?;
-        Ok((Self { lines: Some(lines), metrics }, Some(writer)))
+            std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(&lines, sink))?;
+        let sender = Arc::new(Sender { queue, writer: writer.thread().clone() });
+        Ok((Self { sender: Some(sender), metrics }, Some(writer)))
     }
 
     /// Whether requests are written at all.
     #[must_use]
     pub const fn is_on(&self) -> bool {
-        self.lines.is_some()
+        self.sender.is_some()
     }
 
-    /// Hands over one line; never waits.
+    /// Hands over one line; never waits for the sink.
     pub fn write(&self, record: Record) {
-        if let Some(lines) = &self.lines
-            && let Err(TrySendError::Full(_)) = lines.try_send(record)
-        {
+        let Some(sender) = &self.sender else { return };
+        let mut lines = sender.queue.lock();
+        if lines.len() == QUEUE {
             self.metrics.log_dropped.inc();
+            return;
+        }
+        lines.push(record);
+        // Only the first line of a batch wakes the writer: a wake-up for each would cost more than the request.
+        if lines.len() == 1 {
+            drop(lines);
+            sender.writer.unpark();
         }
     }
 }
 
-fn write_all(queue: &Receiver<Record>, sink: Box<dyn Write + Send>) {
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.queue.closed.store(true, Ordering::Release);
+        self.writer.unpark();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_all(queue: &Queue, sink: Box<dyn Write + Send>) {
     let mut sink = BufWriter::with_capacity(64 << 10, sink);
+    let mut batch = Vec::new();
     let mut failed = false;
-    while let Ok(first) = queue.recv() {
-        let batch = std::iter::once(first).chain(queue.try_iter().take(QUEUE));
-        let written = batch.map(|record| line(&mut sink, &record)).fold(Ok(()), Result::and);
+    loop {
+        let closed = queue.closed.load(Ordering::Acquire);
+        std::mem::swap(&mut batch, &mut *queue.lock());
+        if batch.is_empty() {
+            if closed {
+                return;
+            }
+            std::thread::park();
+            continue;
+        }
+        let written = batch.drain(..).map(|record| line(&mut sink, &record)).fold(Ok(()), Result::and);
         match written.and_then(|()| sink.flush()) {
             Ok(()) => failed = false,
             Err(error) if !failed => {
@@ -126,6 +172,7 @@ fn write_all(queue: &Receiver<Record>, sink: Box<dyn Write + Send>) {
             }
             Err(_) => {}
         }
+        std::thread::park_timeout(GATHER);
     }
 }
 

@@ -190,14 +190,14 @@ impl Disk {
         match record.and_then(meta) {
             Some(meta) => Ok(Look::Found(Box::new(Found { meta, file, disk_bytes: on_disk(size) }))),
             None => {
-                self.remove_path(&path)?;
+                remove_file(&path)?;
                 Ok(Look::Damaged)
             }
         }
     }
 
     pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
-        self.remove_path(&self.path(key))
+        remove_file(&self.path(key))
     }
 
     /// All entries, in no order, until `each` says that it is enough. What has no entry's name is removed.
@@ -211,7 +211,7 @@ impl Disk {
                 let entry = entry?;
                 let name = format!("{}{}", shard.file_name().display(), entry.file_name().display());
                 let Ok(sha256) = name.parse() else {
-                    self.remove_path(&entry.path())?;
+                    remove_file(&entry.path())?;
                     continue;
                 };
                 // Removed by an eviction meanwhile.
@@ -236,13 +236,12 @@ impl Disk {
         let hex = key.0.hex();
         self.objects.join(&hex[..2]).join(&hex[2..])
     }
+}
 
-    #[expect(clippy::unused_self, reason = "only the tier removes files")]
-    fn remove_path(&self, path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -75,21 +75,26 @@ fn the_end_of_a_listed_object_waits_for_its_digest() {
     let bench = Bench::new();
     let bytes = body(100_000);
     let mut wrong = response("200 OK", &[], &bytes);
-    let last = wrong.len() - 1;
-    wrong[last] ^= 1;
-    let stub = Stub::fixed(wrong);
+    *wrong.last_mut().unwrap() ^= 1;
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let stub = Stub::start(move |_, _, stream| {
+        let almost = wrong.len() - 100;
+        send(stream, &wrong[..almost]);
+        opened.lock().unwrap().recv().unwrap();
+        send(stream, &wrong[almost..]);
+    });
     let store = bench.over(&stub.url);
-    let seen = bench.run(async {
+    bench.run(async {
         let content = store.fetch(&listed("x", &bytes)).await.unwrap();
         let Source::Growing(mut tail) = content.source else { panic!("{content:?}") };
-        let mut seen = 0;
-        while let Ok(watermark) = tail.past(seen).await {
-            assert!(watermark > seen, "a clean end");
-            seen = watermark;
-        }
-        seen
+        let released = 100_000 - HELD_BACK_BYTES;
+        assert_eq!(tail.past(released - 1).await.unwrap(), released);
+        gate.send(()).unwrap();
+        let error = tail.past(released).await.unwrap_err();
+        assert!(matches!(*error, FillError::Mismatch { .. }), "{error}");
+        assert_eq!(tail.watermark(), released);
     });
-    assert!(seen <= 100_000 - HELD_BACK_BYTES);
 }
 
 #[test]
