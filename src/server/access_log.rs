@@ -172,7 +172,8 @@ fn write_all(queue: &Queue, sink: Box<dyn Write + Send>) {
             }
             Err(_) => {}
         }
-        std::thread::park_timeout(GATHER);
+        // Not parked: the first line of the next batch would end that at once.
+        std::thread::sleep(GATHER);
     }
 }
 
