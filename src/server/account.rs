@@ -2,7 +2,7 @@
 
 use super::access_log::Record;
 use super::asked::Asked;
-use super::connection::Peer;
+use super::peer::Peer;
 use crate::clock;
 use crate::metrics::{Outcome, Path};
 use crate::policy::Reason;

@@ -1,6 +1,6 @@
 //! A request as it was asked: parsed, checked, and nothing looked up yet.
 
-use super::connection::Peer;
+use super::peer::Peer;
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
 use crate::policy::{Client, Reason};

@@ -1,7 +1,7 @@
 //! The body of a response: pieces of memory and regions of files, as whole or growing sources provide them.
 
 use super::account::Tally;
-use super::connection::Peer;
+use super::peer::Peer;
 use super::wire::{Chunk, Region, Regions, WINDOW_BYTES};
 use crate::http::multipart::Piece;
 use crate::http::range::ByteRange;

@@ -2,8 +2,8 @@
 
 use super::asked::{Asked, Refused};
 use super::body::ResponseBody;
-use super::connection::Peer;
 use super::consider::Question;
+use super::peer::Peer;
 use super::respond::{Answer, respond};
 use super::{choices, serve};
 use crate::config;

@@ -17,6 +17,7 @@ pub mod egress;
 pub mod explain;
 mod handle;
 pub mod listen;
+mod peer;
 mod respond;
 mod serve;
 mod tls;

@@ -3,8 +3,8 @@
 use super::account::{Tally, Verdict};
 use super::asked::{Asked, Refused};
 use super::body::{ResponseBody, Supply};
-use super::connection::Peer;
 use super::consider::repr_digest;
+use super::peer::Peer;
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};

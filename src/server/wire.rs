@@ -10,7 +10,7 @@
 //! connection. hyper must queue buffers instead of copying them: `writev(true)`, never `pipeline_flush(true)`.
 
 use super::account::Tally;
-use super::connection::Socket;
+use super::peer::Socket;
 use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
