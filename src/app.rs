@@ -245,7 +245,7 @@ fn open_origin(config: &Config) -> anyhow::Result<Origin> {
         config::Origin::Directory { path, retain } => {
             Origin::Directory(Arc::new(DirectoryOrigin::open(path, retain.as_deref())?))
         }
-        config::Origin::Http { url, ca, connect_timeout, first_byte_timeout, stall_timeout } => {
+        config::Origin::Http { url, ca, connect_timeout, first_byte_timeout, stall_timeout, patience: _ } => {
             let settings = origin::http::Settings {
                 ca: ca.clone(),
                 connect_timeout: *connect_timeout,

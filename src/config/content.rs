@@ -43,7 +43,7 @@ pub(super) fn origin(t: &mut Table<'_>) -> Origin {
         t.mistake("url", "missing, expected origin.url (an HTTP server) or origin.path (a local directory)");
     }
     if ways[1] {
-        for key in ["ca", "connect_timeout", "first_byte_timeout", "stall_timeout"] {
+        for key in ["ca", "connect_timeout", "first_byte_timeout", "stall_timeout", "patience"] {
             t.refuse(key, "expected only together with origin.url");
         }
         let path = t.optional("path", &file).unwrap_or_default();
@@ -74,6 +74,7 @@ pub(super) fn origin(t: &mut Table<'_>) -> Origin {
             Duration::from_secs(30),
         ),
         stall_timeout: t.or("stall_timeout", &kinds::duration("10ms", "10m"), Duration::from_secs(30)),
+        patience: t.or("patience", &kinds::duration("0s", "60s"), Duration::from_secs(15)),
     }
 }
 
@@ -125,6 +126,7 @@ pub(super) fn push(t: &mut Table<'_>, cache: &Cache) -> Push {
         poll: t.or("poll", &kinds::duration("10ms", "1day"), default.poll),
         keep: t.or("keep", &kinds::duration("0s", "90days"), default.keep),
         warm,
+        warm_for: t.or("warm_for", &kinds::duration("0s", "1day"), default.warm_for),
         warm_parallel: t.or("warm_parallel", &kinds::count(1, 256), default.warm_parallel),
         give_up: t.or("give_up", &kinds::duration("0s", "1day"), default.give_up),
     }
@@ -136,6 +138,7 @@ impl Default for Push {
             poll: Duration::from_secs(15),
             keep: Duration::from_secs(48 * 3600),
             warm: 0,
+            warm_for: Duration::from_secs(30),
             warm_parallel: 4,
             give_up: Duration::from_secs(60),
         }

@@ -143,6 +143,9 @@ pub enum Origin {
         first_byte_timeout: Duration,
         /// Between two pieces of a body. 10ms to 10m, default 30s.
         stall_timeout: Duration,
+        /// How long a client's request for what isn't cached is tried again while the origin fails. A quick error would
+        /// cost librepo, which comes back at once, all its retries within a moment.
+        patience: Duration,
     },
     /// A local directory.
     Directory {
@@ -281,6 +284,8 @@ pub struct Push {
     pub keep: Duration,
     /// At most so many bytes are fetched before the flip. Default: half of the disk cache; 0 without one.
     pub warm: u64,
+    /// The flip waits for them no longer than this; the rest is fetched behind it. 0s to 1d, default 30s.
+    pub warm_for: Duration,
     /// Fetches at a time. 1 to 256, default 4.
     pub warm_parallel: usize,
     /// After so long without the origin the node counts as ready all the same. 0s to 1d, default 60s.

@@ -62,6 +62,7 @@ to = "https://vault.example.org/5"
 outside_window = "own-first"
 [push]
 poll = "1s"
+warm_for = "5s"
 [mirrors]
 probe_every = "30s"
 probe_lagging = "60s"
@@ -117,6 +118,7 @@ fn a_full_file_resolves() {
     assert_eq!(config.cache.disk, Some(DiskCache { path: "/var/cache/freshet".into(), size: 200 << 30 }));
     assert_eq!(config.egress.capacity, Some(Bandwidth::from_bits_per_second(20_000_000_000)));
     assert_eq!((config.push.poll, config.push.warm), (Duration::from_secs(1), 100 << 30));
+    assert_eq!(config.push.warm_for, Duration::from_secs(5));
     assert_eq!(config.probes.probe_lagging, Duration::from_secs(30), "never slower than probe_every");
     assert_eq!(config.probes.contact, "http://mirror.example.org/");
     assert_eq!(config.listing.outside_window, OutsideWindow::OwnFirst);

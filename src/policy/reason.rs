@@ -43,13 +43,15 @@ pub enum Reason {
     BadRequest,
     /// The method is neither GET nor HEAD.
     Method,
+    /// The client hung up before there was an answer.
+    ClientLeft,
     /// A fault of the node itself.
     Internal,
 }
 
 impl Reason {
     /// All reasons, in label order of the metrics.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Metadata,
         Self::Unlisted,
         Self::Window,
@@ -70,6 +72,7 @@ impl Reason {
         Self::NotFound,
         Self::BadRequest,
         Self::Method,
+        Self::ClientLeft,
         Self::Internal,
     ];
 
@@ -97,6 +100,7 @@ impl Reason {
             Self::NotFound => "not-found",
             Self::BadRequest => "bad-request",
             Self::Method => "method",
+            Self::ClientLeft => "client-left",
             Self::Internal => "internal",
         }
     }
@@ -127,6 +131,7 @@ impl Reason {
             Self::NotFound => "neither the cache, the origin nor a proven mirror has it",
             Self::BadRequest => "the request is malformed",
             Self::Method => "only GET and HEAD are served",
+            Self::ClientLeft => "the client hung up before there was an answer",
             Self::Internal => "a fault of the node itself",
         }
     }

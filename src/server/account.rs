@@ -3,12 +3,12 @@
 use super::access_log::Record;
 use super::asked::Asked;
 use super::peer::Peer;
+use super::waits::Waits;
 use crate::clock;
 use crate::metrics::{Outcome, Path};
 use crate::policy::Reason;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
-use std::time::Instant;
 
 /// What there is to say of a response when its head is ready.
 #[derive(Debug)]
@@ -27,14 +27,28 @@ pub struct Verdict {
     pub body_bytes: Option<u64>,
 }
 
-/// The account of one response. Its body and its file regions share it; whichever is dropped last closes it.
+/// The client hung up while the node was at work. 499 is nginx's number for it; it is never sent.
+const CLIENT_LEFT: Verdict = Verdict {
+    status: 499,
+    outcome: Outcome::Answer,
+    reason: Reason::ClientLeft,
+    cache: "none",
+    mirror: None,
+    body_bytes: None,
+};
+
+/// The account of one request, opened when its head is read. Its handler, its body and its file regions share it;
+/// whichever is dropped last closes it.
 pub struct Tally {
-    peer: Rc<Peer>,
-    asked: Asked,
-    started: Instant,
-    verdict: Verdict,
+    /// The connection.
+    pub peer: Rc<Peer>,
+    /// The request.
+    pub asked: Asked,
+    verdict: OnceCell<Verdict>,
     bytes: Cell<u64>,
     ended: Cell<bool>,
+    /// The node is to go on, not the client.
+    ours: Cell<bool>,
 }
 
 impl std::fmt::Debug for Tally {
@@ -44,10 +58,32 @@ impl std::fmt::Debug for Tally {
 }
 
 impl Tally {
-    /// Opens the account of a response to `asked`.
-    pub fn new(peer: Rc<Peer>, asked: Asked, verdict: Verdict) -> Rc<Self> {
-        let started = asked.started;
-        Rc::new(Self { peer, asked, started, verdict, bytes: Cell::new(0), ended: Cell::new(false) })
+    /// Opens the account of a request.
+    pub fn open(peer: Rc<Peer>, asked: Asked) -> Rc<Self> {
+        peer.note(Waits::begins);
+        let (bytes, ended, ours) = (Cell::new(0), Cell::new(false), Cell::new(true));
+        Rc::new(Self { peer, asked, verdict: OnceCell::new(), bytes, ended, ours })
+    }
+
+    /// The head of the response is ready.
+    pub fn answered(&self, verdict: Verdict) {
+        let first = self.verdict.set(verdict).is_ok();
+        debug_assert!(first, "one response for each request");
+        self.is_ready();
+    }
+
+    /// There is something to send.
+    pub fn is_ready(&self) {
+        if self.ours.replace(false) {
+            self.peer.note(|waits| waits.ready(clock::monotonic()));
+        }
+    }
+
+    /// There is nothing to send until origin or disk go on.
+    pub fn is_starved(&self) {
+        if !self.ours.replace(true) {
+            self.peer.note(Waits::starved);
+        }
     }
 
     /// Body bytes handed to the connection.
@@ -66,8 +102,8 @@ impl Tally {
         self.ended.set(true);
     }
 
-    fn is_complete(&self) -> bool {
-        match self.verdict.body_bytes {
+    fn is_complete(&self, verdict: &Verdict) -> bool {
+        match verdict.body_bytes {
             Some(expected) => self.bytes.get() == expected,
             None => self.ended.get(),
         }
@@ -76,11 +112,14 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
+        let now = clock::monotonic();
+        self.peer.note(|waits| waits.ends(self.ours.get(), now));
         let edge = &self.peer.edge;
-        let took = clock::monotonic() - self.started;
-        let complete = self.is_complete();
-        edge.metrics.requests(self.verdict.outcome, self.verdict.reason).inc();
-        edge.metrics.responses(self.verdict.status).inc();
+        let verdict = self.verdict.take().unwrap_or(CLIENT_LEFT);
+        let complete = self.is_complete(&verdict);
+        let took = now - self.asked.started;
+        edge.metrics.requests(verdict.outcome, verdict.reason).inc();
+        edge.metrics.responses(verdict.status).inc();
         edge.metrics.request_seconds.observe(took.as_secs_f64());
         if !complete {
             edge.metrics.responses_cut.inc();
@@ -93,18 +132,17 @@ impl Drop for Tally {
                 path: std::mem::take(&mut self.asked.target),
                 protocol: self.asked.protocol,
                 https: self.peer.https,
-                status: self.verdict.status,
+                status: verdict.status,
                 bytes: self.bytes.get(),
                 complete,
-                decision: self.verdict.outcome.word(),
-                reason: self.verdict.reason.word(),
-                cache: self.verdict.cache,
-                mirror: self.verdict.mirror.map(|mirror| edge.config.mirrors[mirror].name.clone()),
+                decision: verdict.outcome.word(),
+                reason: verdict.reason.word(),
+                cache: verdict.cache,
+                mirror: verdict.mirror.map(|mirror| edge.config.mirrors[mirror].name.clone()),
                 range: self.asked.text(&http::header::RANGE),
                 user_agent: self.asked.text(&http::header::USER_AGENT).unwrap_or_default(),
                 took,
             });
         }
-        self.peer.response_ends();
     }
 }

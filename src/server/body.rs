@@ -1,7 +1,6 @@
 //! The body of a response: pieces of memory and regions of files, as whole or growing sources provide them.
 
 use super::account::Tally;
-use super::peer::Peer;
 use super::wire::{Chunk, Region, Regions, WINDOW_BYTES};
 use crate::http::multipart::Piece;
 use crate::http::range::ByteRange;
@@ -55,7 +54,6 @@ pub struct ResponseBody {
     /// Body bytes still to be handed to hyper; `None` if the length isn't known beforehand.
     left: Option<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
-    peer: Rc<Peer>,
     tally: Rc<Tally>,
 }
 
@@ -72,15 +70,10 @@ pub enum Cut {
 
 impl ResponseBody {
     /// A body of `pieces`, `length` bytes in all where that is known.
-    pub fn new(
-        peer: Rc<Peer>,
-        tally: Rc<Tally>,
-        supply: Supply,
-        pieces: Vec<Piece>,
-        length: Option<u64>,
-    ) -> Self {
+    pub fn new(tally: Rc<Tally>, supply: Supply, pieces: Vec<Piece>, length: Option<u64>) -> Self {
+        let peer = &tally.peer;
         let lane = if peer.https { Lane::Copy } else { Lane::Sendfile(peer.regions.clone()) };
-        Self { supply, lane, pieces: pieces.into(), left: length, reading: None, peer, tally }
+        Self { supply, lane, pieces: pieces.into(), left: length, reading: None, tally }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Cut>>> {
@@ -207,15 +200,19 @@ impl http_body::Body for ResponseBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Cut>>> {
-        let next = ready!(self.poll_piece(cx));
+        let Poll::Ready(next) = self.poll_piece(cx) else {
+            self.tally.is_starved();
+            return Poll::Pending;
+        };
+        self.tally.is_ready();
         match &next {
             Some(Ok(chunk)) => {
                 let handed = bytes::Buf::remaining(chunk) as u64;
                 self.left = self.left.map(|left| left.saturating_sub(handed));
             }
             Some(Err(cut)) => {
-                tracing::debug!(client = %self.peer.addr, %cut, "response cut");
-                self.peer.must_reset();
+                tracing::debug!(client = %self.tally.peer.addr, %cut, "response cut");
+                self.tally.peer.must_reset();
             }
             None => {
                 self.left = Some(0);

@@ -6,12 +6,13 @@ use super::peer::{Peer, Socket};
 use super::wire::Wire;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -86,8 +87,12 @@ fn http1_builder() -> http1::Builder {
 
 fn http2_builder() -> http2::Builder<OnThisThread> {
     let mut builder = http2::Builder::new(OnThisThread);
-    // Explicit limits: a client costs at most these, whatever frames it sends (rapid reset and its kin).
+    // Explicit limits: a client costs at most these, whatever frames it sends (rapid reset and its kin). A client that
+    // is gone without a word is noticed by unanswered pings.
     builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(64)
         .max_pending_accept_reset_streams(32)
         .max_local_error_reset_streams(64)

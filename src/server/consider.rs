@@ -8,7 +8,7 @@ use crate::http::{TreePath, date};
 use crate::policy::decide::{self, Facts};
 use crate::policy::select::{self, Unfit};
 use crate::policy::{Client, Decision, MirrorTable, Place, Reason, Repos, Standing};
-use crate::repo::{Kind, Sha256};
+use crate::repo::{Kind, Listed, Sha256};
 use crate::store::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 use http::HeaderValue;
 use std::sync::Arc;
@@ -22,20 +22,39 @@ pub struct Question<'a> {
     now: Timestamp,
     repos: Arc<Repos>,
     mirrors: Arc<MirrorTable>,
+    located: Option<Located>,
+}
+
+/// A [`Place`] without what it borrows.
+#[derive(Clone, Copy)]
+struct Located {
+    index: usize,
+    relative_at: usize,
+    listed: Option<Listed>,
 }
 
 impl<'a> Question<'a> {
     /// The question of `client` for `path`, which is replaced by its canonical name.
     pub fn new(edge: &'a Edge, path: &TreePath, client: &'a Client, now: Timestamp) -> Self {
         let path = config::canonical(&edge.config.aliases, path);
-        let (repos, mirrors) = (edge.published.repos.load_full(), edge.published.mirrors.load_full());
-        Self { edge, path, client, now, repos, mirrors }
+        // Mirrors first: a proof that is older than the repos is sound, one that is newer may be of files that these
+        // repos list and the mirror has removed since.
+        let mirrors = edge.published.mirrors.load_full();
+        let repos = edge.published.repos.load_full();
+        let located = repos.locate(&path).map(|place| Located {
+            index: place.index,
+            relative_at: path.as_str().len() - place.relative.len(),
+            listed: place.listed,
+        });
+        Self { edge, path, client, now, repos, mirrors, located }
     }
 
     /// Where the path lies.
     #[must_use]
     pub fn place(&self) -> Option<Place<'_>> {
-        self.repos.locate(&self.path)
+        let Located { index, relative_at, listed } = self.located?;
+        let (view, relative) = (&self.repos.views()[index], &self.path.as_str()[relative_at..]);
+        Some(Place { index, view, relative, listed })
     }
 
     /// What the store is asked for.

@@ -1,5 +1,6 @@
 //! The way of a request, in one screen: parse, look up, decide, serve or redirect or answer, account.
 
+use super::account::Tally;
 use super::asked::{Asked, Refused};
 use super::body::ResponseBody;
 use super::consider::Question;
@@ -19,13 +20,13 @@ pub async fn handle(
     peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    peer.request_begins();
     let (asked, path) = Asked::read(&peer, request);
+    let tally = Tally::open(peer, asked);
     let answer = match path {
         Err(refused) => Answer::from(refused),
-        Ok(path) => answer(&peer, &asked, &path).await,
+        Ok(path) => answer(&tally.peer, &tally.asked, &path).await,
     };
-    Ok(respond(peer, asked, answer))
+    Ok(respond(tally, answer))
 }
 
 async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
@@ -41,14 +42,11 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     if let Some(pinned) = question.pinned() {
         return serve::pinned(&question, pinned);
     }
-    let object = question.object();
-    let held = match edge.store.peek(&object) {
-        Some(content) => Some(content),
-        None => edge.store.find(&object).await,
-    };
+    // What is in memory or open; the disk is asked only once it is decided that the node serves.
+    let at_hand = edge.store.peek(&question.object());
     let standing = standing(peer, asked, &question);
-    match question.decide(held.is_some(), standing) {
-        Decision::Serve(reason) => serve::serve(edge, asked, &question, held, standing, reason).await,
+    match question.decide(at_hand.is_some(), standing) {
+        Decision::Serve(reason) => serve::serve(edge, asked, &question, at_hand, standing, reason).await,
         redirect @ Decision::Redirect { .. } => serve::redirect(edge, asked, &question, redirect),
     }
 }

@@ -21,6 +21,7 @@ mod peer;
 mod respond;
 mod serve;
 mod tls;
+mod waits;
 mod wire;
 pub mod worker;
 

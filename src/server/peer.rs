@@ -1,6 +1,7 @@
 //! The client's end of a connection: what its requests share, its socket, and what it waits for.
 
 use super::Edge;
+use super::waits::{Patience, Waits};
 use super::wire::Regions;
 use crate::clock;
 use std::cell::Cell;
@@ -11,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -27,22 +28,8 @@ pub struct Peer {
     pub id: u64,
     /// File regions to send; unused over TLS.
     pub regions: Regions,
-    requests: Cell<u32>,
     reset: Cell<bool>,
-    waiting: Cell<Waiting>,
-}
-
-/// What the connection waits for, and since when.
-#[derive(Clone, Copy)]
-enum Waiting {
-    /// The first byte of a request.
-    Idle(Instant),
-    /// The rest of its head.
-    Head(Instant),
-    /// The node: the origin may take its own timeouts.
-    Answer,
-    /// The client, to take what was written.
-    Client(Instant),
+    waits: Cell<Waits>,
 }
 
 impl Peer {
@@ -50,31 +37,8 @@ impl Peer {
     pub fn new(edge: Arc<Edge>, addr: IpAddr, https: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let waiting = Cell::new(Waiting::Idle(clock::monotonic()));
-        Self {
-            edge,
-            addr,
-            https,
-            id,
-            regions: Regions::default(),
-            requests: Cell::new(0),
-            reset: Cell::new(false),
-            waiting,
-        }
-    }
-
-    /// A request's head is complete.
-    pub fn request_begins(&self) {
-        self.requests.set(self.requests.get() + 1);
-        self.waiting.set(Waiting::Answer);
-    }
-
-    /// A response is complete or given up.
-    pub fn response_ends(&self) {
-        self.requests.set(self.requests.get() - 1);
-        if self.requests.get() == 0 {
-            self.waiting.set(Waiting::Idle(clock::monotonic()));
-        }
+        let waits = Cell::new(Waits::new(clock::monotonic()));
+        Self { edge, addr, https, id, regions: Regions::default(), reset: Cell::new(false), waits }
     }
 
     /// The response can't be whole: the socket is to be reset, so that no client takes its end for a clean one.
@@ -82,25 +46,27 @@ impl Peer {
         self.reset.set(true);
     }
 
-    /// When the connection has waited too long, unless something happens before.
-    fn deadline(&self) -> Instant {
-        let http = &self.edge.config.http;
-        match self.waiting.get() {
-            Waiting::Idle(since) => since + http.idle_timeout,
-            Waiting::Head(since) => since + http.head_timeout,
-            Waiting::Answer => clock::monotonic() + http.write_timeout,
-            Waiting::Client(since) => since + http.write_timeout,
-        }
+    /// Something happened that bears on what the connection waits for.
+    pub fn note(&self, event: impl FnOnce(&mut Waits)) {
+        let mut waits = self.waits.get();
+        event(&mut waits);
+        self.waits.set(waits);
     }
 
     /// Returns once the connection has waited too long.
     pub async fn overdue(&self) {
+        let http = &self.edge.config.http;
+        let patience =
+            Patience { idle: http.idle_timeout, head: http.head_timeout, write: http.write_timeout };
+        // A deadline can come nearer while this sleeps, so it never sleeps for longer than the shortest one.
+        let step = patience.idle.min(patience.head).min(patience.write);
         loop {
-            let deadline = self.deadline();
-            if deadline <= clock::monotonic() {
+            let now = clock::monotonic();
+            let deadline = self.waits.get().deadline(patience).unwrap_or(now + step);
+            if deadline <= now {
                 return;
             }
-            tokio::time::sleep_until(deadline.into()).await;
+            tokio::time::sleep_until(deadline.min(now + step).into()).await;
         }
     }
 }
@@ -122,21 +88,10 @@ impl Socket {
         &self.tcp
     }
 
-    /// Ready once the kernel takes more.
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ready = self.tcp.poll_write_ready(cx);
-        if ready.is_pending() && !matches!(self.peer.waiting.get(), Waiting::Client(_)) {
-            self.peer.waiting.set(Waiting::Client(clock::monotonic()));
-        }
-        ready
-    }
-
     /// So many bytes were written.
     pub fn wrote(&self, bytes: usize) {
         self.peer.edge.metrics.egress_bytes.inc_by(bytes as u64);
-        if matches!(self.peer.waiting.get(), Waiting::Client(_)) {
-            self.peer.waiting.set(Waiting::Answer);
-        }
+        self.peer.note(|waits| waits.sent(clock::monotonic()));
     }
 }
 
@@ -156,9 +111,7 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        if let Waiting::Idle(_) = self.peer.waiting.get() {
-            self.peer.waiting.set(Waiting::Head(clock::monotonic()));
-        }
+        self.peer.note(|waits| waits.received(clock::monotonic()));
         Poll::Ready(Ok(()))
     }
 }
@@ -173,7 +126,6 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_write_ready(cx))?;
         let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs))?;
         self.wrote(written);
         Poll::Ready(Ok(written))

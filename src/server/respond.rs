@@ -4,7 +4,6 @@ use super::account::{Tally, Verdict};
 use super::asked::{Asked, Refused};
 use super::body::{ResponseBody, Supply};
 use super::consider::repr_digest;
-use super::peer::Peer;
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};
@@ -144,9 +143,10 @@ impl Draft {
 }
 
 /// The response.
-pub fn respond(peer: Rc<Peer>, asked: Asked, answer: Answer) -> Response<ResponseBody> {
+pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
+    let (peer, asked) = (&tally.peer, &tally.asked);
     let draft = match answer {
-        Answer::Content(served) => content(&asked, served),
+        Answer::Content(served) => content(asked, served),
         Answer::Redirect { mirror, location, links, digest, reason } => {
             redirect(mirror, &location, &links, digest, reason)
         }
@@ -167,9 +167,8 @@ pub fn respond(peer: Rc<Peer>, asked: Asked, answer: Answer) -> Response<Respons
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let body_bytes = if asked.is_head { Some(0) } else { length };
-    let verdict = Verdict { status: status.as_u16(), outcome, reason, cache, mirror, body_bytes };
-    let tally = Tally::new(peer.clone(), asked, verdict);
-    let mut response = Response::new(ResponseBody::new(peer, tally, supply, pieces, length));
+    tally.answered(Verdict { status: status.as_u16(), outcome, reason, cache, mirror, body_bytes });
+    let mut response = Response::new(ResponseBody::new(tally, supply, pieces, length));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -203,7 +202,12 @@ fn content(asked: &Asked, served: Served) -> Draft {
     };
     draft.cache = cache;
     let headers = &mut draft.headers;
-    if draft.status != StatusCode::PRECONDITION_FAILED && !headers.contains_key(CONTENT_TYPE) {
+    if matches!(draft.status, StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE) {
+        // What follows describes the file, not an error.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return draft;
+    }
+    if !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, meta.content_type.clone());
     }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -4,6 +4,8 @@ use super::Edge;
 use super::asked::Asked;
 use super::consider::Question;
 use super::respond::{Answer, Served, validators};
+use crate::clock;
+use crate::config;
 use crate::http::range::{self, ByteRange, Requested};
 use crate::http::{TreePath, conditional};
 use crate::listing::{IndexEntry, duplicate, index};
@@ -14,10 +16,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::RANGE;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A range of a running fill that begins at most this far beyond what is there is waited for; one further on is fetched
 /// beside the fill.
 const NEAR_BYTES: u64 = 8 << 20;
+/// Between two tries of an origin that fails. The store remembers a failure for as long.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A file that lies in memory with its generation.
 pub fn pinned(question: &Question<'_>, content: Content) -> Answer {
@@ -29,7 +34,7 @@ pub async fn serve(
     edge: &Edge,
     asked: &Asked,
     question: &Question<'_>,
-    held: Option<Content>,
+    at_hand: Option<Content>,
     standing: Standing,
     reason: Reason,
 ) -> Answer {
@@ -40,10 +45,9 @@ pub async fn serve(
         return answer.unwrap_or_else(|error| failed(asked, &error));
     }
     let object = question.object();
-    let fetched = match held {
+    let fetched = match at_hand {
         Some(content) if content.is_fresh(asked.now) => Ok(content),
-        _ if asked.is_head => edge.store.head(&object).await.map(head_only),
-        _ => edge.store.fetch(&object).await,
+        _ => fetch(edge, asked, question, &object, standing).await,
     };
     match fetched {
         Ok(content) => within(edge, asked, question, &object, content, reason).await,
@@ -51,6 +55,35 @@ pub async fn serve(
             Some(decision) => redirect(edge, asked, question, decision),
             None => failed(asked, &error),
         },
+    }
+}
+
+/// From disk or origin. While the origin fails and no mirror can help, tries again for `origin.patience`: librepo comes
+/// back at once after an error, so that a moment's failure would cost it all its retries.
+async fn fetch(
+    edge: &Edge,
+    asked: &Asked,
+    question: &Question<'_>,
+    object: &Object,
+    standing: Standing,
+) -> Result<Content, FetchError> {
+    let patience = match edge.config.origin {
+        config::Origin::Http { patience, .. } => patience,
+        config::Origin::Directory { .. } => Duration::ZERO,
+    };
+    loop {
+        let fetched = if asked.is_head {
+            edge.store.head(object).await.map(head_only)
+        } else {
+            edge.store.fetch(object).await
+        };
+        let Err(error) = &fetched else { return fetched };
+        let may_pass = matches!(error, FetchError::Origin(_) | FetchError::Body(_) | FetchError::Busy);
+        let left = patience.saturating_sub(clock::monotonic() - asked.started);
+        if !may_pass || left.is_zero() || question.last_resort(standing, fault(error)).is_some() {
+            return fetched;
+        }
+        tokio::time::sleep(RETRY.min(left)).await;
     }
 }
 
@@ -93,17 +126,16 @@ pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: D
     let Decision::Redirect { mirror, path, size, reason } = decision else {
         unreachable!("only redirects are carried out here");
     };
-    edge.clients.redirected(
-        asked.client.key,
-        asked.file_key(&question.path),
-        mirror,
-        asked.connection,
-        asked.now,
-    );
-    edge.load.sent(mirror, size, asked.now);
+    // A HEAD moves no bytes, and the GET that follows it is no bounce.
+    let bytes = if asked.is_head { 0 } else { wanted_bytes(asked, size) };
+    if !asked.is_head {
+        let file = asked.file_key(&question.path);
+        edge.clients.redirected(asked.client.key, file, mirror, asked.connection, asked.now);
+    }
+    edge.load.sent(mirror, bytes, asked.now);
     let settings = &edge.config.mirrors[mirror];
     edge.metrics.mirror_redirects.with_label_values(&[&settings.name]).inc();
-    edge.metrics.mirror_redirected_bytes.with_label_values(&[&settings.name]).inc_by(size);
+    edge.metrics.mirror_redirected_bytes.with_label_values(&[&settings.name]).inc_by(bytes);
     let url =
         |base: &str, path: &str| TreePath::new(path).ok().map(|path| format!("{base}{}", path.encoded()));
     let Some(location) = url(&settings.url, &path) else {
@@ -121,6 +153,14 @@ pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: D
     };
     let digest = question.object().identity.map(|identity| identity.sha256);
     Answer::Redirect { mirror, location, links, digest, reason }
+}
+
+/// How much of a file of `size` bytes the request asks for.
+fn wanted_bytes(asked: &Asked, size: u64) -> u64 {
+    match range::requested(asked.headers.get(RANGE), size) {
+        Requested::Ranges(ranges) => ranges.into_iter().map(ByteRange::len).sum(),
+        Requested::Whole | Requested::Unsatisfiable => size,
+    }
 }
 
 /// The listing of a directory of a local tree; `None` where the origin makes its own.

@@ -130,6 +130,14 @@ impl Wire {
     }
 }
 
+impl Drop for Wire {
+    /// What is queued will not be sent. It has to go with the connection: each region holds the account of its response,
+    /// which holds the connection's peer, which holds the queue.
+    fn drop(&mut self) {
+        drop(self.regions.take());
+    }
+}
+
 fn is_window(buf: &IoSlice<'_>) -> bool {
     WINDOW.as_ptr_range().contains(&buf.as_ptr())
 }
@@ -148,7 +156,7 @@ impl hyper::rt::Write for Wire {
             return Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         };
         loop {
-            ready!(self.socket.inner().poll_write_ready(cx))?;
+            ready!(self.socket.inner().tcp().poll_write_ready(cx))?;
             let tried = self
                 .socket
                 .inner()

@@ -95,6 +95,11 @@ async fn accept(listener: Listener, shared: Shared) {
             }
         }
     }
+    // Who is in the backlog was promised an answer: take those, then accept no more.
+    while let Ok(Ok((stream, addr))) = tokio::time::timeout(Duration::ZERO, socket.accept()).await {
+        let (edge, tls, drain) = (edge.clone(), listener.tls.clone(), drain.clone());
+        serving.spawn_local(connection::serve(edge, stream, addr.ip(), tls, drain));
+    }
     drop(socket);
     let deadline = clock::monotonic() + edge.config.http.drain_timeout;
     let drained = async { while serving.join_next().await.is_some() {} };

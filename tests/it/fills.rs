@@ -19,6 +19,7 @@ pub fn config(origin: &Origin) -> String {
         listen = "{{admin}}"
         [origin]
         url = "{}"
+        patience = "0s"
         [cache]
         disk = "{{dir}}/cache"
         disk_size = "4 GiB"

@@ -2,7 +2,8 @@
 
 use super::support::client::{self, Connection, End};
 use super::support::node::Node;
-use super::support::scratch;
+use super::support::origin::{Act, Origin};
+use super::support::{scratch, wait_until};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
@@ -121,4 +122,41 @@ fn mirrorlists_without_sense() {
     {
         assert_eq!(client::get(node.http(), target).status, status, "{target}");
     }
+}
+
+#[test]
+fn clients_that_wait_too_long_are_cut_off() {
+    let tree = scratch();
+    fs::write(tree.path().join("big"), vec![1; 50_000_000]).unwrap();
+    let node = Node::start(&format!(
+        "[node]\nname = \"node\"\nstate = \"{{dir}}/state\"\n[http]\nlisten = [\"{{http}}\"]\nidle_timeout = \"500ms\"\n\
+         write_timeout = \"500ms\"\n[admin]\nlisten = \"{{admin}}\"\n[origin]\npath = \"{}\"\n",
+        tree.path().display()
+    ));
+    let mut idle = Connection::open(node.http()).unwrap();
+    assert_eq!(idle.end(), End::Closed);
+    // It asks, and then takes nothing.
+    let mut stalled = Connection::open(node.http()).unwrap();
+    stalled.send(client::head("GET", "/big", &[])).unwrap();
+    let line = node.wait_access("the stalled reader is cut", |line| line["path"] == "/big");
+    assert_eq!(line["complete"], false, "{line}");
+}
+
+#[test]
+fn a_client_that_leaves_before_its_answer_is_accounted_for() {
+    let tree = scratch();
+    let origin = Origin::serve(tree.path());
+    origin.put("f", "body");
+    origin.act("f", [Act::Hang]);
+    let node = Node::start(&super::fills::config(&origin));
+    let mut connection = Connection::open(node.http()).unwrap();
+    connection.send(client::head("GET", "/f", &[])).unwrap();
+    wait_until("the node asks the origin", || !origin.seen_for("f").is_empty());
+    drop(connection);
+    let line = node.wait_access("it is logged", |line| line["path"] == "/f");
+    assert_eq!(
+        (line["reason"].as_str(), line["status"].as_u64()),
+        (Some("client-left"), Some(499)),
+        "{line}"
+    );
 }

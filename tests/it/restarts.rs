@@ -22,6 +22,7 @@ fn config(origin: &Origin, mirror: Option<&Origin>) -> String {
         [origin]
         url = "{}"
         connect_timeout = "2s"
+        patience = "0s"
         [cache]
         disk = "{{dir}}/cache"
         disk_size = "2 GiB"

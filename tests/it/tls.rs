@@ -76,7 +76,7 @@ fn an_https_origin_is_trusted_by_its_ca_only() {
     let origin = secure_node(dir.path(), &format!("[origin]\npath = \"{}\"\n", tree.display()));
     let node = |ca: &str| {
         Node::start(&format!(
-            "[node]\nname = \"edge\"\n[http]\nlisten = [\"{{http}}\"]\n[admin]\nlisten = \"{{admin}}\"\n[origin]\nurl = \"https://{}/\"\n{ca}\n\
+            "[node]\nname = \"edge\"\n[http]\nlisten = [\"{{http}}\"]\n[admin]\nlisten = \"{{admin}}\"\n[origin]\nurl = \"https://{}/\"\npatience = \"0s\"\n{ca}\n\
              [cache]\ndisk = \"{{dir}}/cache\"\ndisk_size = \"1 GiB\"\n",
             origin.https()
         ))

@@ -1,0 +1,168 @@
+//! What a connection waits for, and until when it may.
+//!
+//! Pure: events and `now` in, a deadline out. A connection that has no request may be idle for a while; one that has
+//! begun a head must complete it; and while at least one response has something to send, the client must take
+//! something. Time that the node itself needs (an origin, a disk) is bounded elsewhere, and never held against the
+//! client.
+
+use std::time::{Duration, Instant};
+
+/// The longest waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between requests.
+    pub idle: Duration,
+    /// From a request's first byte to the end of its head.
+    pub head: Duration,
+    /// Without the client taking a byte of what is ready for it.
+    pub write: Duration,
+}
+
+/// The state of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// Requests whose response isn't over.
+    open: u32,
+    /// Those of them that wait for the node, not for the client.
+    ours: u32,
+    /// A head has begun.
+    in_head: bool,
+    /// When something last went forward.
+    moved: Instant,
+}
+
+impl Waits {
+    /// A new connection.
+    pub const fn new(now: Instant) -> Self {
+        Self { open: 0, ours: 0, in_head: false, moved: now }
+    }
+
+    /// Bytes came from the client.
+    pub const fn received(&mut self, now: Instant) {
+        if self.open == 0 && !self.in_head {
+            self.in_head = true;
+            self.moved = now;
+        }
+    }
+
+    /// Bytes went to the client.
+    pub const fn sent(&mut self, now: Instant) {
+        if self.open > 0 {
+            self.moved = now;
+        }
+    }
+
+    /// A request's head is complete: the node's turn.
+    pub const fn begins(&mut self) {
+        self.open += 1;
+        self.ours += 1;
+        self.in_head = false;
+    }
+
+    /// A response has something to send: the client's turn.
+    pub const fn ready(&mut self, now: Instant) {
+        self.ours -= 1;
+        self.moved = now;
+    }
+
+    /// A response has nothing to send for the time being: the node's turn.
+    pub const fn starved(&mut self) {
+        self.ours += 1;
+    }
+
+    /// A response is over, or given up; `was_ours`: while the node was to go on.
+    pub const fn ends(&mut self, was_ours: bool, now: Instant) {
+        self.open -= 1;
+        if was_ours {
+            self.ours -= 1;
+        }
+        self.moved = now;
+    }
+
+    /// Until when the connection may go on as it is; `None` while the node itself is to go on.
+    pub fn deadline(&self, patience: Patience) -> Option<Instant> {
+        match (self.open, self.ours) {
+            (0, _) if self.in_head => Some(self.moved + patience.head),
+            (0, _) => Some(self.moved + patience.idle),
+            (_, 0) => Some(self.moved + patience.write),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        idle: Duration::from_secs(75),
+        head: Duration::from_secs(15),
+        write: Duration::from_secs(60),
+    };
+
+    /// A connection at work: its state, and the second that it is.
+    struct Clock(Waits, Instant, u64);
+
+    impl Clock {
+        fn at(&mut self, second: u64) -> (&mut Waits, Instant) {
+            self.2 = second;
+            (&mut self.0, self.1 + Duration::from_secs(second))
+        }
+
+        fn due(&self) -> Option<u64> {
+            self.0.deadline(PATIENCE).map(|deadline| (deadline - self.1).as_secs())
+        }
+    }
+
+    fn clock() -> Clock {
+        let now = crate::clock::monotonic();
+        Clock(Waits::new(now), now, 0)
+    }
+
+    #[test]
+    fn idle_then_a_slow_head() {
+        let mut clock = clock();
+        assert_eq!(clock.due(), Some(75));
+        for second in [10, 20, 24] {
+            let (waits, now) = clock.at(second);
+            waits.received(now);
+            assert_eq!(clock.due(), Some(25), "each further byte buys no more time");
+        }
+    }
+
+    #[test]
+    fn the_node_may_take_its_time_and_the_client_may_not() {
+        let mut clock = clock();
+        clock.at(1).0.begins();
+        assert_eq!(clock.due(), None);
+        let (waits, now) = clock.at(100);
+        waits.ready(now);
+        assert_eq!(clock.due(), Some(160));
+        let (waits, now) = clock.at(150);
+        waits.sent(now);
+        assert_eq!(clock.due(), Some(210));
+        clock.at(151).0.starved();
+        assert_eq!(clock.due(), None);
+        let (waits, now) = clock.at(500);
+        waits.ready(now);
+        let (waits, now) = clock.at(501);
+        waits.ends(false, now);
+        assert_eq!(clock.due(), Some(576));
+    }
+
+    #[test]
+    fn of_many_streams_one_that_waits_for_the_node_excuses_the_rest_until_it_is_given_up() {
+        let mut clock = clock();
+        for _ in 0..60 {
+            clock.at(1).0.begins();
+        }
+        for _ in 0..59 {
+            let (waits, now) = clock.at(2);
+            waits.ready(now);
+        }
+        assert_eq!(clock.due(), None);
+        let (waits, now) = clock.at(30);
+        waits.ends(true, now); // the client reset that stream
+        assert_eq!(clock.due(), Some(90), "the others are the client's to take");
+    }
+}
