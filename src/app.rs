@@ -206,8 +206,12 @@ impl Running {
         self.background.shutdown_timeout(SHUTDOWN);
         // The writer ends with the last sender, after all lines are written.
         drop(self.edge);
-        if let Some(writer) = self.log_writer {
-            let _ = writer.join();
+        // Not joined: a pipe that nobody reads any more must not hold up the exit.
+        let given_up = clock::monotonic() + SHUTDOWN;
+        while self.log_writer.as_ref().is_some_and(|writer| !writer.is_finished())
+            && clock::monotonic() < given_up
+        {
+            std::thread::sleep(Duration::from_millis(5));
         }
         tracing::info!("drained");
     }

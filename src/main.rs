@@ -8,7 +8,7 @@ use freshet::app::Running;
 use freshet::config::{Config, Mistake};
 use freshet::{ask, demo};
 use std::io::IsTerminal;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,8 @@ enum Command {
     Serve {
         #[command(flatten)]
         source: Source,
+        #[command(flatten)]
+        addresses: Addresses,
     },
     /// Name every mistake in a config; exit 64 if there is one.
     Check {
@@ -61,9 +63,26 @@ struct Source {
     /// The config.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Serve this directory with built-in defaults, on 127.0.0.1:8080 and [::1]:8080.
+    /// Serve this directory with built-in defaults.
     #[arg(long, value_name = "DIR")]
     tree: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Addresses {
+    /// With --tree: where to listen instead of 127.0.0.1:8080 and [::1]:8080; may be given several times.
+    #[arg(long, value_name = "ADDR", conflicts_with = "config")]
+    listen: Vec<SocketAddr>,
+    /// With --tree: where to listen for admin instead of 127.0.0.1:9180; a loopback address.
+    #[arg(long, value_name = "ADDR", conflicts_with = "config", value_parser = loopback)]
+    admin: Option<SocketAddr>,
+}
+
+/// The admin listener needs a token anywhere but on loopback, and a tree without config has none.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let addr: SocketAddr =
+        text.parse().map_err(|_| "expected an address with a port, 127.0.0.1:9180 for instance")?;
+    if addr.ip().is_loopback() { Ok(addr) } else { Err("expected a loopback address".to_owned()) }
 }
 
 #[derive(Debug, Args)]
@@ -111,18 +130,22 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve { source } => {
+        Command::Serve { source: Source { config: Some(path), .. }, .. } => {
             trace("info");
-            let config = match source {
-                Source { config: Some(path), .. } => match load(&path) {
-                    Ok(config) => config,
-                    Err(code) => return Ok(code),
-                },
-                Source { tree, .. } => {
-                    let tree = tree.context("neither --config nor --tree")?;
-                    Config::for_tree(&tree.canonicalize().with_context(|| tree.display().to_string())?)
-                }
-            };
+            match load(&path) {
+                Ok(config) => Running::start(config)?.until_signal()?,
+                Err(code) => return Ok(code),
+            }
+        }
+        Command::Serve { source: Source { tree, .. }, addresses } => {
+            trace("info");
+            let tree = tree.context("neither --config nor --tree")?;
+            let tree = tree.canonicalize().with_context(|| tree.display().to_string())?;
+            let mut config = Config::for_tree(&tree);
+            if !addresses.listen.is_empty() {
+                config.http.listen = addresses.listen;
+            }
+            config.admin.listen = addresses.admin.unwrap_or(config.admin.listen);
             Running::start(config)?.until_signal()?;
         }
         Command::Check { config } => match load(&config) {

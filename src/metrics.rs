@@ -229,7 +229,7 @@ impl Metrics {
             store: gauges(
                 &r,
                 "freshet_store",
-                "State of the cache: objects, bytes, memory_bytes, fills.",
+                "State of the cache: objects, disk_bytes, disk_trouble (1 while the disk refuses writes), memory_bytes, open_files, flights.",
                 &["what"],
             ),
             store_events: gauges(

@@ -1,6 +1,7 @@
 //! The status page for people: the status value as one HTML document, without scripts and without anything from elsewhere.
 
 use super::status::{Egress, Holding, Mirror, Push, Repo, Status, Window};
+use crate::listing::escape;
 use bytesize::ByteSize;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -241,23 +242,6 @@ fn rate(bits_per_second: u64) -> String {
     let (unit, factor) = UNITS.into_iter().find(|(_, factor)| bits >= *factor).unwrap_or(("bit/s", 1.0));
     let decimals = usize::from(factor > 1.0);
     format!("{:.decimals$} {unit}", bits / factor)
-}
-
-/// For content and quoted attributes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            _ if c.is_control() => {}
-            _ => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

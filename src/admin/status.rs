@@ -375,10 +375,10 @@ impl Cache {
     /// All figures of the store, named as its fields are.
     pub(super) fn of(stats: &StoreStats) -> Self {
         macro_rules! named {
-            ($($field:ident),*) => { BTreeMap::from([$((stringify!($field), stats.$field)),*]) };
+            ($($field:ident),*) => { BTreeMap::from([$((stringify!($field), u64::from(stats.$field))),*]) };
         }
         Self {
-            gauges: named!(objects, disk_bytes, memory_bytes, open_files, flights),
+            gauges: named!(objects, disk_bytes, disk_trouble, memory_bytes, open_files, flights),
             events: named!(
                 hits_memory,
                 hits_disk,
@@ -387,6 +387,7 @@ impl Cache {
                 fills_started,
                 fills_finished,
                 fills_failed,
+                fills_abandoned,
                 revalidated,
                 served_stale,
                 passed,

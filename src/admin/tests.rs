@@ -3,11 +3,13 @@
 use super::*;
 use crate::ask;
 use crate::config::Config;
+use crate::http::TreePath;
 use crate::origin::{HttpOrigin, Origin, http};
 use crate::policy::{MirrorState, MirrorTable, Proof, Published, Reach, RepoView, Repos};
 use crate::push::Pushes;
 use crate::repo::{Generation, History, ListedFile, Repomd, Sha256};
 use crate::server::Parts;
+use crate::server::Seen;
 use crate::server::access_log::AccessLog;
 use crate::store::{Settings, Store};
 use bytes::Bytes;
@@ -290,7 +292,8 @@ fn an_explanation_is_the_decision_and_leaves_no_trace() {
     // A client with a redirect in the air is told of it.
     let agent = b"dnf";
     let client = crate::policy::Client::new("192.0.2.1".parse().unwrap(), agent, false, false);
-    node.edge.clients.redirected(client.key, 1, 0, 1, clock::now());
+    let other = TreePath::new("7/updates/Packages/other.rpm").unwrap();
+    node.edge.clients.redirected(Seen::new(&client, &other, None, 1), 0, 1000, clock::now());
     let told = get("&user_agent=dnf");
     assert_eq!((&told["client"]["standing"], &told["reason"]), (&"slow-start".into(), &"slow-start".into()));
 }

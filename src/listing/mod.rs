@@ -17,7 +17,7 @@ pub use own::own_entries;
 pub use query::{Form, Protocol, Query, QueryError};
 
 /// Escapes text for XML and HTML, in content as in quoted attributes. What XML 1.0 can't carry at all is left out.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -67,5 +67,5 @@ impl Asker {
 }
 
 fn missed(file: &File, failure: &Failure) -> Missed {
-    Missed { path: file.path.clone(), why: failure.of_file(), transient: failure.is_down() }
+    Missed { path: file.path.clone(), why: failure.of_file(), transient: failure.is_transient() }
 }

@@ -1,6 +1,6 @@
 //! The HTTP client of the probes: a mirror's answers as facts, its failures as words.
 //!
-//! Follows at most three redirects, all on the mirror's own host. Each probe, redirects and body included, has one timeout.
+//! Follows at most three redirects, all on the mirror's own scheme and host: that is what clients get along with. Each probe, redirects and body included, has one timeout.
 
 use super::judge::Seen;
 use crate::repo::Sha256;
@@ -43,7 +43,7 @@ pub enum Failure {
     /// A status that isn't the one expected.
     #[error("answers {0}")]
     Status(u16),
-    /// It names another host, or one redirect too many.
+    /// It names another scheme or host, or one redirect too many.
     #[error("redirects to {0}")]
     Redirected(String),
     /// Content-Length is not what the repo lists.
@@ -60,13 +60,14 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The mirror doesn't answer, or has an error of its own: it says nothing of a single file.
+    /// The mirror doesn't answer at all.
     pub(super) const fn is_down(&self) -> bool {
-        match self {
-            Self::Refused | Self::Timeout(_) | Self::Broken(_) => true,
-            Self::Status(status) => *status >= 500,
-            Self::Redirected(_) | Self::Size { .. } | Self::Page => false,
-        }
+        matches!(self, Self::Refused | Self::Timeout(_) | Self::Broken(_))
+    }
+
+    /// The mirror doesn't answer, or has an error of its own: it says nothing of a single file.
+    pub(super) const fn is_transient(&self) -> bool {
+        self.is_down() || matches!(self, Self::Status(500..))
     }
 
     /// In words that follow the path of a file.
@@ -267,10 +268,12 @@ fn validator(headers: &HeaderMap) -> Option<Validator> {
     etag.or_else(|| headers.get(header::LAST_MODIFIED).map(|date| (header::IF_MODIFIED_SINCE, date.clone())))
 }
 
-/// Where a redirect leads: the same host, over http or https.
+/// Where a redirect leads: the same scheme and host. From http to https fails clients with an old set of certificates,
+/// from https to http is a downgrade; and what another host holds is no proof of the mirror's.
 fn hop(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let refused = || Failure::Redirected(if location.is_empty() { "nowhere" } else { location }.to_owned());
+    let elsewhere = |to: &Uri| Failure::Redirected(format!("{to}: configure that URL"));
     let bare = location.split('#').next().unwrap_or_default();
     let scheme = from.scheme_str().unwrap_or("http");
     let authority = from.authority().map_or("", |authority| authority.as_str());
@@ -286,8 +289,11 @@ fn hop(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
     };
     let to: Uri = absolute.parse().map_err(|_| refused())?;
     let same_host = to.host().zip(from.host()).is_some_and(|(to, from)| to.eq_ignore_ascii_case(from));
-    let known_scheme = matches!(to.scheme_str(), Some("http" | "https"));
-    if same_host && known_scheme { Ok(to) } else { Err(refused()) }
+    match to.scheme_str() {
+        Some(to_scheme) if to_scheme == scheme && same_host => Ok(to),
+        Some("http" | "https") => Err(elsewhere(&to)),
+        _ => Err(refused()),
+    }
 }
 
 fn failure(error: &(dyn Error + 'static)) -> Failure {
@@ -315,26 +321,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirects_stay_on_the_host() {
-        let from: Uri = "http://m.example:8080/a/b/c.rpm".parse().unwrap();
-        // (Location, where it leads; None: nowhere that is followed)
+    fn redirects_stay_on_scheme_and_host() {
+        let (http, https) = ("http://m.example:8080/a/b/c.rpm", "https://m.example/a/b/c.rpm");
+        // (from, Location, where it leads, or what is said of it)
         let cases = [
-            ("https://m.example/a/c.rpm", Some("https://m.example/a/c.rpm")),
-            ("//M.example/x#y", Some("http://M.example/x")),
-            ("/x?y", Some("http://m.example:8080/x?y")),
-            ("d.rpm", Some("http://m.example:8080/a/b/d.rpm")),
-            ("http://cdn.example/a/b/c.rpm", None),
-            ("ftp://m.example/a", None),
-            ("", None),
+            (http, "http://m.example/a/c.rpm", Ok("http://m.example/a/c.rpm")),
+            (http, "//M.example/x#y", Ok("http://M.example/x")),
+            (http, "/x?y", Ok("http://m.example:8080/x?y")),
+            (http, "d.rpm", Ok("http://m.example:8080/a/b/d.rpm")),
+            (https, "/x", Ok("https://m.example/x")),
+            (http, "https://m.example/c.rpm", Err("https://m.example/c.rpm: configure that URL")),
+            (https, "http://m.example/c.rpm", Err("http://m.example/c.rpm: configure that URL")),
+            (http, "http://cdn.example/c.rpm", Err("http://cdn.example/c.rpm: configure that URL")),
+            (https, "//cdn.example/c.rpm", Err("https://cdn.example/c.rpm: configure that URL")),
+            (http, "ftp://m.example/a", Err("ftp://m.example/a")),
+            (http, "", Err("nowhere")),
         ];
-        for (location, expected) in cases {
+        for (from, location, expected) in cases {
             let headers = [(header::LOCATION, HeaderValue::from_static(location))].into_iter().collect();
-            let led = hop(&from, &headers);
-            assert_eq!(led.as_ref().ok().map(Uri::to_string).as_deref(), expected, "{location}");
-            if let Err(failure) = led {
-                let to = if location.is_empty() { "nowhere" } else { location };
-                assert_eq!(failure.of_file(), format!("redirects to {to}"));
-                assert!(!failure.is_down());
+            match (hop(&from.parse().unwrap(), &headers), expected) {
+                (Ok(to), Ok(expected)) => assert_eq!(to.to_string(), expected, "{location}"),
+                (Err(failure), Err(to)) => {
+                    assert_eq!(failure.of_file(), format!("redirects to {to}"));
+                    assert!(!failure.is_transient());
+                }
+                (led, _) => panic!("{from} to {location:?}: {led:?}"),
             }
         }
     }

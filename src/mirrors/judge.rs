@@ -4,6 +4,9 @@
 //! while it syncs: a proof covers what stayed listed, without a gap, from the oldest to the newest of the generations
 //! that it was proven for and has shown since ([`Proof::holds`]). [`unproven`] lists the rest of a generation; once all
 //! of that was seen, the proof is that generation's.
+//!
+//! A mirror that shows a generation that is unknown here may have deleted anything: its proof covers nothing (`shown` is
+//! 0) until this node flips to that very generation.
 
 use crate::clock::Timestamp;
 use crate::policy::{Pair, Proof};
@@ -58,11 +61,8 @@ pub fn look(history: &History, old: &Pair, seen: Seen, now: Timestamp) -> (Pair,
     match seen {
         Seen::Shows(id) => {
             pair.seen = Some(id);
-            let known = |id| history.by_id(&id).is_some();
-            if known(id) && old.seen.is_some_and(|before| !known(before)) {
-                // What it deleted under the repomd.xml that nobody here knows can't be told.
-                pair.proof = None;
-            }
+            // What it deleted under another repomd.xml, of which nothing is known here, can't be told.
+            pair.proof = old.proof.filter(|proof| proof.shown > 0 || old.seen == pair.seen);
             let next = settle(history, &mut pair);
             if old.seen == pair.seen && bounds(old.proof) == bounds(pair.proof) {
                 pair.note.clone_from(&old.note);
@@ -189,15 +189,19 @@ fn settle(history: &History, pair: &mut Pair) -> Next {
         return Next::Rest;
     };
     let Some(shown) = history.by_id(&id).map(|generation| generation.sequence) else {
-        // Newer than what is current here, or very old: what it has deleted since isn't known.
-        pair.proof = pair.proof.and_then(|proof| widened(proof, current.sequence));
-        let (id, still) = (&id.hex()[..12], still(pair.proof));
-        pair.note = format!(
-            "shows repomd.xml of an unknown generation ({id}…), newer or older than all kept here{still}"
-        );
-        return pair.proof.map_or(Next::Rest, Next::Spot);
+        // It comes to be known by a flip, which is newer than all that the proof could remember.
+        let is_widened_by_newer = |proof: &Proof| proof.shown == 0 || proof.shown >= proof.sequence;
+        pair.proof = pair.proof.filter(is_widened_by_newer).map(|proof| Proof { shown: 0, ..proof });
+        let id = &id.hex()[..12];
+        pair.note =
+            format!("shows repomd.xml of an unknown generation ({id}…): no redirects until it is known");
+        return Next::Rest;
     };
-    pair.proof = pair.proof.and_then(|proof| widened(proof, shown));
+    pair.proof = pair.proof.and_then(|proof| match proof.shown {
+        // This node has flipped to what the mirror showed before it.
+        0 => widened(Proof { shown: proof.sequence, ..proof }, shown),
+        _ => widened(proof, shown),
+    });
     match pair.proof {
         Some(proof) if proof.sequence == shown && proof.shown == shown => {
             pair.note = holds(history, shown, None);
@@ -243,6 +247,7 @@ fn holds(history: &History, sequence: u32, files: Option<usize>) -> String {
 }
 
 fn still(proof: Option<Proof>) -> String {
+    let proof = proof.filter(|proof| proof.shown > 0);
     proof.map(|proof| format!("; still proven for generation {}", proof.sequence)).unwrap_or_default()
 }
 

@@ -33,8 +33,7 @@ fn proof(sequence: u32, shown: u32) -> Option<Proof> {
 #[test]
 fn a_look_moves_the_bounds_of_the_proof() {
     let history = history(&[Model::from([(1, 1)]), Model::from([(2, 2)]), Model::from([(3, 3)])]);
-    let unknown =
-        "shows repomd.xml of an unknown generation (d9298a10d1b0…), newer or older than all kept here";
+    let unknown = "shows repomd.xml of an unknown generation (d9298a10d1b0…): no redirects until it is known";
     let spot = |sequence, shown| Next::Spot(proof(sequence, shown).unwrap());
     // (proof, generation shown; 9: unknown, next, proof then, note)
     let cases = [
@@ -50,7 +49,11 @@ fn a_look_moves_the_bounds_of_the_proof() {
             proof(2, 3),
             "shows generation 3 of 3, not checked yet; still proven for generation 2",
         ),
-        (proof(2, 2), 9, spot(2, 3), proof(2, 3), &format!("{unknown}; still proven for generation 2")),
+        (proof(2, 2), 9, Next::Rest, proof(2, 0), unknown),
+        (proof(3, 3), 9, Next::Rest, proof(3, 0), unknown),
+        (proof(2, 3), 9, Next::Rest, proof(2, 0), unknown),
+        // It went back before: a flip would leave it on both sides of the proof.
+        (proof(3, 2), 9, Next::Rest, None, unknown),
         (
             proof(3, 3),
             1,
@@ -81,9 +84,14 @@ fn a_look_moves_the_bounds_of_the_proof() {
         assert_eq!(look(&history, &told, Seen::Shows(seen), NOW), (told.clone(), found));
         assert_ne!(flipped(&history, &told).note, "told");
     }
-    let astray = Pair { proof: proof(3, 3), seen: Some(id(&history, 9)), ..Pair::default() };
+    let astray = Pair { proof: proof(3, 0), seen: Some(id(&history, 9)), ..Pair::default() };
     let (back, next) = look(&history, &astray, Seen::Shows(id(&history, 3)), NOW);
     assert_eq!((back.proof, next), (None, Next::Verify(3)), "back from an unknown generation");
+    let (other, _) = look(&history, &astray, Seen::Shows(Sha256::of(b"another")), NOW);
+    assert_eq!(other.proof, None, "from one unknown generation to another");
+    let (unclear, _) = look(&history, &astray, Seen::Unclear("repomd.xml answers 429".to_owned()), NOW);
+    assert_eq!((unclear.proof, unclear.note.as_str()), (proof(3, 0), "repomd.xml answers 429"));
+    assert_eq!(look(&history, &unclear, Seen::Shows(id(&history, 3)), NOW).0.proof, None);
 
     let old = Pair { proof: proof(2, 2), seen: Some(id(&history, 2)), ..Pair::default() };
     let (gone, _) = look(&history, &old, Seen::Gone("no repomd.xml (404)".to_owned()), NOW);
@@ -91,6 +99,27 @@ fn a_look_moves_the_bounds_of_the_proof() {
     let (unclear, _) = look(&history, &old, Seen::Unclear("repomd.xml answers 429".to_owned()), NOW);
     assert_eq!(unclear.proof, old.proof);
     assert_eq!(unclear.note, "repomd.xml answers 429; still proven for generation 2");
+}
+
+#[test]
+fn a_mirror_that_was_ahead_of_the_flip_is_asked_for_the_new_files_only() {
+    let models = [Model::from([(1, 1), (2, 2)]), Model::from([(1, 1), (3, 3)])];
+    let (before, after) = (history(&models[..1]), history(&models));
+    let old = Pair { proof: proof(1, 1), seen: Some(id(&before, 1)), ..Pair::default() };
+    let (ahead, next) = look(&before, &old, Seen::Shows(id(&after, 2)), NOW);
+    assert_eq!((ahead.proof, next), (proof(1, 0), Next::Rest));
+    for path in ["1", "2"] {
+        let listed = before.find(path).unwrap();
+        assert!(!ahead.proof.unwrap().holds(listed.entry.since, listed.until), "{path}");
+    }
+    let flip = flipped(&after, &ahead);
+    assert_eq!(flip.proof, proof(1, 2));
+    let (looked, next) = look(&after, &flip, Seen::Shows(id(&after, 2)), NOW);
+    assert_eq!((looked.proof, next), (proof(1, 2), Next::Verify(2)));
+    let files = unproven(&after, looked.proof, 2, 1000, None, &mut fastrand::Rng::with_seed(1));
+    assert_eq!(files.into_iter().map(|file| file.path).collect::<Vec<_>>(), ["3"]);
+    let promoted = verified(&after, &looked, (2, looked.proof), &Ok(1), NOW).unwrap();
+    assert_eq!(promoted.proof, proof(2, 2));
 }
 
 #[test]
@@ -169,6 +198,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let (mut offered, mut at, mut holds) = (1, 0, Model::new());
+        let all = history(&models);
         let mut pair = Pair::default();
         let mut rng = fastrand::Rng::with_seed(seed);
         for event in events {
@@ -180,14 +210,15 @@ proptest! {
                 }
                 Event::Flip => {}
                 Event::Sync { to, takes, deletes } => {
-                    let to = to.min(offered - 1);
+                    // It may be ahead of this node.
+                    let to = to.min(models.len() - 1);
                     let way: Vec<_> = if to < at { (to..at).rev().collect() } else { (at..=to).collect() };
                     for step in way {
                         holds.retain(|path, _| models[step].contains_key(path) || deletes >> path & 1 == 0);
                         holds.extend(models[step].iter().filter(|(path, _)| takes >> **path & 1 == 1));
                     }
                     at = to;
-                    let (looked, next) = look(&known, &pair, Seen::Shows(id(&known, at as u32 + 1)), NOW);
+                    let (looked, next) = look(&known, &pair, Seen::Shows(id(&all, at as u32 + 1)), NOW);
                     pair = looked;
                     if let Next::Verify(target) = next {
                         let files = unproven(&known, pair.proof, target, 1000, None, &mut rng);

@@ -14,18 +14,20 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use crate::clock;
 use crate::config::{Mirror, Probes};
 use crate::metrics::Metrics;
 use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos};
 use client::MirrorClient;
 use proofs::Document;
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use worker::Worker;
 
 /// How often the repos are looked at for a flip that nobody told of.
@@ -138,16 +140,17 @@ impl Prober {
         }
         let table = MirrorTable::clone(&self.shared.published.mirrors.load());
         let repos = self.shared.published.repos.load_full();
-        let (flips, mut workers) = (watch::Sender::new(0), JoinSet::new());
-        let mut to_workers = Vec::new();
-        for (index, state) in table.mirrors.iter().enumerate() {
-            let (sender, bounces) = mpsc::channel(BOUNCES);
-            to_workers.push(sender);
-            let state = MirrorState::clone(state);
-            workers.spawn(Worker::new(self.shared.clone(), index, state, bounces, flips.subscribe()).run());
+        let mut publisher = Publisher {
+            table,
+            repos,
+            flips: watch::Sender::new(0),
+            unsaved: Unsaved::default(),
+            saves: JoinSet::new(),
+        };
+        let mut workers = Workers::default();
+        for index in 0..publisher.table.mirrors.len() {
+            workers.start(&self.shared, &publisher, index, Duration::ZERO);
         }
-        let mut publisher =
-            Publisher { table, repos, flips, unsaved: Unsaved::default(), saves: JoinSet::new() };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
@@ -164,16 +167,57 @@ impl Prober {
                     publisher.save_if_due(self.state_dir.as_ref());
                 }
                 Some(report) = self.bounces.recv() => {
-                    if let Some(worker) = to_workers.get(report.mirror) {
+                    if let Some(worker) = workers.bounces.get(&report.mirror) {
                         // Full: enough of this mirror's are waiting.
                         let _ = worker.try_send(report.path);
                     }
                 }
-                Some(Err(error)) = workers.join_next() => tracing::error!(%error, "the probes of a mirror died"),
+                Some(Err(error)) = workers.tasks.join_next_with_id() => {
+                    // What it told before.
+                    while let Ok(update) = self.updates.try_recv() {
+                        batch.push(update);
+                    }
+                    let dead = workers.dead(&error);
+                    batch.extend(dead.map(|mirror| publisher.lost(&batch, mirror)));
+                    publisher.publish(&self.shared, batch.drain(..));
+                    self.changes.send_modify(|version| *version += 1);
+                    if let Some(mirror) = dead {
+                        workers.start(&self.shared, &publisher, mirror, self.shared.settings.liveness_every);
+                    }
+                }
             }
         }
-        workers.shutdown().await;
+        workers.tasks.shutdown().await;
         publisher.save(self.state_dir.as_ref()).await;
+    }
+}
+
+/// The task of each mirror.
+#[derive(Default)]
+struct Workers {
+    tasks: JoinSet<()>,
+    mirrors: HashMap<Id, usize>,
+    bounces: HashMap<usize, mpsc::Sender<String>>,
+}
+
+impl Workers {
+    /// Starts the worker of a mirror as it is in the table, after `pause`.
+    fn start(&mut self, shared: &Arc<Shared>, publisher: &Publisher, mirror: usize, pause: Duration) {
+        let (sender, bounces) = mpsc::channel(BOUNCES);
+        self.bounces.insert(mirror, sender);
+        let state = MirrorState::clone(&publisher.table.mirrors[mirror]);
+        let (shared, flips) = (shared.clone(), publisher.flips.subscribe());
+        let task = self.tasks.spawn(async move {
+            sleep(pause).await;
+            Worker::new(shared, mirror, state, bounces, flips).run().await;
+        });
+        self.mirrors.insert(task.id(), mirror);
+    }
+
+    /// Whose task broke.
+    fn dead(&mut self, error: &JoinError) -> Option<usize> {
+        tracing::error!(%error, "the probes of a mirror broke");
+        self.mirrors.remove(&error.id())
     }
 }
 
@@ -202,6 +246,14 @@ impl Publisher {
             self.note_changes(&old, mirror);
         }
         shared.published.mirrors.store(Arc::new(self.table.clone()));
+    }
+
+    /// That a mirror isn't probed any more, after the updates of `batch`: nobody would notice if it failed.
+    fn lost(&self, batch: &[Update], mirror: usize) -> Update {
+        let told = batch.iter().rfind(|update| update.mirror == mirror).map(|update| &update.state);
+        let mut state = MirrorState::clone(told.unwrap_or(&self.table.mirrors[mirror]));
+        state.reach = Reach::Down { since: clock::now(), why: "probe task failed".to_owned() };
+        Update { mirror, state: Arc::new(state) }
     }
 
     /// Logs what is new of the mirror, and sees what has to be saved.

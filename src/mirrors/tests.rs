@@ -42,8 +42,21 @@ fn repomd(sequence: u32) -> Bytes {
     format!("<repomd>{sequence}</repomd>").into()
 }
 
-fn files(names: &[&str]) -> Files {
+pub(super) fn files(names: &[&str]) -> Files {
     names.iter().map(|name| (format!("Packages/{name}.rpm"), name.repeat(3).into_bytes())).collect()
+}
+
+/// The settings of a mirror.
+pub(super) fn mirror(number: usize, url: &str) -> Mirror {
+    Mirror {
+        name: format!("m{number}"),
+        url: url.to_owned(),
+        country: None,
+        continent: None,
+        bandwidth: Bandwidth::from_bits_per_second(1),
+        networks: vec![],
+        private: false,
+    }
 }
 
 /// What a mirror does.
@@ -55,6 +68,10 @@ struct Script {
     /// Method and path of each request.
     asked: Vec<String>,
     silent: bool,
+    /// The answer to everything.
+    status: Option<u16>,
+    /// Method and path of what is answered only once this is notified.
+    gate: Option<(String, Arc<Notify>)>,
 }
 
 struct TestMirror {
@@ -87,6 +104,10 @@ impl TestMirror {
         Self { script, address, server }
     }
 
+    fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
     /// Shows the generation of this sequence.
     fn show(&self, sequence: u32) {
         self.put(REPOMD, repomd(sequence));
@@ -111,6 +132,11 @@ impl TestMirror {
         self.script.lock().unwrap().answers.insert(path, (status, location.to_owned()));
     }
 
+    /// To whatever is asked.
+    fn answer_all(&self, status: u16) {
+        self.script.lock().unwrap().status = Some(status);
+    }
+
     fn asked(&self, request: &str) -> usize {
         self.script.lock().unwrap().asked.iter().filter(|asked| asked.contains(request)).count()
     }
@@ -124,11 +150,18 @@ impl TestMirror {
 
 async fn answer(script: &Mutex<Script>, request: &Request<hyper::body::Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    let (silent, told, body) = {
+    let (gate, silent, told, body) = {
         let mut script = script.lock().unwrap();
-        script.asked.push(format!("{} {path}", request.method()));
-        (script.silent, script.answers.get(path).cloned(), script.files.get(path).cloned())
+        let asked = format!("{} {path}", request.method());
+        let gate = script.gate.as_ref().filter(|(gated, _)| *gated == asked).map(|(_, gate)| gate.clone());
+        script.asked.push(asked);
+        let all = script.status.map(|status| (status, String::new()));
+        let told = all.or_else(|| script.answers.get(path).cloned());
+        (gate, script.silent, told, script.files.get(path).cloned())
     };
+    if let Some(gate) = gate {
+        gate.notified().await;
+    }
     if silent {
         std::future::pending::<()>().await;
     }
@@ -162,7 +195,7 @@ async fn answer(script: &Mutex<Script>, request: &Request<hyper::body::Incoming>
 }
 
 /// A node with one repo, and the prober.
-struct Node {
+pub(super) struct Node {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     changes: watch::Receiver<u64>,
@@ -173,7 +206,7 @@ struct Node {
 }
 
 impl Node {
-    fn published(history: History) -> Arc<Published> {
+    pub(super) fn published(history: History) -> Arc<Published> {
         let repo = Repo {
             name: "updates".into(),
             release: "7".into(),
@@ -203,16 +236,8 @@ impl Node {
             contact: "https://example.org/probes".into(),
             ..Probes::default()
         };
-        let mirror = |(number, mirror): (usize, &&TestMirror)| Mirror {
-            name: format!("m{number}"),
-            url: format!("http://{}/", mirror.address),
-            country: None,
-            continent: None,
-            bandwidth: Bandwidth::from_bits_per_second(1),
-            networks: vec![],
-            private: false,
-        };
-        let mirrors: Vec<_> = mirrors.iter().enumerate().map(mirror).collect();
+        let settings_of = |(number, of): (usize, &&TestMirror)| mirror(number, &of.url());
+        let mirrors: Vec<_> = mirrors.iter().enumerate().map(settings_of).collect();
         let (published, metrics) = (Self::published(history), Arc::new(Metrics::new()));
         let (bounces, reports) = mpsc::channel(8);
         let prober =
@@ -281,7 +306,7 @@ impl Node {
     }
 }
 
-fn first(files: &Files) -> History {
+pub(super) fn first(files: &Files) -> History {
     History::default().with(generation(files, None), HOUR, Timestamp::EPOCH)
 }
 
@@ -408,16 +433,7 @@ async fn a_restart_restores_proofs() {
 
 /// As a prober that was not run has it.
 fn node_state(mirror: &TestMirror) -> Arc<MirrorState> {
-    let settings = Mirror {
-        name: "m0".into(),
-        url: format!("http://{}/", mirror.address),
-        country: None,
-        continent: None,
-        bandwidth: Bandwidth::from_bits_per_second(1),
-        networks: vec![],
-        private: false,
-    };
-    Arc::new(MirrorState::untried(Arc::new(settings), 1))
+    Arc::new(MirrorState::untried(Arc::new(super::tests::mirror(0, &mirror.url())), 1))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -446,18 +462,24 @@ async fn every_failure_is_told_in_words() {
     let up = "up";
     // (what is wrong, reach, note)
     type Breaks = fn(&TestMirror, &str);
-    let cases: [(Breaks, &str, &str); 9] = [
+    let cases: [(Breaks, &str, &str); 11] = [
         (|_, _| {}, up, "proven: holds generation 1 (1 files checked)"),
         (|mirror, _| mirror.remove(REPOMD), up, "no repomd.xml (404)"),
         (|mirror, _| mirror.put(REPOMD, "\n<!DOCTYPE HTML><p>parked"), up, "repomd.xml answered with HTML"),
         (|mirror, _| mirror.put(REPOMD, vec![b' '; (1 << 20) + 1]), up, "repomd.xml is longer than 1 MiB"),
         (|mirror, _| mirror.answer(REPOMD, 429, ""), up, "repomd.xml answers 429"),
-        (|mirror, _| mirror.answer(REPOMD, 503, ""), "answers 503", ""),
+        (|mirror, _| mirror.answer(REPOMD, 503, ""), up, "repomd.xml answers 503"),
+        (|mirror, _| mirror.answer_all(503), "answers 503", ""),
+        (
+            |mirror, _| mirror.answer(REPOMD, 301, "https://127.0.0.1/r"),
+            up,
+            "repomd.xml redirects to https://127.0.0.1/r: configure that URL",
+        ),
         (|mirror, _| mirror.script.lock().unwrap().silent = true, "no answer within 500ms", ""),
         (
             |mirror, path| mirror.answer(path, 302, "http://cdn.example/a.rpm"),
             up,
-            "shows generation 1, but Packages/a.rpm redirects to http://cdn.example/a.rpm",
+            "shows generation 1, but Packages/a.rpm redirects to http://cdn.example/a.rpm: configure that URL",
         ),
         (
             |mirror, path| mirror.answer(path, 301, "/moved"),
@@ -486,5 +508,53 @@ async fn every_failure_is_told_in_words() {
         node.mirror_until(index, found, |_| true).await;
     }
     assert_eq!(node.published.mirrors.load().fresh(0, 1), 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_whose_task_broke_is_down_until_it_is_probed_again() {
+    let old = files(&["a"]);
+    let mirror = TestMirror::start().await;
+    mirror.show(1);
+    mirror.put_all(&old);
+    let mut node = Node::start(&[&mirror], first(&old), None);
+    node.until_current(1).await;
+
+    // A change of the repos that never happens breaks the worker: the answer that it waits for is of none.
+    let (gate, look) = (Arc::<Notify>::default(), "GET /7/updates/x86_64/repodata/repomd.xml");
+    mirror.script.lock().unwrap().gate = Some((look.to_owned(), gate.clone()));
+    let (looks, repos) = (mirror.asked(look), node.published.repos.load_full());
+    node.flip(&files(&["a", "b"]));
+    node.until(|_| mirror.asked(look) > looks, |_| true).await;
+    node.published.repos.store(Arc::new(Repos::new(vec![])));
+    node.flipped.notify_one();
+    node.until(|state| state.pairs.is_empty(), |_| true).await;
+    mirror.script.lock().unwrap().gate = None;
+    gate.notify_one();
+    let broke =
+        |state: &MirrorState| matches!(&state.reach, Reach::Down { why, .. } if why == "probe task failed");
+    node.until(broke, |_| true).await;
+    node.published.repos.store(repos);
+    node.flipped.notify_one();
+    node.until_current(1).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_down_only_if_no_path_of_it_answers() {
+    let old = files(&["a"]);
+    let mirror = TestMirror::start().await;
+    mirror.show(1);
+    mirror.put_all(&old);
+    let mut node = Node::start(&[&mirror], first(&old), None);
+    node.until_current(1).await;
+    mirror.answer(REPOMD, 503, "");
+    let at_root =
+        || mirror.script.lock().unwrap().asked.iter().filter(|asked| asked.as_str() == "HEAD /").count();
+    let before = at_root();
+    node.until(|_| at_root() > before + 3, |state| state.reach.is_up()).await;
+    mirror.answer_all(503);
+    let down = |state: &MirrorState| matches!(&state.reach, Reach::Down { why, .. } if why == "answers 503");
+    node.until(down, |_| true).await;
     node.stop().await;
 }

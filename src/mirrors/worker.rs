@@ -29,6 +29,8 @@ pub(super) const LANES: usize = 4;
 const SPREAD: Duration = Duration::from_millis(500);
 /// Between two checks of files that clients came back for.
 const BOUNCE_PAUSE: Duration = Duration::from_secs(1);
+/// Repos that a liveness check may ask for.
+const LIVENESS_REPOS: usize = 2;
 /// A mirror that is down is retried ever more slowly, up to so many doublings.
 const MOST_DOUBLINGS: u32 = 16;
 
@@ -53,6 +55,8 @@ struct Slot {
     again: bool,
     /// The mirror is coming back and has to show its repomd.xml first.
     awaited: bool,
+    /// It was looked at since the mirror was last down.
+    looked: bool,
     validator: Option<Validator>,
     /// The file that the last check failed for.
     first: Option<String>,
@@ -60,14 +64,22 @@ struct Slot {
 
 impl Slot {
     fn due(now: Instant) -> Self {
-        Self { due: now, running: false, again: false, awaited: false, validator: None, first: None }
+        Self {
+            due: now,
+            running: false,
+            again: false,
+            awaited: false,
+            looked: false,
+            validator: None,
+            first: None,
+        }
     }
 }
 
 struct Liveness {
     due: Instant,
     running: bool,
-    /// In a row.
+    /// In a row: without a time in between in which the mirror was up and all its repos could be looked at.
     failures: u32,
     /// It answers, but isn't published as up yet.
     returning: bool,
@@ -163,13 +175,18 @@ impl Worker {
 
     fn start_liveness(&mut self) {
         self.liveness.running = true;
-        let proven = self.state.pairs.iter().position(|pair| pair.proof.is_some());
-        let url = match self.repos.views().get(proven.unwrap_or(0)) {
-            Some(_) => self.url(proven.unwrap_or(0), REPOMD),
-            None => self.state.mirror.url.clone(),
-        };
-        let shared = self.shared.clone();
-        self.tasks.spawn(async move { Done::Alive(alive(&shared, &url).await) });
+        let (shared, urls) = (self.shared.clone(), self.liveness_urls());
+        self.tasks.spawn(async move { Done::Alive(alive(&shared, &urls).await) });
+    }
+
+    /// Where it is asked whether it lives: at the repomd.xml of two repos that answered when they were last looked at,
+    /// proven ones before others, and at its root. The next counts only if one has an error: a repo may be broken alone.
+    fn liveness_urls(&self) -> Vec<String> {
+        let pairs = &self.state.pairs[..self.state.pairs.len().min(self.repos.views().len())];
+        let mut answered: Vec<_> = (0..pairs.len()).filter(|repo| pairs[*repo].seen.is_some()).collect();
+        answered.sort_by_key(|repo| pairs[*repo].proof.is_none());
+        let repomds = answered.into_iter().take(LIVENESS_REPOS).map(|repo| self.url(repo, REPOMD));
+        repomds.chain(std::iter::once(self.state.mirror.url.clone())).collect()
     }
 
     fn start_look(&mut self, repo: usize) {
@@ -290,12 +307,25 @@ impl Worker {
     }
 }
 
-async fn alive(shared: &Shared, url: &str) -> Result<Families, Failure> {
+/// Whether one of `urls` answers without an error of the server; all are on one host. If none does, what the first said.
+async fn alive(shared: &Shared, urls: &[String]) -> Result<Families, Failure> {
+    let url = urls.first().map_or("", String::as_str);
     let uri: http::Uri = url.parse().map_err(|_| Failure::Broken(format!("{url:?} is no URL")))?;
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     let host = uri.host().unwrap_or_default();
     let client: &MirrorClient = &shared.client;
-    let (found, answer) = tokio::join!(families(host, port, shared.settings.timeout), client.alive(url));
+    let answer = async {
+        let mut answer = client.alive(url).await;
+        for url in urls.iter().skip(1) {
+            let Err(Failure::Status(_)) = answer else { break };
+            match client.alive(url).await {
+                Err(Failure::Status(_)) => {}
+                other => answer = other,
+            }
+        }
+        answer
+    };
+    let (found, answer) = tokio::join!(families(host, port, shared.settings.timeout), answer);
     found.and_then(|found| answer.map(|()| found))
 }
 

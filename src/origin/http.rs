@@ -3,7 +3,9 @@
 //! One pooled client. Requests go to one authority only, follow at most [`MAX_REDIRECTS`] redirects on it, and carry
 //! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body.
 
-use super::{MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain};
+use super::{
+    MAX_OBJECT_BYTES, MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain,
+};
 use crate::http::{ByteRange, TreePath, date};
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -28,6 +30,8 @@ pub const MAX_REDIRECTS: usize = 3;
 const MAX_IDLE_CONNECTIONS: usize = 64;
 /// Shorter than the keep-alive of common servers, so that few requests meet a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// A Location is remembered with so many characters.
+const MAX_LOCATION_CHARS: usize = 256;
 /// A Last-Modified this close to the response's Date may still stand for two versions (RFC 9110 8.8.2.2).
 const WEAK_SECONDS: u64 = 2;
 
@@ -233,7 +237,7 @@ impl HttpOrigin {
             }
             target = self.hop(&target, response.headers())?;
         }
-        Err(OriginError::Redirected { to: target })
+        Err(redirected(&target))
     }
 
     async fn send_once(
@@ -242,7 +246,7 @@ impl HttpOrigin {
         target: &str,
         more: &HeaderMap,
     ) -> Result<hyper::Response<Incoming>, OriginError> {
-        let unusable = |_| OriginError::Redirected { to: target.to_owned() };
+        let unusable = |_| redirected(target);
         let uri = Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
@@ -269,7 +273,7 @@ impl HttpOrigin {
     /// Where a redirect leads: a path on this very authority.
     fn hop(&self, from: &str, headers: &HeaderMap) -> Result<String, OriginError> {
         let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let refused = || OriginError::Redirected { to: location.to_owned() };
+        let refused = || redirected(location);
         let bare = location.split('#').next().unwrap_or_default();
         let absolute = if bare.is_empty() {
             return Err(refused());
@@ -332,7 +336,11 @@ impl HttpOrigin {
             .get(header::CONTENT_RANGE)
             .and_then(|value| content_range(value.to_str().ok()?))
             .ok_or(OriginError::RangeIgnored)?;
-        if (start, end) != (range.start, range.end) || promised.is_some_and(|promised| promised != length) {
+        let absurd = total.is_some_and(|total| total < end || total > MAX_OBJECT_BYTES);
+        if absurd
+            || (start, end) != (range.start, range.end)
+            || promised.is_some_and(|promised| promised != length)
+        {
             return Err(OriginError::RangeIgnored);
         }
         if let (Some(promised), Some(listed)) = (total, listed)
@@ -404,6 +412,9 @@ const fn refusal(status: StatusCode) -> OriginError {
 /// The length promised, if any; refuses a body whose meaning or end is uncertain.
 fn check_body(headers: &HeaderMap, body: &Incoming, listed: Option<u64>) -> Result<Option<u64>, OriginError> {
     let promised = body.size_hint().exact();
+    if let Some(promised) = promised.filter(|promised| *promised > MAX_OBJECT_BYTES) {
+        return Err(OriginError::Absurd { promised });
+    }
     if listed.is_some() {
         return Ok(promised);
     }
@@ -418,6 +429,10 @@ fn check_body(headers: &HeaderMap, body: &Incoming, listed: Option<u64>) -> Resu
     Ok(promised)
 }
 
+fn redirected(to: &str) -> OriginError {
+    OriginError::Redirected { to: to.chars().take(MAX_LOCATION_CHARS).collect() }
+}
+
 /// `bytes START-LAST/TOTAL` (RFC 9110 14.4), the range half-open.
 fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.trim().split_once('/')?;
@@ -426,15 +441,55 @@ fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
     Some((start.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, total))
 }
 
-/// What the next poll may send. A Last-Modified that may stand for two versions is no validator.
+/// What the next poll may send.
 fn validators(headers: &HeaderMap) -> PollValidators {
     let etag = headers.get(header::ETAG).cloned();
-    let modified = headers.get(header::LAST_MODIFIED);
-    let settled = match (modified.and_then(date::parse), headers.get(header::DATE).and_then(date::parse)) {
-        (Some(modified), Some(sent)) => sent.as_secs() >= modified.as_secs() + WEAK_SECONDS,
-        _ => false,
-    };
-    PollValidators { last_modified: modified.filter(|_| settled).cloned(), etag, stamp: None }
+    PollValidators { last_modified: settled(headers).cloned(), etag, stamp: None }
+}
+
+/// Last-Modified, unless it may stand for two versions.
+fn settled(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let modified = headers.get(header::LAST_MODIFIED)?;
+    let (at, sent) = (date::parse(modified)?, date::parse(headers.get(header::DATE)?)?);
+    (sent.as_secs() >= at.as_secs().saturating_add(WEAK_SECONDS)).then_some(modified)
+}
+
+/// A strong validator (RFC 9110 8.8): whatever carries it has the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A strong ETag.
+    ETag(HeaderValue),
+    /// Where there is no ETag: a Last-Modified that is older than the response.
+    LastModified(HeaderValue),
+}
+
+impl Version {
+    /// Of the representation that a 200 with these header fields carries.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        match headers.get(header::ETAG) {
+            Some(etag) => etag.as_bytes().starts_with(b"\"").then(|| Self::ETag(etag.clone())),
+            None => settled(headers).cloned().map(Self::LastModified),
+        }
+    }
+
+    /// For If-Range.
+    #[must_use]
+    pub fn if_range(&self) -> HeaderValue {
+        let (Self::ETag(value) | Self::LastModified(value)) = self;
+        value.clone()
+    }
+
+    /// Whether a 206 with these header fields carries a part of this version (RFC 9110 15.3.7.3): an origin that
+    /// doesn't know If-Range sends a part of whichever it has.
+    #[must_use]
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        let etag = headers.get(header::ETAG);
+        match self {
+            Self::ETag(value) => etag == Some(value),
+            Self::LastModified(value) => etag.is_none() && headers.get(header::LAST_MODIFIED) == Some(value),
+        }
+    }
 }
 
 fn decoded(path: &str) -> Vec<u8> {

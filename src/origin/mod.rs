@@ -32,6 +32,9 @@ use std::time::Duration;
 /// The largest body that [`Origin::poll`] takes: repomd.xml is a few KiB, and its parser's bound is the same.
 pub const MAX_POLLED_BYTES: u64 = 1024 * 1024;
 
+/// The largest length that is believed: 1 PiB. Sums with it are far from overflowing.
+pub const MAX_OBJECT_BYTES: u64 = 1 << 50;
+
 /// Where the tree is mastered.
 #[derive(Clone)]
 pub enum Origin {
@@ -160,6 +163,12 @@ pub enum OriginError {
         promised: u64,
         /// By the catalogue.
         listed: u64,
+    },
+    /// The promised length is more than any file has.
+    #[error("the origin promises {promised} bytes, which is absurd")]
+    Absurd {
+        /// By Content-Length.
+        promised: u64,
     },
     /// The body goes on after its promised end.
     #[error("the body is longer than the {expected} bytes expected")]

@@ -1,7 +1,7 @@
 //! The decision.
 
-use super::select::{self, Holding};
-use super::{Client, MirrorTable, Phase, Place, Reason, Repos, Standing, client, egress};
+use super::select::{self, Holding, Wanted};
+use super::{Client, MirrorTable, Past, Phase, Place, Reason, Repos, Standing, client, egress};
 use crate::clock::Timestamp;
 use crate::config::{Delivery, Scope};
 use crate::repo::{Kind, Listed};
@@ -19,13 +19,16 @@ pub struct Facts<'a> {
     pub cached: bool,
     /// Who asks.
     pub client: &'a Client,
-    /// How the client stands with redirects.
-    pub standing: Standing,
+    /// How the client stands with redirects, and which mirrors failed it.
+    pub past: Past,
     /// Share of redirectable requests to be shed, 0 to 1 ([`egress::shed_share`]).
     pub shed: f64,
     /// When.
     pub now: Timestamp,
 }
+
+/// Mirrors that a redirect names besides the chosen one, at most (RFC 6249: `Link: rel=duplicate`).
+const MOST_OTHERS: usize = 2;
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,9 @@ pub enum Decision {
         mirror: usize,
         /// The path of the same bytes on the mirror, below its URL.
         path: String,
+        /// The next best mirrors, best first, each with its path: at most two. None for a client that trips over a `Link`
+        /// field.
+        others: Vec<(usize, String)>,
         /// Size of the file in bytes, counted against what the mirror donates.
         size: u64,
         /// Why.
@@ -62,7 +68,7 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
         let listed = facts.place.is_some_and(|place| place.listed.is_some());
         return Decision::Serve(if listed { Reason::Metadata } else { Reason::Unlisted });
     };
-    if let Standing::Bounced { .. } = facts.standing {
+    if let Standing::Bounced { .. } = facts.past.standing {
         return Decision::Serve(Reason::Bounce);
     }
     let reason = match keeps(facts, place, listed) {
@@ -70,22 +76,19 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
         Some(_) if is_shed(facts, place, listed) => Reason::Pressure,
         Some(reason) => return Decision::Serve(reason),
     };
-    match facts.standing {
+    match facts.past.standing {
         Standing::CoolingOff => return Decision::Serve(Reason::CoolOff),
-        Standing::SlowStart => return Decision::Serve(Reason::SlowStart),
+        Standing::SlowStart | Standing::Repeated { .. } => return Decision::Serve(Reason::SlowStart),
         Standing::Clear | Standing::Bounced { .. } => {}
     }
     redirect(facts, place, listed, reason, has_room).unwrap_or(Decision::Serve(Reason::NoFreshMirror))
 }
 
-/// Where the node can't serve the file (the origin lacks it or is down): a proven mirror, whatever the window says.
-/// A client that bounced isn't sent back: a failure of ours is as bad to it as one more of the mirror's.
+/// Where the node can't serve the file (the origin lacks it or is down): a proven mirror, whatever the window says and
+/// however the client stands, since the node could only fail it. A mirror that failed it already is not named again.
 #[must_use]
 pub fn last_resort(facts: &Facts<'_>, reason: Reason, has_room: &dyn Fn(usize) -> bool) -> Option<Decision> {
     let (place, listed) = redirectable(facts)?;
-    if matches!(facts.standing, Standing::Bounced { .. } | Standing::CoolingOff) {
-        return None;
-    }
     redirect(facts, place, listed, reason, has_room)
 }
 
@@ -128,8 +131,14 @@ fn redirect(
     has_room: &dyn Fn(usize) -> bool,
 ) -> Option<Decision> {
     let holdings = holdings(facts.repos, place, listed);
-    let (mirror, holding) = select::choose(facts.mirrors, facts.client, &holdings, has_room, facts.now)?;
-    Some(Decision::Redirect { mirror, path: holding.path.clone(), size: holding.listed.entry.size, reason })
+    let Facts { client, now, .. } = *facts;
+    let wanted = Wanted { client, failed: facts.past.failed, holdings: &holdings, now };
+    let most = if client.fragile { 1 } else { 1 + MOST_OTHERS };
+    let mut ranked = select::ranked(facts.mirrors, &wanted, has_room, most).into_iter();
+    let (mirror, holding) = ranked.next()?;
+    let others = ranked.map(|(index, holding)| (index, holding.path.clone())).collect();
+    let (path, size) = (holding.path.clone(), holding.listed.entry.size);
+    Some(Decision::Redirect { mirror, path, others, size, reason })
 }
 
 /// Where mirrors may hold the same bytes: at the same path, and in the repo's twin.
@@ -148,3 +157,7 @@ pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holdin
     }
     holdings
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

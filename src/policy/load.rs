@@ -3,9 +3,13 @@
 use crate::clock::Timestamp;
 use crate::config::Bandwidth;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Seconds of its bandwidth that a mirror may be sent ahead: evens out bursts, and lets one large file through.
 const AHEAD_SECONDS: f64 = 10.0;
+/// Requests overtake each other, so `now` may go back a little. Beyond this the wall clock was set back, and the bucket
+/// drains from there on; else it would stay as full as it is until the clock has caught up.
+const OVERTAKEN: Duration = Duration::from_secs(60);
 
 /// A leaky bucket for each mirror: redirects fill it by the file's size, time drains it by the donated bandwidth.
 #[derive(Debug)]
@@ -21,7 +25,10 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn level(&self, now: Timestamp) -> f64 {
+    fn level(&mut self, now: Timestamp) -> f64 {
+        if self.at > now.plus(OVERTAKEN) {
+            self.at = now;
+        }
         (self.level_bytes - self.bytes_per_second * now.since(self.at).as_secs_f64()).max(0.0)
     }
 }
@@ -41,7 +48,7 @@ impl MirrorLoad {
     /// Whether mirror number `mirror` may be sent more now.
     #[must_use]
     pub fn has_room(&self, mirror: usize, now: Timestamp) -> bool {
-        let bucket = self.lock(mirror);
+        let mut bucket = self.lock(mirror);
         bucket.level(now) < bucket.bytes_per_second * AHEAD_SECONDS
     }
 
@@ -51,7 +58,7 @@ impl MirrorLoad {
         #[expect(clippy::cast_precision_loss, reason = "a rate, not an account")]
         let level = bucket.level(now) + bytes as f64;
         bucket.level_bytes = level;
-        bucket.at = now;
+        bucket.at = bucket.at.max(now);
     }
 
     fn lock(&self, mirror: usize) -> std::sync::MutexGuard<'_, Bucket> {
@@ -62,7 +69,6 @@ impl MirrorLoad {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_mirror_is_sent_no_more_than_it_donates() {
@@ -79,5 +85,23 @@ mod tests {
         let allowed = 100 * 1_000_000 + 10 * 1_000_000;
         assert!(sent <= allowed + 100_000, "{sent}");
         assert!(sent >= allowed - 1_100_000, "{sent}");
+    }
+    #[test]
+    fn a_clock_that_is_set_back_fills_no_bucket() {
+        let load = MirrorLoad::new([Bandwidth::from_bits_per_second(8_000_000)]); // 1 MB/s
+        let before = Timestamp::from_secs(10_000);
+        load.sent(0, 15_000_000, before);
+        let after = Timestamp::from_secs(10_000 - 3600);
+        assert!(!load.has_room(0, after), "the level is kept");
+        assert!(load.has_room(0, after.plus(Duration::from_secs(6))), "it drains from the new time on");
+
+        // A request that was overtaken by others makes no time pass twice.
+        let load = MirrorLoad::new([Bandwidth::from_bits_per_second(8_000_000)]);
+        load.sent(0, 15_000_000, before);
+        for _ in 0..1000 {
+            load.sent(0, 0, Timestamp::from_millis(before.as_millis() - 50));
+            load.sent(0, 0, before);
+        }
+        assert!(!load.has_room(0, before));
     }
 }

@@ -51,7 +51,9 @@ impl MirrorState {
     pub fn is_current(&self, repo: usize, sequence: u32) -> bool {
         sequence > 0
             && self.reach.is_up()
-            && self.pairs[repo].proof.is_some_and(|proof| proof.sequence == sequence)
+            && self.pairs[repo]
+                .proof
+                .is_some_and(|proof| (proof.sequence, proof.shown) == (sequence, sequence))
     }
 
     /// It is proven to hold the file that the repo lists so.
@@ -125,7 +127,8 @@ pub struct Proof {
     pub sequence: u32,
     /// Sequence of the generation farthest from the proven one, older or newer, that the mirror has shown since; what
     /// isn't listed by all from the one to the other may be gone from the mirror. Equal to `sequence` while it shows
-    /// just the proven one.
+    /// just the proven one. 0 while it shows one that is unknown here: it may have deleted anything, so that the proof
+    /// covers nothing.
     pub shown: u32,
     /// When the last of its files was seen.
     pub verified: Timestamp,
@@ -146,6 +149,27 @@ impl Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Bandwidth;
+
+    #[test]
+    fn a_mirror_is_current_only_while_it_shows_what_it_is_proven_for() {
+        let settings = Mirror {
+            name: "m".into(),
+            url: "http://m.example/".into(),
+            country: None,
+            continent: None,
+            bandwidth: Bandwidth::from_bits_per_second(1),
+            networks: vec![],
+            private: false,
+        };
+        let mut mirror = MirrorState::untried(Arc::new(settings), 1);
+        mirror.reach = Reach::Up { seen: Timestamp::EPOCH };
+        // (shown, current); 0: a generation that is unknown here
+        for (shown, expected) in [(3, true), (2, false), (0, false)] {
+            mirror.pairs[0].proof = Some(Proof { sequence: 3, shown, verified: Timestamp::EPOCH });
+            assert_eq!(mirror.is_current(0, 3), expected, "{shown}");
+        }
+    }
 
     #[test]
     fn a_proof_covers_what_its_generations_share() {
@@ -162,6 +186,7 @@ mod tests {
             (proof(3, 4), 4, None, false), // shown but not checked
             (proof(4, 3), 4, None, false), // the mirror went back
             (proof(4, 3), 3, None, true),
+            (proof(3, 0), 1, None, false), // the mirror shows an unknown one
         ];
         for (proof, since, until, held) in cases {
             assert_eq!(proof.holds(since, until), held, "{proof:?} since {since} until {until:?}");

@@ -6,6 +6,7 @@
 
 pub mod bounce;
 pub mod client;
+mod crowd;
 pub mod decide;
 pub mod egress;
 pub mod load;
@@ -15,7 +16,7 @@ pub mod repos;
 pub mod select;
 pub mod window;
 
-pub use bounce::{BounceReport, Standing, Trail};
+pub use bounce::{Ask, BounceReport, Failed, Past, Standing, Trail};
 pub use client::Client;
 pub use decide::{Decision, Facts, decide, last_resort};
 pub use mirrors::{MirrorState, MirrorTable, Pair, Proof, Reach};

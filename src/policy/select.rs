@@ -1,6 +1,6 @@
 //! Which of the mirrors that hold a file takes a client.
 
-use super::{Client, MirrorState, MirrorTable, client};
+use super::{Client, Failed, MirrorState, MirrorTable, client};
 use crate::clock::Timestamp;
 use crate::repo::Listed;
 use std::net::IpAddr;
@@ -20,6 +20,19 @@ pub struct Holding {
     pub path: String,
 }
 
+/// What a mirror is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Who asks.
+    pub client: &'a Client,
+    /// The mirrors that failed it.
+    pub failed: Failed,
+    /// Where mirrors may hold the file, best first.
+    pub holdings: &'a [Holding],
+    /// When.
+    pub now: Timestamp,
+}
+
 /// Why a mirror isn't chosen. `explain` shows it for each mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
@@ -29,8 +42,12 @@ pub enum Unfit {
     NotProven,
     /// It is private, and the client isn't in its networks.
     Private,
+    /// It failed this client within the last hour.
+    FailedThisClient,
     /// The client came over https and it has none.
     PlainHttp,
+    /// The client came over http, it has only https, and the client's CA bundle and TLS are likely too old for it.
+    OldTls,
     /// The client comes over an address family that it doesn't answer on.
     Family,
     /// It wasn't seen answering ranges, and the client asks for one.
@@ -49,7 +66,11 @@ impl Unfit {
             Self::Down => "it doesn't answer",
             Self::NotProven => "it is not proven to hold the file",
             Self::Private => "it is private and the client is not in its networks",
+            Self::FailedThisClient => "it failed this client within the last hour",
             Self::PlainHttp => "the client came over https and it has only http",
+            Self::OldTls => {
+                "it has only https, and the client is too old to be sure that it trusts it, and can't recover"
+            }
             Self::Family => "it doesn't answer on the client's address family",
             Self::Ranges => "the client asks for a range and it wasn't seen answering one",
             Self::NotSeenLately => {
@@ -60,25 +81,35 @@ impl Unfit {
     }
 }
 
-/// Which of `holdings` the mirror can serve `client`, or why it can't serve any.
-pub fn fits<'h>(
+/// Which of the holdings mirror number `index` can serve, or why it can't serve any.
+///
+/// # Errors
+/// Why not: the first reason of those that [`Unfit`] lists, what the mirror lacks before what the client is like.
+pub fn fits<'a>(
+    index: usize,
     mirror: &MirrorState,
-    client: &Client,
-    holdings: &'h [Holding],
-    has_room: bool,
-    now: Timestamp,
-) -> Result<&'h Holding, Unfit> {
-    let holding = holdings.iter().find(|holding| mirror.holds(holding.repo, &holding.listed));
+    wanted: &Wanted<'a>,
+    has_room: &dyn Fn(usize) -> bool,
+) -> Result<&'a Holding, Unfit> {
+    let holding = suits(index, mirror, wanted)?;
+    if has_room(index) { Ok(holding) } else { Err(Unfit::Full) }
+}
+
+/// The same whatever the mirror is being sent.
+fn suits<'a>(index: usize, mirror: &MirrorState, wanted: &Wanted<'a>) -> Result<&'a Holding, Unfit> {
+    let client = wanted.client;
     let family = if client.addr.is_ipv4() { mirror.ipv4 } else { mirror.ipv6 };
-    match holding {
+    let is_late = || !mirror.reach.seen_within(SEEN_FOR_FRAGILE, wanted.now);
+    match wanted.holdings.iter().find(|holding| mirror.holds(holding.repo, &holding.listed)) {
         _ if !mirror.reach.is_up() => Err(Unfit::Down),
         None => Err(Unfit::NotProven),
+        _ if wanted.failed.contains(index) => Err(Unfit::FailedThisClient),
         _ if mirror.mirror.private && !is_local(mirror, client) => Err(Unfit::Private),
         _ if client.https && !mirror.is_https() => Err(Unfit::PlainHttp),
+        _ if client.fragile && !client.https && mirror.is_https() => Err(Unfit::OldTls),
         _ if !family => Err(Unfit::Family),
         _ if client.ranged && !mirror.ranges => Err(Unfit::Ranges),
-        _ if client.fragile && !mirror.reach.seen_within(SEEN_FOR_FRAGILE, now) => Err(Unfit::NotSeenLately),
-        _ if !has_room => Err(Unfit::Full),
+        _ if client.fragile && is_late() => Err(Unfit::NotSeenLately),
         Some(holding) => Ok(holding),
     }
 }
@@ -111,11 +142,14 @@ fn is_local(mirror: &MirrorState, client: &Client) -> bool {
     mirror.mirror.networks.iter().any(|network| network.contains(&addr))
 }
 
+/// See [`rank`].
+pub type Rank = (std::cmp::Reverse<Nearness>, f64);
+
 /// A mirror's place in the order for a client: nearness, then weighted rendezvous hashing by the client's network, so
 /// that one dnf run stays on one mirror, networks spread in proportion to bandwidth, and a mirror that comes or goes moves
 /// only its own share. Greater comes first.
 #[must_use]
-pub fn rank(mirror: &MirrorState, client: &Client) -> (std::cmp::Reverse<Nearness>, f64) {
+pub fn rank(mirror: &MirrorState, client: &Client) -> Rank {
     let hash = client::hash(&(client.network(), mirror.mirror.name.as_str()));
     let uniform = unit_interval(hash);
     #[expect(clippy::cast_precision_loss, reason = "a weight")]
@@ -131,18 +165,36 @@ pub fn unit_interval(hash: u64) -> f64 {
     (mantissa + 0.5) / (1u64 << 53) as f64
 }
 
-/// The mirror that takes the client, and the path of the file there.
-pub fn choose<'h>(
+/// The mirror that takes the client, and where it holds the file.
+pub fn choose<'a>(
     table: &MirrorTable,
-    client: &Client,
-    holdings: &'h [Holding],
+    wanted: &Wanted<'a>,
     has_room: &dyn Fn(usize) -> bool,
-    now: Timestamp,
-) -> Option<(usize, &'h Holding)> {
-    let candidates = table.mirrors.iter().enumerate().filter_map(|(index, mirror)| {
-        let holding = fits(mirror, client, holdings, has_room(index), now).ok()?;
-        Some((index, holding, rank(mirror, client)))
-    });
-    let best = candidates.max_by(|a, b| a.2.partial_cmp(&b.2).unwrap_or(std::cmp::Ordering::Equal));
-    best.map(|(index, holding, _)| (index, holding))
+) -> Option<(usize, &'a Holding)> {
+    ranked(table, wanted, has_room, 1).pop()
 }
+
+/// The best mirrors for the client, at most `most`, best first. One pass: each is ranked once, and `has_room` (it takes a
+/// lock) is asked only of those that are among the best so far.
+pub fn ranked<'a>(
+    table: &MirrorTable,
+    wanted: &Wanted<'a>,
+    has_room: &dyn Fn(usize) -> bool,
+    most: usize,
+) -> Vec<(usize, &'a Holding)> {
+    let mut best: Vec<(Rank, usize, &'a Holding)> = Vec::with_capacity(most + 1);
+    for (index, mirror) in table.mirrors.iter().enumerate() {
+        let Ok(holding) = suits(index, mirror, wanted) else { continue };
+        let rank = rank(mirror, wanted.client);
+        let place = best.partition_point(|(better, ..)| *better >= rank);
+        if place < most && has_room(index) {
+            best.insert(place, (rank, index, holding));
+            best.truncate(most);
+        }
+    }
+    best.into_iter().map(|(_, index, holding)| (index, holding)).collect()
+}
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;

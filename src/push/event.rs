@@ -22,7 +22,8 @@ pub enum Event {
         /// When its repomd.xml was first seen.
         at: Timestamp,
     },
-    /// Its new packages are in the cache, as far as they fit. Not of a repo's first generation.
+    /// Its new packages are in the cache, as far as they fit, or the time for that is over. Not of a repo's first
+    /// generation.
     Warmed {
         /// Where.
         repo: Arc<Repo>,
@@ -34,6 +35,8 @@ pub enum Event {
         bytes: u64,
         /// Packages that could not be fetched.
         failed: u32,
+        /// Packages that were not there in time; they are fetched behind the flip.
+        rest: u32,
         /// How long it took.
         took: Duration,
     },
@@ -98,8 +101,12 @@ impl Event {
             Self::Detected { generation, files, bytes, at, .. } => {
                 tracing::info!(repo = id, ?generation, new_files = files, new_bytes = bytes, %at, "push detected");
             }
-            Self::Warmed { generation, files, bytes, failed, took, .. } => {
+            Self::Warmed { generation, files, bytes, failed, rest, took, .. } => {
                 let seconds = took.as_secs_f64();
+                if *rest > 0 {
+                    let total = files + failed + rest;
+                    tracing::warn!(repo = id, "warmed {files} of {total} packages in time, the rest follows");
+                }
                 tracing::info!(repo = id, ?generation, files, bytes, failed, seconds, "push warmed");
             }
             Self::Offered { generation, sequence, .. } => {

@@ -34,6 +34,7 @@ use state::RepoDir;
 use status::Status;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, broadcast, watch as channel};
@@ -86,6 +87,8 @@ struct Watched {
     status: Mutex<Status>,
     /// Ends the wait for the next poll.
     wake: Notify,
+    /// The operator asked for this repo: the next poll may go back a generation.
+    may_go_back: AtomicBool,
     /// Generations found on disk without the one that was current, which is damaged: what sequences go on from, but
     /// not to be served, since that would be going back.
     base: OnceLock<History>,
@@ -172,10 +175,17 @@ impl Pushes {
 }
 
 impl PushHandle {
-    /// Has the repo addressed as `name/release/arch` polled at once, or all of them; how many that are.
+    /// Has the repo addressed as `name/release/arch` polled at once, or all of them; how many that are. A repo that is
+    /// named follows its origin even to an older generation; polling by itself never does.
     pub fn poll_now(&self, repo_id: Option<&str>) -> usize {
         let asked = |watched: &&Watched| repo_id.is_none_or(|id| watched.repo.id == id);
-        self.shared.repos.iter().filter(asked).map(|watched| watched.wake.notify_one()).count()
+        let wake = |watched: &Watched| {
+            if repo_id.is_some() {
+                watched.may_go_back.store(true, Ordering::Relaxed);
+            }
+            watched.wake.notify_one();
+        };
+        self.shared.repos.iter().filter(asked).map(wake).count()
     }
 
     /// How each repo's pushes stand, in the order of the config.
@@ -282,6 +292,7 @@ impl Watched {
             dir: state_dir.map(|dir| RepoDir::new(dir, &repo.id)),
             status: Mutex::default(),
             wake: Notify::new(),
+            may_go_back: AtomicBool::new(false),
             base: OnceLock::new(),
         }
     }

@@ -15,7 +15,7 @@ pub struct RepoState {
     pub step: Step,
     /// When the newest push was first seen.
     pub detected: Option<Timestamp>,
-    /// When its packages were in the cache.
+    /// When its packages were in the cache; after it was offered, if they took longer than `push.warm_for`.
     pub warmed: Option<Timestamp>,
     /// When it was offered to clients.
     pub offered: Option<Timestamp>,

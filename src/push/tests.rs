@@ -375,7 +375,7 @@ async fn a_push_that_does_not_verify_leaves_the_old_generation_until_it_does() {
     let failed = node.handle.shared.metrics.pushes.with_label_values(&["updates", "failed"]).get();
     assert!(failed >= 5);
 
-    // Borne in the end: a file that few clients ask for, a package, and the step back of an origin that means it.
+    // Borne in the end: a file that few clients ask for, and a package.
     let gappy = repo(&[("a", "gappy"), ("b", "gappy")]);
     let mut with_gaps = gappy.clone();
     with_gaps.remove(&metadata(&gappy, "filelists"));
@@ -389,10 +389,89 @@ async fn a_push_that_does_not_verify_leaves_the_old_generation_until_it_does() {
     assert_eq!(node.event(warmed).await, (1, 1));
     node.offered(7).await;
     assert_eq!(node.current(0), Some(id(&gappy)));
-    tree.put("7/updates", &old);
-    assert!(node.failure().await.contains("shows generation 6 again"));
-    node.offered(8).await;
-    assert_eq!(node.current(0), Some(id(&old)));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_generation_is_followed_only_where_the_operator_says_so() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    // (revision, newest timestamp)
+    let dated = |mut files: Files, revision: u32, secs: u32| {
+        let plain = String::from_utf8(files["repodata/repomd.xml"].to_vec()).unwrap();
+        let head = format!("<repomd><revision>{revision}</revision>");
+        let stamp = format!("<timestamp>{secs}</timestamp></data>");
+        let plain = plain.replace("<repomd>", &head).replace("</data>", &stamp);
+        files.insert("repodata/repomd.xml".to_owned(), plain.into());
+        files
+    };
+    let (first, second) = (dated(repo(&[("a", "one")]), 100, 100), dated(repo(&[("a", "two")]), 200, 200));
+    let older_still = dated(repo(&[("a", "zero")]), 50, 50);
+    tree.put("7/updates", &first);
+    let mut node = Node::start(dir.path(), &url(&server), &updates("")).await;
+    node.offered(1).await;
+    tree.put("7/updates", &second);
+    node.offered(2).await;
+    let kept = format!("number 1, {}", id(&first));
+    let cases = [(&first, kept.as_str(), 3), (&older_still, "revision 50, made 1970-01-01T00:00:50", 4)];
+    for (files, what, sequence) in cases {
+        let before = node.current(0);
+        tree.put("7/updates", files);
+        // For more polls than an origin is given to finish a push; nor does a look at all repos go back.
+        for _ in 0..8 {
+            let failure = node.failure().await;
+            assert!(
+                failure.starts_with(&format!("the origin shows an older generation ({what}")),
+                "{failure}"
+            );
+            assert!(failure.ends_with("; follow it with `freshet push updates`"), "{failure}");
+            assert_eq!(node.handle.poll_now(None), 1);
+        }
+        assert_eq!(node.current(0), before);
+        assert!(node.handle.states()[0].last_error.as_ref().unwrap().contains("an older generation"));
+        assert_eq!(node.handle.poll_now(Some("updates")), 1);
+        node.offered(sequence).await;
+        assert_eq!(node.current(0), Some(id(files)));
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn warming_holds_back_neither_its_push_nor_the_next() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    tree.put("7/updates", &repo(&[("a", "one")]));
+    let mut config = Node::config(dir.path(), &url(&server), &updates(""));
+    config.push.warm_for = Duration::from_millis(300);
+    config.push.warm_parallel = 2;
+    let mut node = Node::start_with(dir.path(), config).await;
+    node.offered(1).await;
+    let warmed = |event: &Event| match event {
+        Event::Warmed { files, failed, rest, .. } => Some((*files, *failed, *rest)),
+        _ => None,
+    };
+    // Answered by nobody as yet.
+    *tree.gate.lock().unwrap() = Some("7/updates/Packages/c.rpm".to_owned());
+    tree.put("7/updates", &repo(&[("a", "one"), ("b", "b"), ("c", "is long")]));
+    assert_eq!(node.event(warmed).await, (1, 0, 1));
+    node.offered(2).await;
+    assert_eq!(node.handle.states()[0].warmed, None);
+    // What is left of the one before comes after what is new.
+    tree.put("7/updates", &repo(&[("a", "one"), ("b", "b"), ("c", "is long"), ("d", "d is longest")]));
+    assert_eq!(node.event(warmed).await, (2, 0, 1), "b, which is there already, and d");
+    node.offered(3).await;
+    *tree.gate.lock().unwrap() = None;
+    tree.open.notify_waiters();
+    tree.open.notify_one();
+    until(|| node.handle.states()[0].warmed.is_some()).await;
+    let listed = node.view(0).history.find("Packages/c.rpm").unwrap().entry;
+    let path = crate::http::TreePath::new("7/updates/Packages/c.rpm").unwrap();
+    let object = Object::listed(path, listed.sha256.unwrap(), listed.size);
+    assert!(node.handle.shared.store.find(&object).await.is_some());
+    let late = node.handle.shared.metrics.pushes.with_label_values(&["updates", "warmed_late"]).get();
+    assert_eq!(late, 2);
+    tree.put("7/updates", &repo(&[("e", "e")]));
+    assert_eq!(node.event(warmed).await, (1, 0, 0), "nothing is left of those before");
     node.stop().await;
 }
 

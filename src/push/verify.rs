@@ -71,6 +71,14 @@ pub enum PushError {
     /// The origin seems to be in the middle of publishing; it is given some polls to finish.
     #[error("the origin doesn't seem to be done with publishing: {0}")]
     Unfinished(String),
+    /// The origin went back to an earlier state, or is a copy that lags behind: not to be followed unasked.
+    #[error("the origin shows an older generation ({what}); follow it with `freshet push {repo}`")]
+    Older {
+        /// Which, in words.
+        what: String,
+        /// The id of the repo.
+        repo: String,
+    },
     /// Something in this process broke.
     #[error("internal error: {0}")]
     Broken(String),

@@ -1,9 +1,13 @@
 //! Fetches the packages that are new in a push, so that the first clients hit.
+//!
+//! A flip waits `push.warm_for` for it; what is left then goes on [`Behind`] the flip, until the next push takes it over.
 
-use super::{Shared, Step};
-use crate::repo::{Generation, Kind};
-use crate::store::Object;
+use super::{Shared, flip};
+use crate::clock;
+use crate::repo::{Entry, Generation, Kind};
+use crate::store::{FetchError, Object};
 use std::sync::Arc;
+use std::vec;
 use tokio::task::JoinSet;
 
 /// What became of it.
@@ -17,74 +21,140 @@ pub(super) struct Warmed {
     pub(super) failed: u32,
 }
 
-/// Fetches what is new in `generation`, the smallest first, up to `push.warm` bytes. Nothing for a first generation:
-/// all of it is new, and what clients want of it shows soon enough.
-pub(super) async fn warm(shared: &Arc<Shared>, index: usize, generation: &Generation) -> Warmed {
-    let repo = &shared.repos[index].repo;
-    let objects = planned(shared, index, generation);
-    let total = u32::try_from(objects.len()).unwrap_or(u32::MAX);
-    let mut warmed = Warmed::default();
-    let mut first_failure = None;
-    let mut running = JoinSet::new();
-    let mut next = objects.into_iter();
-    loop {
-        shared.repos[index].status().step = Step::Warming { done: warmed.files + warmed.failed, total };
-        while running.len() < shared.config.push.warm_parallel {
-            let Some(object) = next.next() else { break };
-            let shared = Arc::clone(shared);
-            running.spawn(async move {
-                let _permit = shared.warming.acquire().await;
-                let fetched = shared.store.complete(&object).await;
-                (object, fetched)
-            });
-        }
-        match running.join_next().await {
-            None => break,
-            Some(Ok((object, Ok(())))) => {
-                warmed.files += 1;
-                warmed.bytes += object.identity.map_or(0, |identity| identity.size);
-            }
-            Some(Ok((object, Err(error)))) => {
-                warmed.failed += 1;
-                first_failure.get_or_insert_with(|| format!("{}: {error}", object.path));
-            }
-            Some(Err(stopped)) => {
-                warmed.failed += 1;
-                first_failure.get_or_insert_with(|| stopped.to_string());
-            }
+/// The packages of one push, on their way into the cache. Dropped, it fetches no more.
+pub(super) struct Warming {
+    shared: Arc<Shared>,
+    index: usize,
+    running: JoinSet<(Object, Result<(), FetchError>)>,
+    waiting: vec::IntoIter<Object>,
+    total: u32,
+    pub(super) warmed: Warmed,
+    first_failure: Option<String>,
+}
+
+impl Warming {
+    /// Of what is new in `generation`, the smallest first, then of what the generations from `since` on brought, up to
+    /// `push.warm` bytes. Nothing for a first generation: all of it is new, and what clients want of it shows soon enough.
+    pub(super) fn new(shared: &Arc<Shared>, index: usize, generation: &Generation, since: u32) -> Self {
+        let objects = planned(shared, index, generation, since);
+        Self {
+            shared: Arc::clone(shared),
+            index,
+            running: JoinSet::new(),
+            total: u32::try_from(objects.len()).unwrap_or(u32::MAX),
+            waiting: objects.into_iter(),
+            warmed: Warmed::default(),
+            first_failure: None,
         }
     }
-    if let Some(first) = first_failure {
-        tracing::warn!(repo = repo.id, failed = warmed.failed, "new packages could not be fetched: {first}");
+
+    /// Packages that are neither fetched nor failed.
+    pub(super) const fn rest(&self) -> u32 {
+        self.total.saturating_sub(self.warmed.files + self.warmed.failed)
     }
-    warmed
+
+    /// Fetches what is left; `progress` is told how many are done, of how many. Given up in between, nothing is lost.
+    pub(super) async fn finish(&mut self, mut progress: impl FnMut(u32, u32)) {
+        loop {
+            progress(self.total - self.rest(), self.total);
+            while self.running.len() < self.shared.config.push.warm_parallel {
+                let Some(object) = self.waiting.next() else { break };
+                let shared = Arc::clone(&self.shared);
+                self.running.spawn(async move {
+                    let _permit = shared.warming.acquire().await;
+                    let fetched = shared.store.complete(&object).await;
+                    (object, fetched)
+                });
+            }
+            let failure = match self.running.join_next().await {
+                None => return,
+                Some(Ok((object, Ok(())))) => {
+                    self.warmed.files += 1;
+                    self.warmed.bytes += size(&object);
+                    continue;
+                }
+                Some(Ok((object, Err(error)))) => format!("{}: {error}", object.path),
+                Some(Err(stopped)) => stopped.to_string(),
+            };
+            self.warmed.failed += 1;
+            self.first_failure.get_or_insert(failure);
+        }
+    }
+
+    /// Tells that all is done.
+    pub(super) fn tell(&self) {
+        let (at, watched) = (clock::now(), &self.shared.repos[self.index]);
+        watched.status().warmed = Some(at);
+        flip::mark(&self.shared, &watched.repo.id, "warmed", at);
+        if let Some(first) = &self.first_failure {
+            let (repo, failed) = (&watched.repo.id, self.warmed.failed);
+            tracing::warn!(repo, failed, "new packages could not be fetched: {first}");
+        }
+    }
+}
+
+/// The one warming of a repo that its newest flip did not wait for. Dropped, it ends.
+#[derive(Default)]
+pub(super) struct Behind {
+    task: JoinSet<()>,
+    /// The first sequence whose packages it fetches.
+    since: u32,
+}
+
+impl Behind {
+    /// Goes on with `warming`, of the packages since `since`.
+    pub(super) fn start(&mut self, mut warming: Warming, since: u32) {
+        self.since = since;
+        self.task.spawn(async move {
+            warming.finish(|_, _| {}).await;
+            let Warmed { files, failed, .. } = warming.warmed;
+            tracing::info!(
+                repo = warming.shared.repos[warming.index].repo.id,
+                files,
+                failed,
+                "the rest is warmed"
+            );
+            warming.tell();
+        });
+    }
+
+    /// Ends it, so that it doesn't hold back the next push; the first sequence whose packages are not all fetched.
+    pub(super) fn stop(&mut self) -> Option<u32> {
+        let mut unfinished = !self.task.is_empty();
+        while let Some(ended) = self.task.try_join_next() {
+            unfinished = ended.is_err();
+        }
+        self.task = JoinSet::new();
+        unfinished.then_some(self.since)
+    }
 }
 
 /// What is to be fetched.
-fn planned(shared: &Shared, index: usize, generation: &Generation) -> Vec<Object> {
+fn planned(shared: &Shared, index: usize, generation: &Generation, since: u32) -> Vec<Object> {
     if generation.sequence == 1 {
         return Vec::new();
     }
     let repo = &shared.repos[index].repo;
-    let is_new =
-        |entry: &crate::repo::Entry| entry.kind == Kind::Package && entry.since == generation.sequence;
+    let is_new = |entry: &Entry| entry.kind == Kind::Package && entry.since >= since;
     let mut files: Vec<_> = generation
         .catalogue
         .iter()
         .filter(|(_, entry)| is_new(entry))
         .filter_map(|(path, entry)| {
-            Some(Object::listed(repo.path.join(path).ok()?, entry.sha256?, entry.size))
+            let object = Object::listed(repo.path.join(path).ok()?, entry.sha256?, entry.size);
+            Some((entry.since < generation.sequence, object))
         })
         .collect();
-    let size = |object: &Object| object.identity.map_or(0, |identity| identity.size);
-    files.sort_by_key(size);
+    files.sort_by_key(|(is_left_over, object)| (*is_left_over, size(object)));
     let mut left = shared.config.push.warm;
-    let fitting = files.iter().take_while(|file| {
-        let rest = left.checked_sub(size(file));
+    let fitting = files.into_iter().map(|(_, object)| object).take_while(|object| {
+        let rest = left.checked_sub(size(object));
         left = rest.unwrap_or(0);
         rest.is_some()
     });
-    let fitting = fitting.count();
-    files.truncate(fitting);
-    files
+    fitting.collect()
+}
+
+fn size(object: &Object) -> u64 {
+    object.identity.map_or(0, |identity| identity.size)
 }

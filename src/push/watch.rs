@@ -1,11 +1,13 @@
 //! Watches one repo: polls its repomd.xml, and walks a push through its steps.
 
 use super::verify::{self, Gaps, PushError, SIGNATURE, Version};
-use super::{Event, Shared, Step, flip, stopped, warm};
+use super::warm::{Behind, Warming};
+use super::{Event, Shared, Step, flip, stopped};
 use crate::clock::{self, Timestamp};
 use crate::origin::{PollValidators, Polled};
-use crate::repo::{Generation, Pinned, Sha256};
+use crate::repo::{Generation, History, Pinned, REPOMD, Repomd, Sha256, repomd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -70,6 +72,10 @@ struct Watcher<'a> {
     attempt: Option<Attempt>,
     signature: PollValidators,
     signature_checked: Timestamp,
+    /// The operator asked for this round.
+    may_go_back: bool,
+    /// What the newest flip did not wait for.
+    behind: Behind,
 }
 
 /// A version that isn't offered yet.
@@ -80,6 +86,8 @@ struct Attempt {
     detected: Timestamp,
     /// Polls that have shown it.
     polls: u32,
+    /// It was shown in a round that the operator asked for, so that it may be an older generation.
+    may_go_back: bool,
 }
 
 impl<'a> Watcher<'a> {
@@ -92,12 +100,15 @@ impl<'a> Watcher<'a> {
             attempt: None,
             signature: PollValidators::default(),
             signature_checked: Timestamp::EPOCH,
+            may_go_back: false,
+            behind: Behind::default(),
         }
     }
 
     /// One poll, and the push that it may find.
     async fn round(&mut self) -> Result<Again, PushError> {
         let asked = clock::now();
+        self.may_go_back = self.shared.repos[self.index].may_go_back.swap(false, Ordering::Relaxed);
         let known = self.known.clone();
         let shown = self.poll(&known).await?;
         self.shared.repos[self.index].status().last_poll = Some(clock::now());
@@ -141,7 +152,7 @@ impl<'a> Watcher<'a> {
         for _ in 0..=MAX_RESTARTS {
             watched.status().step = Step::Fetching;
             let attempt = self.attempt(version.id, asked);
-            let gaps = self.gaps(attempt)?;
+            let gaps = self.gaps(attempt, &version)?;
             let published = self.published(&version, attempt.detected);
             let read = verify::read(self.shared, self.index, &version, published, attempt.detected, gaps);
             let generation = read.await?;
@@ -175,39 +186,48 @@ impl<'a> Watcher<'a> {
         shared.tell(Event::Detected { repo: Arc::clone(repo), generation: id, files, bytes, at: detected });
 
         let start = clock::monotonic();
-        let warmed = warm::warm(shared, self.index, &generation).await;
+        let since = self.behind.stop().unwrap_or(generation.sequence);
+        let mut warming = Warming::new(shared, self.index, &generation, since);
+        let fetching = warming.finish(|done, total| watched.status().step = Step::Warming { done, total });
+        // Those that are under way go on.
+        let _ = tokio::time::timeout(shared.config.push.warm_for, fetching).await;
         let took = clock::monotonic().saturating_duration_since(start);
-        let at = clock::now();
-        watched.status().warmed = Some(at);
-        flip::mark(shared, &repo.id, "warmed", at);
+        let (found, rest) = (warming.warmed, warming.rest());
+        if rest == 0 {
+            warming.tell();
+        } else {
+            shared.metrics.pushes.with_label_values(&[repo.id.as_str(), "warmed_late"]).inc();
+            self.behind.start(warming, since);
+        }
         if generation.sequence > 1 {
-            let warm::Warmed { files, bytes, failed } = warmed;
-            shared.tell(Event::Warmed { repo: Arc::clone(repo), generation: id, files, bytes, failed, took });
+            let (repo, (files, bytes, failed)) = (Arc::clone(repo), (found.files, found.bytes, found.failed));
+            shared.tell(Event::Warmed { repo, generation: id, files, bytes, failed, rest, took });
         }
         flip::flip(shared, self.index, generation).await;
     }
 
     /// Notes that `id` was seen in a poll of `asked`.
     fn attempt(&mut self, id: Sha256, asked: Timestamp) -> Attempt {
-        let first = Attempt { id, detected: asked, polls: 0 };
+        let first = Attempt { id, detected: asked, polls: 0, may_go_back: false };
         let attempt = self.attempt.filter(|attempt| attempt.id == id).unwrap_or(first);
-        *self.attempt.insert(Attempt { polls: attempt.polls.saturating_add(1), ..attempt })
+        let may_go_back = attempt.may_go_back || self.may_go_back;
+        *self.attempt.insert(Attempt { polls: attempt.polls.saturating_add(1), may_go_back, ..attempt })
     }
 
-    /// Whether `attempt` has to be complete. An older generation has to be shown for a while: it may come from a copy
-    /// of the origin that lags behind, and clients would go back and forth.
-    fn gaps(&self, attempt: Attempt) -> Result<Gaps, PushError> {
-        let history = self.shared.view(self.index).history.clone();
+    /// Whether `attempt` has to be complete. An older generation isn't followed unasked: it may come from a copy of the
+    /// origin that lags behind, and clients would go back and forth.
+    fn gaps(&self, attempt: Attempt, version: &Version) -> Result<Gaps, PushError> {
+        let view = self.shared.view(self.index);
         // Where there is nothing to offer, anything is better.
-        if attempt.polls > PATIENCE || history.current().is_none() {
+        if view.history.current().is_none() {
             return Ok(Gaps::Accept);
         }
-        match history.by_id(&attempt.id) {
-            Some(older) => {
-                Err(PushError::Unfinished(format!("it shows generation {} again", older.sequence)))
-            }
-            None => Ok(Gaps::Refuse),
+        if !attempt.may_go_back
+            && let Some(what) = older(&view.history, version)
+        {
+            return Err(PushError::Older { what, repo: view.repo.id.clone() });
         }
+        Ok(if attempt.polls > PATIENCE { Gaps::Accept } else { Gaps::Refuse })
     }
 
     /// When the distribution made `version`, as nodes that watch the same origin agree on it.
@@ -244,6 +264,29 @@ impl<'a> Watcher<'a> {
     }
 }
 
+/// In words what tells that `version` is older than the current generation: it is a kept one, or says so itself.
+fn older(history: &History, version: &Version) -> Option<String> {
+    if let Some(kept) = history.by_id(&version.id) {
+        return Some(format!("number {}, {}", kept.sequence, kept.id));
+    }
+    let offered = repomd::parse(&history.current()?.pinned(REPOMD)?.body).ok()?;
+    let shown = repomd::parse(&version.body).ok()?;
+    is_older(&shown, &offered).then(|| {
+        let revision = shown.revision.as_deref().map(|revision| format!("revision {revision}"));
+        let made = shown.timestamp.map(|made| format!("made {made}"));
+        revision.into_iter().chain(made).collect::<Vec<_>>().join(", ")
+    })
+}
+
+/// Whether all that can be compared of revision and newest timestamp, at least one of them, is less in `shown`. A
+/// revision need be no number, and either may stay the same from push to push.
+fn is_older(shown: &Repomd, offered: &Repomd) -> bool {
+    let revision = |repomd: &Repomd| repomd.revision.as_deref()?.parse::<u64>().ok();
+    let by_revision = revision(shown).zip(revision(offered)).map(|(shown, offered)| shown < offered);
+    let by_time = shown.timestamp.zip(offered.timestamp).map(|(shown, offered)| shown < offered);
+    (by_revision.is_some() || by_time.is_some()) && by_revision.unwrap_or(true) && by_time.unwrap_or(true)
+}
+
 /// When a version was published, if it was `detected` then and was not there yet at `not_before`.
 ///
 /// Last-Modified, where it can be true: then all nodes agree. It isn't where it lies before the last look at the
@@ -263,6 +306,31 @@ fn published(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn older_is_what_says_so_in_all_that_can_be_compared() {
+        let repomd = |revision: &str, secs: Option<u64>| Repomd {
+            revision: Some(revision.to_owned()),
+            timestamp: secs.map(Timestamp::from_secs),
+            ..Repomd::default()
+        };
+        let offered = repomd("100", Some(100));
+        let cases = [
+            (repomd("99", Some(99)), true),
+            (repomd("9", Some(99)), true),
+            (repomd("99", Some(100)), false),
+            (repomd("99", Some(101)), false),
+            (repomd("100", Some(99)), false),
+            (repomd("101", Some(99)), false),
+            (repomd("9.9", Some(99)), true),
+            (repomd("99", None), true),
+            (repomd("9.9", None), false),
+        ];
+        for (shown, expected) in cases {
+            assert_eq!(is_older(&shown, &offered), expected, "{shown:?}");
+        }
+        assert!(!is_older(&Repomd::default(), &Repomd::default()));
+    }
 
     #[test]
     fn published_is_what_the_origin_says_where_it_can_be_true() {

@@ -7,6 +7,7 @@ use super::waits::Waits;
 use crate::clock;
 use crate::metrics::{Outcome, Path};
 use crate::policy::Reason;
+use crate::store::Object;
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
@@ -44,6 +45,8 @@ pub struct Tally {
     pub peer: Rc<Peer>,
     /// The request.
     pub asked: Asked,
+    /// What is being sent.
+    pub object: OnceCell<Object>,
     verdict: OnceCell<Verdict>,
     bytes: Cell<u64>,
     ended: Cell<bool>,
@@ -62,7 +65,7 @@ impl Tally {
     pub fn open(peer: Rc<Peer>, asked: Asked) -> Rc<Self> {
         peer.note(Waits::begins);
         let (bytes, ended, ours) = (Cell::new(0), Cell::new(false), Cell::new(true));
-        Rc::new(Self { peer, asked, verdict: OnceCell::new(), bytes, ended, ours })
+        Rc::new(Self { peer, asked, object: OnceCell::new(), verdict: OnceCell::new(), bytes, ended, ours })
     }
 
     /// The head of the response is ready.
@@ -97,6 +100,15 @@ impl Tally {
         self.sent(bytes, Path::Sendfile);
     }
 
+    /// The file is not as long as it should be, or can't be read: the client sees a reset, and the store forgets it.
+    pub fn is_damaged(&self) {
+        self.peer.must_reset();
+        if let Some(object) = self.object.get() {
+            let (edge, object) = (self.peer.edge.clone(), object.clone());
+            tokio::task::spawn_local(async move { edge.store.damaged(&object).await });
+        }
+    }
+
     /// The body of unknown length came to its end.
     pub fn ends(&self) {
         self.ended.set(true);
@@ -129,7 +141,7 @@ impl Drop for Tally {
                 time: clock::now(),
                 client: self.asked.client.addr,
                 method: self.asked.method,
-                path: std::mem::take(&mut self.asked.target),
+                path: self.asked.logged_target(),
                 protocol: self.asked.protocol,
                 https: self.peer.https,
                 status: verdict.status,

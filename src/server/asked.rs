@@ -1,5 +1,6 @@
 //! A request as it was asked: parsed, checked, and nothing looked up yet.
 
+use super::clients::Seen;
 use super::peer::Peer;
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
@@ -11,6 +12,9 @@ use std::time::Instant;
 
 /// The part of a logged field that is kept.
 const LOGGED_BYTES: usize = 512;
+
+/// Characters of path and query that are logged.
+const LOGGED_TARGET: usize = 2048;
 
 /// A request.
 #[derive(Debug)]
@@ -92,18 +96,21 @@ impl Asked {
         (asked, path)
     }
 
+    /// Path and query for the log, cut to a bound.
+    pub fn logged_target(&self) -> String {
+        self.target.chars().take(LOGGED_TARGET).collect()
+    }
+
     /// A field's value as text for the log: the first one, cut to a bound, bytes outside of UTF-8 replaced.
     pub fn text(&self, name: &HeaderName) -> Option<String> {
         let value = self.headers.get(name)?.as_bytes();
         Some(String::from_utf8_lossy(&value[..value.len().min(LOGGED_BYTES)]).into_owned())
     }
 
-    /// What a repeat is recognised by: the path, and the part of a client that fetches one file in parts (zchunk). A resume
-    /// (`bytes=N-`) is a repeat of the whole.
-    pub fn file_key(&self, path: &TreePath) -> u64 {
-        let part =
-            self.headers.get(RANGE).map(http::HeaderValue::as_bytes).filter(|range| !range.ends_with(b"-"));
-        crate::policy::client::hash(&(path.as_str(), part))
+    /// The request as the trail of its client knows it, for the canonical `path`.
+    pub fn seen(&self, path: &TreePath) -> Seen {
+        let range = self.headers.get(RANGE).map(http::HeaderValue::as_bytes);
+        Seen::new(&self.client, path, range, self.connection)
     }
 }
 

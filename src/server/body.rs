@@ -212,7 +212,10 @@ impl http_body::Body for ResponseBody {
             }
             Some(Err(cut)) => {
                 tracing::debug!(client = %self.tally.peer.addr, %cut, "response cut");
-                self.tally.peer.must_reset();
+                match cut {
+                    Cut::Disk(_) => self.tally.is_damaged(),
+                    Cut::Fill(_) => self.tally.peer.must_reset(),
+                }
             }
             None => {
                 self.left = Some(0);

@@ -1,15 +1,17 @@
 //! The trails of clients that were redirected lately, in bounded memory.
 
 use crate::clock::Timestamp;
-use crate::policy::{Standing, Trail};
+use crate::http::TreePath;
+use crate::policy::client::hash;
+use crate::policy::{Ask, Client, Past, Trail};
 use moka::sync::Cache;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Clients remembered at most. Beyond it those not seen for longest are forgotten: they start slowly again.
-const MOST: u64 = 200_000;
-/// Longer than any cool-off.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(900);
+const MOST: u64 = 100_000;
+/// As long as a trail remembers anything.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 /// Trails by client key ([`crate::policy::Client::key`]).
 #[derive(Debug)]
@@ -23,23 +25,46 @@ impl Default for Clients {
     }
 }
 
+/// A request as a trail knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    client: u64,
+    file: u64,
+    ask: Ask,
+    connection: u64,
+}
+
+impl Seen {
+    /// A request of `client` for `path`, with this Range field, on connection number `connection`.
+    ///
+    /// A repeat is recognised by the path, and by the part of a client that fetches one file in parts (zchunk); a resume
+    /// (`bytes=N-`) is a repeat of the whole.
+    pub fn new(client: &Client, path: &TreePath, range: Option<&[u8]>, connection: u64) -> Self {
+        let part = range.filter(|range| !range.ends_with(b"-"));
+        let file = hash(&(path.as_str(), part));
+        Self { client: client.key, file, ask: Ask::from_range(range), connection }
+    }
+}
+
 impl Clients {
-    /// Takes note of a request and says how its client stands.
-    pub fn asks(&self, client: u64, file: u64, connection: u64, now: Timestamp) -> Standing {
+    /// Takes note of a request and says what is known of its client.
+    pub fn asks(&self, seen: Seen, now: Timestamp) -> Past {
         // Who was never redirected has no trail, and needs none.
-        self.trails.get(&client).map_or(Standing::Clear, |trail| lock(&trail).asks(file, connection, now))
+        let trail = self.trails.get(&seen.client);
+        trail.map_or_else(Past::default, |trail| lock(&trail).asks(seen.file, seen.ask, seen.connection, now))
     }
 
-    /// How the client would stand if it asked, without taking note.
+    /// What would be said, without taking note.
     #[must_use]
-    pub fn would_stand(&self, client: u64, file: u64, now: Timestamp) -> Standing {
-        self.trails.get(&client).map_or(Standing::Clear, |trail| lock(&trail).clone().asks(file, 0, now))
+    pub fn would_be(&self, seen: Seen, now: Timestamp) -> Past {
+        let trail = self.trails.get(&seen.client).map(|trail| lock(&trail).clone());
+        trail.map_or_else(Past::default, |mut trail| trail.asks(seen.file, seen.ask, seen.connection, now))
     }
 
-    /// Takes note of a redirect.
-    pub fn redirected(&self, client: u64, file: u64, mirror: usize, connection: u64, now: Timestamp) {
-        let trail = self.trails.get_with(client, Arc::default);
-        lock(&trail).redirected(file, mirror, connection, now);
+    /// Takes note of a redirect to mirror number `mirror` for a file of `size` bytes.
+    pub fn redirected(&self, seen: Seen, mirror: usize, size: u64, now: Timestamp) {
+        let trail = self.trails.get_with(seen.client, Arc::default);
+        lock(&trail).redirected(seen.file, mirror, size, seen.connection, now);
     }
 }
 

@@ -6,8 +6,8 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::http::{TreePath, date};
 use crate::policy::decide::{self, Facts};
-use crate::policy::select::{self, Unfit};
-use crate::policy::{Client, Decision, MirrorTable, Place, Reason, Repos, Standing};
+use crate::policy::select::{self, Unfit, Wanted};
+use crate::policy::{Client, Decision, MirrorTable, Past, Place, Reason, Repos};
 use crate::repo::{Kind, Listed, Sha256};
 use crate::store::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 use http::HeaderValue;
@@ -101,18 +101,16 @@ impl<'a> Question<'a> {
 
     /// Decides.
     #[must_use]
-    pub fn decide(&self, cached: bool, standing: Standing) -> Decision {
+    pub fn decide(&self, cached: bool, past: Past) -> Decision {
         let place = self.place();
-        decide::decide(&self.facts(place.as_ref(), cached, standing), &|mirror| self.has_room(mirror))
+        decide::decide(&self.facts(place.as_ref(), cached, past), &|mirror| self.has_room(mirror))
     }
 
     /// A mirror, where the node itself can't serve the file.
     #[must_use]
-    pub fn last_resort(&self, standing: Standing, reason: Reason) -> Option<Decision> {
+    pub fn last_resort(&self, past: Past, reason: Reason) -> Option<Decision> {
         let place = self.place();
-        decide::last_resort(&self.facts(place.as_ref(), false, standing), reason, &|mirror| {
-            self.has_room(mirror)
-        })
+        decide::last_resort(&self.facts(place.as_ref(), false, past), reason, &|mirror| self.has_room(mirror))
     }
 
     /// The path by which mirror number `mirror` is proven to hold the file, below its URL.
@@ -129,7 +127,7 @@ impl<'a> Question<'a> {
 
     /// Each mirror that may be asked for the file, best first, or why it may not.
     #[must_use]
-    pub fn mirrors(&self) -> Vec<(usize, Result<String, Unfit>)> {
+    pub fn mirrors(&self, past: Past) -> Vec<(usize, Result<String, Unfit>)> {
         let place = self.place();
         let listed = place.as_ref().and_then(|place| place.listed.as_ref());
         let holdings = match (&place, listed) {
@@ -141,8 +139,9 @@ impl<'a> Question<'a> {
             let (a, b) = (select::rank(a, self.client), select::rank(b, self.client));
             b.partial_cmp(&a).unwrap_or(std::cmp::Ordering::Equal)
         });
+        let wanted = Wanted { client: self.client, failed: past.failed, holdings: &holdings, now: self.now };
         let judge = |(index, mirror): (usize, &Arc<crate::policy::MirrorState>)| {
-            let fit = select::fits(mirror, self.client, &holdings, self.has_room(index), self.now);
+            let fit = select::fits(index, mirror, &wanted, &|mirror| self.has_room(mirror));
             (index, fit.map(|holding| holding.path.clone()))
         };
         ranked.into_iter().map(judge).collect()
@@ -154,14 +153,14 @@ impl<'a> Question<'a> {
         !self.mirrors.mirrors.is_empty()
     }
 
-    fn facts<'f>(&'f self, place: Option<&'f Place<'f>>, cached: bool, standing: Standing) -> Facts<'f> {
+    fn facts<'f>(&'f self, place: Option<&'f Place<'f>>, cached: bool, past: Past) -> Facts<'f> {
         Facts {
             repos: &self.repos,
             mirrors: &self.mirrors,
             place,
             cached,
             client: self.client,
-            standing,
+            past,
             shed: self.edge.egress.shed(),
             now: self.now,
         }

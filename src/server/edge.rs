@@ -3,6 +3,7 @@
 use super::access_log::AccessLog;
 use super::clients::Clients;
 use super::egress::Egress;
+use super::listings::Listings;
 use crate::config::{Bandwidth, Config};
 use crate::listing::own::own_entries;
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub struct Edge {
     pub clients: Clients,
     /// What mirrors are sent.
     pub load: MirrorLoad,
+    /// Directory listings made just now.
+    pub listings: Listings,
     /// Tells the prober of mirrors that failed a client.
     pub bounces: mpsc::Sender<BounceReport>,
     /// The own nodes' base URLs as lists name them.
@@ -69,6 +72,7 @@ impl Edge {
         let via = HeaderValue::try_from(format!("1.1 {} (freshet)", config.node.name));
         Self {
             clients: Clients::default(),
+            listings: Listings::default(),
             load: MirrorLoad::new(donated),
             own_entries: own_entries(&config.node.urls, OWN_ENTRIES),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 freshet")),

@@ -5,12 +5,13 @@
 
 use super::Edge;
 use super::choices;
+use super::clients::Seen;
 use super::consider::Question;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::http::TreePath;
 use crate::policy::select::Unfit;
-use crate::policy::{Client, Decision, Place, Reason, Standing, client};
+use crate::policy::{Client, Decision, Past, Place, Reason, Standing};
 use crate::repo::Kind;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -151,13 +152,14 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
         supposed.range.is_some(),
     );
     let question = Question::new(edge, &path, &client, now);
-    let held = held(edge, &question).await;
-    let standing = standing(edge, &question, supposed, &client, now);
-    let outcome = outcome(edge, &question, &path, query, held, standing);
+    let at_hand = question.pinned().is_some() || edge.store.peek(&question.object()).is_some();
+    let held = at_hand || edge.store.find(&question.object()).await.is_some();
+    let past = past(edge, &question, supposed, &client, now);
+    let outcome = outcome(edge, &question, &path, query, at_hand, past);
 
     let place = question.place();
     let last_resort = match outcome.word {
-        "serve" if !held => question.last_resort(standing, Reason::OriginDown),
+        "serve" if !held => question.last_resort(past, Reason::OriginDown),
         _ => None,
     };
     Ok(Explanation {
@@ -174,35 +176,19 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
         because: outcome.reason.sentence().to_owned(),
         location: outcome.location,
         last_resort: last_resort.and_then(|decision| location(edge, &decision)),
-        mirrors: candidates(edge, &question, outcome.mirror),
-        client: asker(&client, standing),
+        mirrors: candidates(edge, &question, past, outcome.mirror),
+        client: asker(&client, past.standing),
     })
 }
 
-/// Whether the node holds the file, be it in part (a running fill).
-async fn held(edge: &Edge, question: &Question<'_>) -> bool {
-    if question.pinned().is_some() {
-        return true;
-    }
-    let object = question.object();
-    edge.store.peek(&object).is_some() || edge.store.find(&object).await.is_some()
-}
-
 /// As `handle` has it, without taking note.
-fn standing(
-    edge: &Edge,
-    question: &Question<'_>,
-    supposed: &Supposed,
-    client: &Client,
-    now: Timestamp,
-) -> Standing {
+fn past(edge: &Edge, question: &Question<'_>, supposed: &Supposed, client: &Client, now: Timestamp) -> Past {
     let is_file = question.place().is_some_and(|place| place.listed.is_some());
     if !is_file || !question.has_mirrors() {
-        return Standing::Clear;
+        return Past::default();
     }
-    // What `Asked::file_key` makes of a request.
-    let part = supposed.range.as_deref().map(str::as_bytes).filter(|range| !range.ends_with(b"-"));
-    edge.clients.would_stand(client.key, client::hash(&(question.path.as_str(), part)), now)
+    let range = supposed.range.as_deref().map(str::as_bytes);
+    edge.clients.would_be(Seen::new(client, &question.path, range, 0), now)
 }
 
 struct Outcome {
@@ -218,8 +204,8 @@ fn outcome(
     question: &Question<'_>,
     path: &TreePath,
     query: Option<&str>,
-    held: bool,
-    standing: Standing,
+    at_hand: bool,
+    past: Past,
 ) -> Outcome {
     let answer = |reason, location| Outcome { word: "answer", reason, location, mirror: None };
     if choices::wanted(path, query).is_some() {
@@ -230,7 +216,7 @@ fn outcome(
     }
     let decision = match question.pinned() {
         Some(_) => Decision::Serve(Reason::Metadata),
-        None => question.decide(held, standing),
+        None => question.decide(at_hand, past),
     };
     match decision {
         Decision::Serve(reason) => Outcome { word: "serve", reason, location: None, mirror: None },
@@ -287,6 +273,7 @@ fn asker(client: &Client, standing: Standing) -> Asker {
         Standing::Clear => "clear",
         Standing::SlowStart => "slow-start",
         Standing::CoolingOff => "cooling-off",
+        Standing::Repeated { .. } => "repeated",
         Standing::Bounced { .. } => "bounced",
     };
     Asker {
@@ -300,8 +287,8 @@ fn asker(client: &Client, standing: Standing) -> Asker {
     }
 }
 
-fn candidates(edge: &Edge, question: &Question<'_>, chosen: Option<usize>) -> Vec<Candidate> {
-    let judged = question.mirrors().into_iter().zip(1..);
+fn candidates(edge: &Edge, question: &Question<'_>, past: Past, chosen: Option<usize>) -> Vec<Candidate> {
+    let judged = question.mirrors(past).into_iter().zip(1..);
     let candidate = |((index, fit), rank): ((usize, Result<_, Unfit>), usize)| Candidate {
         name: edge.config.mirrors[index].name.clone(),
         rank,

@@ -9,7 +9,7 @@ use super::respond::{Answer, respond};
 use super::{choices, serve};
 use crate::config;
 use crate::http::TreePath;
-use crate::policy::{BounceReport, Decision, Standing};
+use crate::policy::{BounceReport, Decision, Past, Standing};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -44,27 +44,29 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     }
     // What is in memory or open; the disk is asked only once it is decided that the node serves.
     let at_hand = edge.store.peek(&question.object());
-    let standing = standing(peer, asked, &question);
-    match question.decide(at_hand.is_some(), standing) {
-        Decision::Serve(reason) => serve::serve(edge, asked, &question, at_hand, standing, reason).await,
+    let past = past(peer, asked, &question);
+    match question.decide(at_hand.is_some(), past) {
+        Decision::Serve(reason) => serve::serve(edge, asked, &question, at_hand, past, reason).await,
         redirect @ Decision::Redirect { .. } => serve::redirect(edge, asked, &question, redirect),
     }
 }
 
-/// How the client stands; a bounce is told to the prober at once.
-fn standing(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Standing {
+/// What is known of the client; a bounce is told to the prober at once.
+fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
     let edge = &*peer.edge;
     let is_file = question.place().is_some_and(|place| place.listed.is_some());
-    if !is_file || !question.has_mirrors() {
-        return Standing::Clear;
+    // A HEAD moves no bytes: it is neither a return from a mirror nor a sign that one worked.
+    if !is_file || asked.is_head || !question.has_mirrors() {
+        return Past::default();
     }
-    let file = asked.file_key(&question.path);
-    let standing = edge.clients.asks(asked.client.key, file, asked.connection, asked.now);
-    if let Standing::Bounced { mirror, .. } = standing {
+    let past = edge.clients.asks(asked.seen(&question.path), asked.now);
+    if let Standing::Bounced { mirror, .. } = past.standing {
         edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
+    }
+    if let Standing::Bounced { mirror, .. } | Standing::Repeated { mirror } = past.standing {
         let path = question.path_on(mirror).unwrap_or_else(|| question.path.as_str().to_owned());
         // A full queue means that the prober is busy looking at bounces already.
         let _ = edge.bounces.try_send(BounceReport { mirror, path });
     }
-    standing
+    past
 }

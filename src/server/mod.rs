@@ -17,6 +17,7 @@ pub mod egress;
 pub mod explain;
 mod handle;
 pub mod listen;
+mod listings;
 mod peer;
 mod respond;
 mod serve;
@@ -25,5 +26,6 @@ mod waits;
 mod wire;
 pub mod worker;
 
+pub use clients::Seen;
 pub use edge::{Edge, Parts};
 pub use tls::acceptor;

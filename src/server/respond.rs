@@ -10,7 +10,7 @@ use crate::http::range::{self, ByteRange, Requested};
 use crate::metrics::Outcome;
 use crate::policy::{Reason, client};
 use crate::repo::Sha256;
-use crate::store::{Content, Meta, Source, Tier};
+use crate::store::{Content, Meta, Object, Source, Tier};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
@@ -48,7 +48,7 @@ pub enum Answer {
         /// Its type.
         content_type: &'static str,
         /// Its text.
-        body: String,
+        body: Bytes,
         /// For a 301.
         location: Option<String>,
     },
@@ -56,34 +56,27 @@ pub enum Answer {
 
 /// Content that is to be sent.
 pub struct Served {
-    content: Content,
-    /// The content is only this part of the representation.
-    part: Option<ByteRange>,
-    reason: Reason,
-    cache_control: HeaderValue,
-}
-
-impl Served {
-    /// All of `content`, or what the client asks of it.
-    pub const fn whole(content: Content, reason: Reason, cache_control: HeaderValue) -> Self {
-        Self { content, part: None, reason, cache_control }
-    }
-
-    /// Content that is just `range` of the representation, which was asked for.
-    pub const fn part(
-        content: Content,
-        range: ByteRange,
-        reason: Reason,
-        cache_control: HeaderValue,
-    ) -> Self {
-        Self { content, part: Some(range), reason, cache_control }
-    }
+    /// The bytes.
+    pub content: Content,
+    /// What the store knows it as; none for what lies with its generation.
+    pub object: Option<Object>,
+    /// The content is only this part of the representation, which was asked for.
+    pub part: Option<ByteRange>,
+    /// Why the node serves it.
+    pub reason: Reason,
+    /// What caches downstream may do with it.
+    pub cache_control: HeaderValue,
 }
 
 impl Answer {
     /// A page.
-    pub const fn page(status: StatusCode, reason: Reason, content_type: &'static str, body: String) -> Self {
-        Self::Page { status, reason, content_type, body, location: None }
+    pub fn page(
+        status: StatusCode,
+        reason: Reason,
+        content_type: &'static str,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        Self::Page { status, reason, content_type, body: body.into(), location: None }
     }
 
     /// An error, with a line of text.
@@ -93,7 +86,7 @@ impl Answer {
 
     /// 301.
     pub fn moved(location: String) -> Self {
-        let body = format!("moved to {location}\n");
+        let body = format!("moved to {location}\n").into();
         let (status, content_type) = (StatusCode::MOVED_PERMANENTLY, "text/plain; charset=utf-8");
         Self::Page { status, reason: Reason::Moved, content_type, body, location: Some(location) }
     }
@@ -134,10 +127,10 @@ impl Draft {
         }
     }
 
-    fn text(mut self, content_type: &'static str, text: String) -> Self {
+    fn text(mut self, content_type: &'static str, text: Bytes) -> Self {
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         self.length = Some(text.len() as u64);
-        self.pieces = vec![Piece::Bytes(text.into())];
+        self.pieces = vec![Piece::Bytes(text)];
         self
     }
 }
@@ -146,7 +139,13 @@ impl Draft {
 pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
     let (peer, asked) = (&tally.peer, &tally.asked);
     let draft = match answer {
-        Answer::Content(served) => content(asked, served),
+        Answer::Content(mut served) => {
+            if let Some(object) = served.object.take() {
+                // The account is new: nothing is set yet.
+                let _ = tally.object.set(object);
+            }
+            content(asked, served)
+        }
         Answer::Redirect { mirror, location, links, digest, reason } => {
             redirect(mirror, &location, &links, digest, reason)
         }
@@ -175,7 +174,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
 }
 
 fn content(asked: &Asked, served: Served) -> Draft {
-    let Served { content, part, reason, cache_control } = served;
+    let Served { content, object: _, part, reason, cache_control } = served;
     let meta = content.meta.clone();
     let cache = cache_word(&content);
     let validators = validators(&meta);
@@ -257,7 +256,7 @@ fn body(meta: &Meta, content: Content, requested: Requested, reason: Reason) -> 
         Requested::Unsatisfiable => {
             let length = meta.length.unwrap_or_default();
             let mut draft = Draft::new(StatusCode::RANGE_NOT_SATISFIABLE, Outcome::Answer, reason)
-                .text("text/plain; charset=utf-8", format!("416: the file has {length} bytes\n"));
+                .text("text/plain; charset=utf-8", format!("416: the file has {length} bytes\n").into());
             draft.headers.insert(CONTENT_RANGE, range::unsatisfied_range(length));
             return draft;
         }
@@ -314,7 +313,7 @@ fn page(
     status: StatusCode,
     reason: Reason,
     content_type: &'static str,
-    body: String,
+    body: Bytes,
     location: Option<&str>,
 ) -> Draft {
     let mut draft = Draft::new(status, Outcome::Answer, reason).text(content_type, body);

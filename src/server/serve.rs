@@ -10,7 +10,7 @@ use crate::http::range::{self, ByteRange, Requested};
 use crate::http::{TreePath, conditional};
 use crate::listing::{IndexEntry, duplicate, index};
 use crate::origin::OriginError;
-use crate::policy::{Decision, Reason, Standing};
+use crate::policy::{Decision, Past, Reason};
 use crate::store::{Content, FetchError, Meta, Object, Source, Tier};
 use bytes::Bytes;
 use http::StatusCode;
@@ -26,7 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// A file that lies in memory with its generation.
 pub fn pinned(question: &Question<'_>, content: Content) -> Answer {
-    Answer::Content(Served::whole(content, Reason::Metadata, question.cache_control()))
+    let (reason, cache_control) = (Reason::Metadata, question.cache_control());
+    Answer::Content(Served { content, object: None, part: None, reason, cache_control })
 }
 
 /// The node answers itself: from the cache, from the origin, or, where it can't, by its last resort.
@@ -35,7 +36,7 @@ pub async fn serve(
     asked: &Asked,
     question: &Question<'_>,
     at_hand: Option<Content>,
-    standing: Standing,
+    past: Past,
     reason: Reason,
 ) -> Answer {
     let path = &question.path;
@@ -47,11 +48,11 @@ pub async fn serve(
     let object = question.object();
     let fetched = match at_hand {
         Some(content) if content.is_fresh(asked.now) => Ok(content),
-        _ => fetch(edge, asked, question, &object, standing).await,
+        _ => fetch(edge, asked, question, &object, past).await,
     };
     match fetched {
         Ok(content) => within(edge, asked, question, &object, content, reason).await,
-        Err(error) => match question.last_resort(standing, fault(&error)) {
+        Err(error) => match question.last_resort(past, fault(&error)) {
             Some(decision) => redirect(edge, asked, question, decision),
             None => failed(asked, &error),
         },
@@ -65,7 +66,7 @@ async fn fetch(
     asked: &Asked,
     question: &Question<'_>,
     object: &Object,
-    standing: Standing,
+    past: Past,
 ) -> Result<Content, FetchError> {
     let patience = match edge.config.origin {
         config::Origin::Http { patience, .. } => patience,
@@ -80,7 +81,7 @@ async fn fetch(
         let Err(error) = &fetched else { return fetched };
         let may_pass = matches!(error, FetchError::Origin(_) | FetchError::Body(_) | FetchError::Busy);
         let left = patience.saturating_sub(clock::monotonic() - asked.started);
-        if !may_pass || left.is_zero() || question.last_resort(standing, fault(error)).is_some() {
+        if !may_pass || left.is_zero() || question.last_resort(past, fault(error)).is_some() {
             return fetched;
         }
         tokio::time::sleep(RETRY.min(left)).await;
@@ -96,14 +97,18 @@ async fn within(
     content: Content,
     reason: Reason,
 ) -> Answer {
+    let served = |content, part| {
+        let (object, cache_control) = (Some(object.clone()), question.cache_control());
+        Answer::Content(Served { content, object, part, reason, cache_control })
+    };
     if let Some(range) = far_range(asked, &content) {
         match edge.store.fetch_range(object, range).await {
-            Ok(part) => return Answer::Content(Served::part(part, range, reason, question.cache_control())),
+            Ok(part) => return served(part, Some(range)),
             // The fill gets there in the end.
             Err(error) => tracing::debug!(path = %object.path, %error, "range not fetched beside the fill"),
         }
     }
-    Answer::Content(Served::whole(content, reason, question.cache_control()))
+    served(content, None)
 }
 
 fn far_range(asked: &Asked, content: &Content) -> Option<ByteRange> {
@@ -123,14 +128,13 @@ fn far_range(asked: &Asked, content: &Content) -> Option<ByteRange> {
 
 /// A mirror takes the client.
 pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: Decision) -> Answer {
-    let Decision::Redirect { mirror, path, size, reason } = decision else {
+    let Decision::Redirect { mirror, path, others, size, reason } = decision else {
         unreachable!("only redirects are carried out here");
     };
     // A HEAD moves no bytes, and the GET that follows it is no bounce.
     let bytes = if asked.is_head { 0 } else { wanted_bytes(asked, size) };
     if !asked.is_head {
-        let file = asked.file_key(&question.path);
-        edge.clients.redirected(asked.client.key, file, mirror, asked.connection, asked.now);
+        edge.clients.redirected(asked.seen(&question.path), mirror, size, asked.now);
     }
     edge.load.sent(mirror, bytes, asked.now);
     let settings = &edge.config.mirrors[mirror];
@@ -141,15 +145,16 @@ pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: D
     let Some(location) = url(&settings.url, &path) else {
         return failed(asked, &FetchError::Absent);
     };
+    let all = std::iter::once((mirror, path)).chain(others);
     let links = if asked.client.fragile {
+        // yum 3 reads any header line with `location` in it as a redirect, and a file name may contain it.
         Vec::new()
     } else {
-        let fit = question.mirrors().into_iter().filter_map(|(index, fit)| Some((index, fit.ok()?)));
-        let links = fit.zip(1..).take(3).filter_map(|((index, path), pri)| {
+        let link = |((index, path), pri): ((usize, String), u32)| {
             let mirror = &edge.config.mirrors[index];
             Some(duplicate(&url(&mirror.url, &path)?, pri, mirror.country.as_deref()))
-        });
-        links.collect()
+        };
+        all.zip(1..).filter_map(link).collect()
     };
     let digest = question.object().identity.map(|identity| identity.sha256);
     Answer::Redirect { mirror, location, links, digest, reason }
@@ -165,6 +170,15 @@ fn wanted_bytes(asked: &Asked, size: u64) -> u64 {
 
 /// The listing of a directory of a local tree; `None` where the origin makes its own.
 async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchError> {
+    let page = |html: Bytes| Answer::page(StatusCode::OK, Reason::Listing, "text/html; charset=utf-8", html);
+    if let Some(html) = edge.listings.at_hand(dir) {
+        return Ok(Some(page(html)));
+    }
+    // A large directory costs a stat for each entry: few are listed at once, and each once for all who ask meanwhile.
+    let _turn = edge.listings.turn().await;
+    if let Some(html) = edge.listings.at_hand(dir) {
+        return Ok(Some(page(html)));
+    }
     let Some(entries) = edge.store.listing(dir).await? else { return Ok(None) };
     let entries: Vec<IndexEntry> = entries
         .into_iter()
@@ -175,7 +189,7 @@ async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchErr
             modified: Some(entry.modified),
         })
         .collect();
-    Ok(Some(Answer::page(StatusCode::OK, Reason::Listing, "text/html; charset=utf-8", index(dir, &entries))))
+    Ok(Some(page(edge.listings.keep(dir, index(dir, &entries).into()))))
 }
 
 fn failed(asked: &Asked, error: &FetchError) -> Answer {
@@ -184,7 +198,8 @@ fn failed(asked: &Asked, error: &FetchError) -> Answer {
         FetchError::IsDirectory => {
             // The path as it came, so that a prefix of the mirrorlist's entries survives.
             let path = asked.target.split('?').next().unwrap_or_default();
-            Answer::moved(format!("{path}/"))
+            // One leading slash: with two, a browser would take the first segment for a host.
+            Answer::moved(format!("/{}/", path.trim_start_matches('/')))
         }
         // yum 3 takes 502 as final; 503 it tries again.
         error => Answer::error(StatusCode::SERVICE_UNAVAILABLE, fault(error), &error.to_string()),

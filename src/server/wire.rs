@@ -120,6 +120,7 @@ impl Wire {
         let sent =
             rustix::fs::sendfile(self.socket.inner().tcp(), &region.file, Some(&mut region.offset), left)?;
         if sent == 0 {
+            region.tally.is_damaged();
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file shrank while it was sent"));
         }
         region.tally.sent_by_sendfile(sent);

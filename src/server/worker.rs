@@ -66,11 +66,12 @@ async fn accept(listener: Listener, shared: Shared) {
     let open = edge.metrics.connections.with_label_values(&[label]);
     let mut serving = JoinSet::new();
     loop {
+        // The permit comes second, so that sockets on which nobody connects hold none.
         let accepted = async {
-            let permit = connections.clone().acquire_owned().await;
-            (permit, socket.accept().await)
+            let accepted = socket.accept().await;
+            (accepted, connections.clone().acquire_owned().await)
         };
-        let (permit, accepted) = tokio::select! {
+        let (accepted, permit) = tokio::select! {
             biased;
             _ = drain.wait_for(|draining| *draining) => break,
             Some(_) = serving.join_next() => continue,

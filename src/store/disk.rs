@@ -11,17 +11,23 @@ use super::object::{Facts, Meta, Object};
 use crate::clock::Timestamp;
 use crate::repo::{Hasher, Sha256};
 use hyper::header::HeaderValue;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 const MAGIC: [u8; 8] = *b"freshet\x01";
+/// The file below the root that is locked.
+const LOCK: &str = "lock";
+/// How often, and how far apart, the lock is tried at the start.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const FOOTER_BYTES: u64 = 8 + 4 + 32;
 /// A trailer holds a path (4 KiB at most) and some header values.
 const MAX_TRAILER_BYTES: u64 = 64 * 1024;
@@ -72,10 +78,16 @@ pub(super) struct Walked {
 /// The disk tier's directory.
 #[derive(Debug)]
 pub(super) struct Disk {
+    root: PathBuf,
     objects: PathBuf,
     tmp: PathBuf,
     origin: String,
     drafts: AtomicU64,
+    /// Keeps other processes away as long as it is open.
+    lock: Mutex<File>,
+    /// So many more drafts fail with this.
+    #[cfg(test)]
+    pub(super) faults: Mutex<Vec<ErrorKind>>,
 }
 
 /// A file that becomes an entry, or is removed when dropped.
@@ -97,16 +109,52 @@ impl Drop for Draft {
 }
 
 impl Disk {
-    /// Makes the directories and removes what was half written when the last process ended.
+    /// Takes the directory for this process alone, makes the ones in it, and removes what was half written when the last process ended.
     pub(super) fn open(root: &Path, origin: String) -> io::Result<Self> {
-        let disk =
-            Self { objects: root.join("objects"), tmp: root.join("tmp"), origin, drafts: AtomicU64::new(0) };
-        fs::create_dir_all(&disk.objects)?;
-        fs::create_dir_all(&disk.tmp)?;
+        fs::create_dir_all(root)?;
+        let disk = Self {
+            root: root.to_owned(),
+            objects: root.join("objects"),
+            tmp: root.join("tmp"),
+            origin,
+            drafts: AtomicU64::new(0),
+            lock: Mutex::new(first_lock(root)?),
+            #[cfg(test)]
+            faults: Mutex::default(),
+        };
+        disk.make_directories()?;
         for left in fs::read_dir(&disk.tmp)? {
             fs::remove_file(left?.path())?;
         }
         Ok(disk)
+    }
+
+    /// Makes anew what is missing of the directories; whether something was.
+    pub(super) fn restore(&self) -> io::Result<bool> {
+        if self.objects.is_dir() && self.tmp.is_dir() {
+            return Ok(false);
+        }
+        fs::create_dir_all(&self.root)?;
+        {
+            let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let current = match fs::metadata(self.root.join(LOCK)) {
+                Ok(metadata) => {
+                    let ours = held.metadata()?;
+                    (metadata.dev(), metadata.ino()) == (ours.dev(), ours.ino())
+                }
+                Err(_) => false,
+            };
+            if !current {
+                *held = lock(&self.root)?;
+            }
+        }
+        self.make_directories()?;
+        Ok(true)
+    }
+
+    fn make_directories(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.objects)?;
+        fs::create_dir_all(&self.tmp)
     }
 
     pub(super) fn key(&self, object: &Object) -> Key {
@@ -124,6 +172,10 @@ impl Disk {
 
     /// A new file in `tmp/`, with blocks for `length` bytes where the file system can promise them.
     pub(super) fn draft(&self, length: Option<u64>, pool: &Handle) -> io::Result<Draft> {
+        #[cfg(test)]
+        if let Some(kind) = self.faults.lock().unwrap().pop() {
+            return Err(kind.into());
+        }
         let path = self.tmp.join(self.drafts.fetch_add(1, Ordering::Relaxed).to_string());
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let draft = Draft { file: Arc::new(file), path, committed: false, pool: pool.clone() };
@@ -136,8 +188,8 @@ impl Disk {
         Ok(draft)
     }
 
-    /// Makes a draft with a complete body an entry; what it takes on disk.
-    pub(super) fn commit(&self, mut draft: Draft, object: &Object, meta: &Meta) -> io::Result<u64> {
+    /// Makes a draft with a complete body an entry; what it takes on disk. What failed may be tried again.
+    pub(super) fn commit(&self, draft: &mut Draft, object: &Object, meta: &Meta) -> io::Result<u64> {
         let (Some(length), Some(sha256)) = (meta.length, meta.sha256) else {
             return Err(io::Error::other("an entry needs a length and a digest"));
         };
@@ -158,12 +210,10 @@ impl Disk {
         draft.file.sync_all()?;
         let path = self.path(&self.key(object));
         let shard = path.parent().expect("an entry lies in a shard");
-        if let Err(error) = fs::create_dir(shard) {
-            if error.kind() != ErrorKind::AlreadyExists {
-                return Err(error);
-            }
-        } else {
-            File::open(&self.objects)?.sync_all()?;
+        match fs::create_dir(shard) {
+            Ok(()) => File::open(&self.objects)?.sync_all()?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
         fs::rename(&draft.path, &path)?;
         draft.committed = true;
@@ -235,6 +285,30 @@ impl Disk {
     fn path(&self, key: &Key) -> PathBuf {
         let hex = key.0.hex();
         self.objects.join(&hex[..2]).join(&hex[2..])
+    }
+}
+
+/// The lock, from a process that may just be ending.
+fn first_lock(root: &Path) -> io::Result<File> {
+    for _ in 1..LOCK_TRIES {
+        match lock(root) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+    lock(root)
+}
+
+/// The lock that one process holds.
+fn lock(root: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(root.join(LOCK))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let why = format!("another process uses {}", root.display());
+            Err(io::Error::new(ErrorKind::ResourceBusy, why))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

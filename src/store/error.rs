@@ -25,7 +25,7 @@ pub enum FillError {
     /// The disk tier's bound, met by a body whose length nobody promised.
     #[error("no room in the disk tier")]
     NoRoom,
-    /// The node is going down.
+    /// The node is going down, or nobody read it any more.
     #[error("abandoned")]
     Abandoned,
 }
@@ -56,8 +56,8 @@ pub enum FetchError {
     /// It passed through, since the disk tier has no room or the origin forbids to store it.
     #[error("it can't be stored")]
     NotStored,
-    /// Too much is passing through already.
-    #[error("too many bodies pass through the node")]
+    /// Too much is being filled or passed through already.
+    #[error("too many bodies are being fetched from the origin")]
     Busy,
     /// The node is going down.
     #[error("the node is going down")]

@@ -7,13 +7,19 @@ use super::Counters;
 use super::disk::{Disk, Key};
 use super::memory::Memory;
 use super::object::Object;
+use super::trouble::Trouble;
 use crate::clock::{self, Timestamp};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 
+/// How often one operation on a full file system evicts and tries again.
+const SPACE_TRIES: usize = 3;
+/// Beyond what is asked for, a full file system is given at most so much room at once.
+const MAX_SPACE_SLACK_BYTES: u64 = 1 << 30;
 /// Evicting makes room for so much more than asked, as a share of the bound: sorting is worth it for many fills.
 const SLACK: u64 = 32;
 
@@ -102,18 +108,37 @@ impl Index {
         self.lock().reserved_bytes -= bytes;
     }
 
-    /// Takes out of the index, by last use, what must go to make room for `bytes`. Sorts outside of the lock.
+    /// Takes out of the index what must go to make room for `bytes` below the bound.
     fn victims(&self, bytes: u64) -> Vec<(Key, Option<Object>)> {
-        let (mut by_use, mut excess) = {
+        let excess = {
             let state = self.lock();
             let wanted = state.used_bytes + state.reserved_bytes + bytes;
-            let excess = wanted.saturating_sub(self.bound - self.bound / SLACK);
             if wanted <= self.bound {
                 return Vec::new();
             }
-            let by_use: Vec<_> =
-                state.slots.iter().map(|(key, slot)| (slot.used.0.load(Ordering::Relaxed), *key)).collect();
-            (by_use, excess)
+            wanted.saturating_sub(self.bound - self.bound / SLACK)
+        };
+        self.take(excess)
+    }
+
+    /// Takes out of the index what must go for `bytes` more of a file system that is full below the bound.
+    fn victims_of_space(&self, bytes: u64) -> Vec<(Key, Option<Object>)> {
+        let slack = self.lock().used_bytes / SLACK;
+        self.take(bytes.saturating_add(slack.min(MAX_SPACE_SLACK_BYTES)))
+    }
+
+    /// Forgets everything, reservations apart.
+    fn clear(&self) {
+        let mut state = self.lock();
+        state.slots.clear();
+        state.used_bytes = 0;
+    }
+
+    /// Takes `excess` bytes out of the index, by last use. Sorts outside of the lock.
+    fn take(&self, mut excess: u64) -> Vec<(Key, Option<Object>)> {
+        let mut by_use: Vec<_> = {
+            let state = self.lock();
+            state.slots.iter().map(|(key, slot)| (slot.used.0.load(Ordering::Relaxed), *key)).collect()
         };
         by_use.sort_unstable_by_key(|(used, _)| *used);
         let mut victims = Vec::new();
@@ -149,11 +174,13 @@ impl Drop for Reservation {
 }
 
 /// Makes room on disk.
+#[derive(Clone)]
 pub(super) struct Evictor {
     pub(super) index: Arc<Index>,
     pub(super) disk: Arc<Disk>,
     pub(super) memory: Memory,
     pub(super) counters: Arc<Counters>,
+    pub(super) trouble: Arc<Trouble>,
     pub(super) pool: Handle,
 }
 
@@ -195,6 +222,33 @@ impl Evictor {
         let _ = self.pool.spawn_blocking(evicting).await;
     }
 
+    /// Does `work`, which takes about `bytes` of disk (blocking). Where the file system is full although the bound isn't
+    /// reached, what was used least recently makes room.
+    pub(super) fn with_space<T>(&self, bytes: u64, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        for _ in 0..SPACE_TRIES {
+            let error = match work() {
+                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                    error
+                }
+                other => return other,
+            };
+            let what = format!("{error}, although cache.disk_size isn't reached: evicting");
+            self.trouble.begins(&self.counters, &what, clock::now());
+            let victims = self.index.victims_of_space(bytes);
+            if victims.is_empty() {
+                return Err(error);
+            }
+            remove(victims, &self.disk, &self.memory, &self.counters);
+        }
+        work()
+    }
+
+    /// After the directory vanished: forgets what was in it, and indexes what is there (blocking).
+    pub(super) fn reload(&self, closing: &AtomicBool) {
+        self.index.clear();
+        self.load(closing);
+    }
+
     /// Loads the index from disk (blocking), then brings the tier below its bound.
     pub(super) fn load(&self, closing: &AtomicBool) {
         let walked = self.disk.walk(|found| {
@@ -209,7 +263,11 @@ impl Evictor {
 }
 
 fn evict(index: &Index, disk: &Disk, memory: &Memory, counters: &Counters, bytes: u64) {
-    for (key, object) in index.victims(bytes) {
+    remove(index.victims(bytes), disk, memory, counters);
+}
+
+fn remove(victims: Vec<(Key, Option<Object>)>, disk: &Disk, memory: &Memory, counters: &Counters) {
+    for (key, object) in victims {
         // An open file would hold its blocks.
         if let Some(object) = object {
             memory.remove(&object);

@@ -9,11 +9,10 @@ use super::evict::{Evictor, Reservation};
 use super::object::Object;
 use super::tail::{End, Progress};
 use crate::http::ByteRange;
-use crate::origin::http::{Answer, Ask};
+use crate::origin::http::{Answer, Ask, Version};
 use crate::origin::{HttpOrigin, OriginBody, OriginError};
 use crate::repo::{Hasher, Sha256};
 use bytes::Bytes;
-use hyper::header::HeaderValue;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -40,8 +39,8 @@ pub(super) struct Pump<'a> {
     pub(super) evictor: &'a Evictor,
     pub(super) pool: &'a Handle,
     pub(super) length: Option<u64>,
-    /// A strong validator of the version that is being filled.
-    pub(super) if_range: Option<HeaderValue>,
+    /// The version that is being filled, if the origin names it.
+    pub(super) version: Option<Version>,
     pub(super) file: Arc<File>,
     pub(super) progress: &'a watch::Sender<Progress>,
 }
@@ -110,12 +109,13 @@ impl Pump<'_> {
     }
 
     fn write(&self, batch: Vec<Bytes>, offset: u64, mut hasher: Hasher) -> Writing {
-        let file = Arc::clone(&self.file);
+        let (file, evictor) = (Arc::clone(&self.file), self.evictor.clone());
         self.pool.spawn_blocking(move || {
             let mut at = offset;
             for bytes in batch {
                 hasher.update(&bytes);
-                if let Err(error) = file.write_all_at(&bytes, at) {
+                let writing = || file.write_all_at(&bytes, at);
+                if let Err(error) = evictor.with_space(bytes.len() as u64, writing) {
                     return (hasher, Err(error));
                 }
                 at += bytes.len() as u64;
@@ -147,15 +147,22 @@ impl Pump<'_> {
 
     /// The rest of a body that broke off after `received` bytes. Whatever hinders that, the break is what failed.
     async fn resume(&self, received: u64, broken: OriginError) -> Result<OriginBody, FillError> {
-        let versions_mix = self.object.identity.is_none() && self.if_range.is_none();
+        let (listed, version) = (self.object.identity.is_some(), self.version.as_ref());
+        let versions_mix = !listed && version.is_none();
         let Some(length) = self.length.filter(|length| *length > received && received > 0 && !versions_mix)
         else {
             return Err(FillError::Origin(broken));
         };
         let range = ByteRange { start: received, end: length };
-        let ask = Ask::Range { range, if_range: self.if_range.clone() };
+        let ask = Ask::Range { range, if_range: version.map(Version::if_range) };
         match self.origin.get(&self.object.path, ask, self.object.size()).await {
-            Ok(Answer::Body(rest)) if rest.total.is_none_or(|total| total == length) => Ok(rest.body),
+            Ok(Answer::Body(rest))
+                if rest.total.is_none_or(|total| total == length)
+                    // Of a listed object the SHA-256 decides.
+                    && (listed || version.is_some_and(|version| version.is_in(&rest.headers))) =>
+            {
+                Ok(rest.body)
+            }
             _ => Err(FillError::Origin(broken)),
         }
     }

@@ -4,7 +4,7 @@ use super::FetchError;
 use super::memory::Cached;
 use super::object::{Content, Meta, Object, Source, Tier};
 use super::tail::{Progress, Tail};
-use hyper::header::HeaderValue;
+use crate::origin::http::Version;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
@@ -34,8 +34,8 @@ pub(super) struct Filling {
     pub(super) meta: Arc<Meta>,
     pub(super) file: Arc<File>,
     pub(super) progress: watch::Receiver<Progress>,
-    /// The origin's own strong validator.
-    pub(super) if_range: Option<HeaderValue>,
+    /// The origin's own name for these bytes.
+    pub(super) version: Option<Version>,
 }
 
 impl Filling {
@@ -78,6 +78,22 @@ impl Course {
         self.stage.send_replace(Stage::Filling(filling));
     }
 
+    /// Whether anybody follows the fill, or is about to.
+    pub(super) fn is_followed(&self, progress: &watch::Sender<Progress>) -> bool {
+        // One of each is the map's own. In this order: who waits for the stage becomes who follows the progress.
+        self.stage.receiver_count() > 1 || progress.receiver_count() > 1
+    }
+
+    /// Leaves, unless somebody follows; nobody joins in between.
+    pub(super) fn leave_unless_followed(&self, progress: &watch::Sender<Progress>) -> bool {
+        let mut flights = self.leave.flights.lock();
+        let leaves = !self.is_followed(progress);
+        if leaves {
+            self.leave.leave(&mut flights);
+        }
+        leaves
+    }
+
     /// Leaves, then tells those who wait: an outcome is not for whoever asks after it.
     pub(super) fn land(self, outcome: Stage) {
         drop(self.leave);
@@ -88,13 +104,21 @@ impl Course {
 struct Leave {
     flights: Arc<Flights>,
     object: Object,
+    /// The map may hold the next flight of the object by now.
+    left: AtomicBool,
+}
+
+impl Leave {
+    fn leave(&self, by_object: &mut HashMap<Object, Flight>) {
+        if !self.left.swap(true, Ordering::Relaxed) && by_object.remove(&self.object).is_some() {
+            self.flights.running.fetch_sub(1, Ordering::Release);
+        }
+    }
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        if self.flights.lock().remove(&self.object).is_some() {
-            self.flights.running.fetch_sub(1, Ordering::Release);
-        }
+        self.leave(&mut self.flights.lock());
         self.flights.landed.send_replace(());
     }
 }
@@ -123,7 +147,7 @@ impl Flights {
         };
         let stage = sender.subscribe();
         // Not under the lock: a runtime that is going down drops the task, and thus `Leave`, at once.
-        let leave = Leave { flights: Arc::clone(self), object: object.clone() };
+        let leave = Leave { flights: Arc::clone(self), object: object.clone(), left: AtomicBool::new(false) };
         let abort = launch(Course { stage: sender, leave });
         let mut flights = self.lock();
         if self.closed.load(Ordering::Acquire) {

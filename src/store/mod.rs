@@ -21,6 +21,7 @@ mod refusals;
 mod stats;
 mod tail;
 mod tree;
+mod trouble;
 
 #[cfg(test)]
 mod tests;
@@ -72,8 +73,14 @@ pub struct Settings {
     pub absent_for: Duration,
     /// How long after a failure the origin is not asked again for that object.
     pub failed_for: Duration,
-    /// Fills at once; more wait.
+    /// Fills at once; more wait. As many revalidations have places of their own.
     pub max_fills: usize,
+    /// How long they wait.
+    pub fill_patience: Duration,
+    /// A fill that nobody follows goes on for so long where it is far from its end; near it, to the end.
+    pub linger: Duration,
+    /// Far from its end is a fill with more than so many bytes, and more than half, to go.
+    pub abandon_bytes: u64,
     /// Bodies passed through at once; more wait.
     pub max_passes: usize,
     /// How long they wait.
@@ -95,6 +102,9 @@ impl Settings {
             absent_for: Duration::from_secs(5),
             failed_for: Duration::from_secs(1),
             max_fills: 256,
+            fill_patience: Duration::from_secs(10),
+            linger: Duration::from_secs(5),
+            abandon_bytes: 64 * 1024 * 1024,
             max_passes: 256,
             pass_patience: Duration::from_secs(30),
         }
@@ -116,7 +126,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the disk tier (blocking, briefly: its index loads behind). `runtime` is where fills run and whose
+    /// Opens the disk tier (blocking, briefly: its index loads behind), or fails where another process has it. `runtime` is where fills run and whose
     /// blocking pool does all file IO; it must outlive the store's use.
     pub fn open(origin: Origin, settings: &Settings, runtime: &Handle) -> io::Result<Arc<Self>> {
         let counters = Arc::new(Counters::default());
@@ -176,8 +186,8 @@ impl Store {
     /// A part of an object that isn't there yet, past the cache and beside its fill: `Source::Pass` with the range's
     /// bytes alone. Over a directory origin the same as [`Store::fetch`].
     ///
-    /// `FetchError::Origin(RangeIgnored)` and `Busy` mean: wait for the fill instead. The part can't be checked
-    /// against the SHA-256 of the whole, but is of the fill's version (If-Range, and the total length).
+    /// `FetchError::Origin(RangeIgnored)` and `Busy` mean: wait for the fill instead, or there is none. The part can't be
+    /// checked against the SHA-256 of the whole, but is of the fill's version: its strong validator and total length.
     pub async fn fetch_range(&self, object: &Object, range: ByteRange) -> Result<Content, FetchError> {
         match &self.backing {
             Backing::Cache(cache) => cache.fetch_range(object, range).await,
@@ -277,6 +287,19 @@ impl Store {
         }
     }
 
+    /// To be called when an open file of this object ended early or couldn't be read: nobody gets it again. Over a
+    /// directory origin only the open file is let go of.
+    pub async fn damaged(&self, object: &Object) {
+        match &self.backing {
+            Backing::Cache(cache) => cache.give_up(object).await,
+            Backing::Tree(tree) => {
+                if tree.discard(object) {
+                    self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
@@ -284,7 +307,9 @@ impl Store {
             Backing::Cache(cache) => (cache.fills_running(), cache.figures()),
             Backing::Tree(_) => (0, (0, 0)),
         };
+        let disk_trouble = matches!(&self.backing, Backing::Cache(cache) if cache.disk_trouble());
         StoreStats {
+            disk_trouble,
             objects,
             disk_bytes,
             memory_bytes: self.memory.bytes(),

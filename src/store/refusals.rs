@@ -2,12 +2,14 @@
 
 use super::FetchError;
 use super::object::Object;
+use crate::repo::{Hasher, Sha256};
 use moka::Expiry;
 use moka::sync::Cache;
 use std::time::{Duration, Instant};
 
-/// Refusals remembered at once; the oldest make room.
-const MAX_REFUSALS: u64 = 65_536;
+/// Refusals remembered at once; others make room. Anybody can invent paths that don't exist, so what one takes must not
+/// depend on the length of its path: a digest, and an error whose texts are bounded.
+const MAX_REFUSALS: u64 = 10_000;
 
 /// How long which refusal is remembered.
 struct Memory {
@@ -15,8 +17,8 @@ struct Memory {
     failed: Duration,
 }
 
-impl Expiry<Object, FetchError> for Memory {
-    fn expire_after_create(&self, _: &Object, refusal: &FetchError, _: Instant) -> Option<Duration> {
+impl Expiry<Sha256, FetchError> for Memory {
+    fn expire_after_create(&self, _: &Sha256, refusal: &FetchError, _: Instant) -> Option<Duration> {
         Some(match refusal {
             FetchError::Absent | FetchError::IsDirectory => self.absent,
             _ => self.failed,
@@ -25,7 +27,7 @@ impl Expiry<Object, FetchError> for Memory {
 
     fn expire_after_update(
         &self,
-        object: &Object,
+        object: &Sha256,
         refusal: &FetchError,
         updated: Instant,
         _: Option<Duration>,
@@ -35,7 +37,7 @@ impl Expiry<Object, FetchError> for Memory {
 }
 
 /// Lately refused objects.
-pub(super) struct Refusals(Cache<Object, FetchError>);
+pub(super) struct Refusals(Cache<Sha256, FetchError>);
 
 impl Refusals {
     pub(super) fn new(absent: Duration, failed: Duration) -> Self {
@@ -44,14 +46,33 @@ impl Refusals {
     }
 
     pub(super) fn find(&self, object: &Object) -> Option<FetchError> {
-        self.0.get(object)
+        self.0.get(&key(object))
     }
 
     pub(super) fn note(&self, object: &Object, refusal: FetchError) {
-        self.0.insert(object.clone(), refusal);
+        self.0.insert(key(object), refusal);
     }
 
     pub(super) fn forget(&self, object: &Object) {
-        self.0.invalidate(object);
+        self.0.invalidate(&key(object));
     }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> u64 {
+        self.0.run_pending_tasks();
+        self.0.entry_count()
+    }
+}
+
+/// Collision-proof: nobody may make an object look absent.
+fn key(object: &Object) -> Sha256 {
+    let mut hasher = Hasher::default();
+    if let Some(identity) = object.identity {
+        hasher.update(identity.sha256.as_bytes());
+        hasher.update(&identity.size.to_le_bytes());
+    }
+    // No path has a NUL in it.
+    hasher.update(&[0]);
+    hasher.update(object.path.as_str().as_bytes());
+    hasher.finish()
 }

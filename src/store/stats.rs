@@ -15,6 +15,9 @@ pub struct StoreStats {
     pub open_files: u64,
     /// Lookups, revalidations and fills under way.
     pub flights: u64,
+    /// Whether the disk is in trouble: from the first failure (`io_errors`) until an entry is committed a minute after the
+    /// last one. New objects may pass through uncached.
+    pub disk_trouble: bool,
     /// Fresh answers from memory.
     pub hits_memory: u64,
     /// Fresh answers from disk.
@@ -29,6 +32,8 @@ pub struct StoreStats {
     pub fills_finished: u64,
     /// Fills that failed, or that the disk refused.
     pub fills_failed: u64,
+    /// Fills given up far from their end, since nobody read them any more.
+    pub fills_abandoned: u64,
     /// Stale objects that the origin found current.
     pub revalidated: u64,
     /// Stale objects served since the origin gave no usable answer.
@@ -55,6 +60,7 @@ pub(super) struct Counters {
     pub(super) fills_started: AtomicU64,
     pub(super) fills_finished: AtomicU64,
     pub(super) fills_failed: AtomicU64,
+    pub(super) fills_abandoned: AtomicU64,
     pub(super) revalidated: AtomicU64,
     pub(super) served_stale: AtomicU64,
     pub(super) passed: AtomicU64,
@@ -76,6 +82,7 @@ impl Counters {
             fills_started: total(&self.fills_started),
             fills_finished: total(&self.fills_finished),
             fills_failed: total(&self.fills_failed),
+            fills_abandoned: total(&self.fills_abandoned),
             revalidated: total(&self.revalidated),
             served_stale: total(&self.served_stale),
             passed: total(&self.passed),

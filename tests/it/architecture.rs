@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("mirrors", &["http", "repo", "policy", "metrics", "origin"]),
     ("push", &["http", "repo", "policy", "metrics", "origin", "store"]),
     ("server", &["http", "repo", "policy", "listing", "metrics", "origin", "store"]),
-    ("admin", &["http", "repo", "policy", "metrics", "store", "push", "server"]),
+    ("admin", &["http", "repo", "policy", "listing", "metrics", "store", "push", "server"]),
 ];
 
 /// Modules without IO: nothing of these may stand in their code.

@@ -3,10 +3,12 @@
 use super::support::node::Node;
 use super::support::origin::Origin;
 use super::support::repo::{self, Push, REPO, Tree};
-use super::support::{said, scratch};
+use super::support::{client, config, said, scratch};
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn freshet(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_freshet")).args(args).output().unwrap()
@@ -55,43 +57,15 @@ fn explain_and_push_ask_the_running_node() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
     let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
-    let node = Node::start(&format!(
-        r#"
-        [node]
-        name = "node"
-        urls = ["http://{{http}}/"]
-        [http]
-        listen = ["{{http}}"]
-        [admin]
-        listen = "{{admin}}"
-        [origin]
-        url = "{}"
-        [cache]
-        disk = "{{dir}}/cache"
-        disk_size = "1 GiB"
-        [push]
-        poll = "1h"
-        [mirrors]
-        probe_every = "300ms"
-        [[repo]]
-        name = "updates"
-        path = "{{release}}/updates/{{arch}}"
-        releases = ["7.9.2009"]
-        arches = ["x86_64"]
-        window = "1s"
-        [[mirror]]
-        name = "near"
-        url = "{}"
-        "#,
-        origin.url(),
-        mirror.url()
-    ));
+    let keys = "push.poll = \"1h\"\nmirrors.probe_every = \"300ms\"\n";
+    let tables = config::updates("1s") + &config::mirror("near", &mirror);
+    let node = Node::start(&config::cached(&origin, &format!("{keys}{tables}")));
     node.wait_ready();
     node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
-    let config = node.dir().join("freshet.toml");
-    let config = config.to_str().unwrap();
+    let file = node.dir().join("freshet.toml");
+    let file = file.to_str().unwrap();
     let explain = |path: &str| {
-        let output = freshet(&["explain", "--config", config, "--client", "192.0.2.7", path]);
+        let output = freshet(&["explain", "--config", file, "--client", "192.0.2.7", path]);
         assert!(output.status.success(), "{}", said(&output));
         said(&output)
     };
@@ -104,16 +78,37 @@ fn explain_and_push_ask_the_running_node() {
     assert!(node.access().is_empty(), "explain asks for nothing itself");
 
     tree.sync(Push::Second);
-    let output = freshet(&["push", "--config", config, "updates/7.9.2009/x86_64"]);
+    let output = freshet(&["push", "--config", file, "updates/7.9.2009/x86_64"]);
     assert!(output.status.success(), "{}", said(&output));
     node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
-    assert!(!freshet(&["push", "--config", config, "none/7/x"]).status.success());
+    assert!(!freshet(&["push", "--config", file, "none/7/x"]).status.success());
 }
 
 #[test]
 fn a_tree_needs_no_config() {
-    let output = freshet(&["serve"]);
-    assert_eq!(output.status.code(), Some(64));
+    let tree = scratch();
+    fs::write(tree.path().join("f"), "file").unwrap();
+    let mut serving = Command::new(env!("CARGO_BIN_EXE_freshet"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--admin", "127.0.0.1:0", "--tree"])
+        .arg(tree.path())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(serving.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let addrs: Vec<SocketAddr> = lines
+        .filter_map(|line| line.split_once("listening")?.1.split_once("addr=")?.1.trim().parse().ok())
+        .take(3)
+        .collect();
+    let got: Vec<String> = addrs[..2].iter().map(|addr| client::get(*addr, "/f").text()).collect();
+    let ready = client::get(addrs[2], "/readyz").status;
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    assert_eq!((got, ready), (vec!["file".to_owned(); 2], 200));
+    assert!(addrs[0].is_ipv4() && addrs[1].is_ipv6());
+
+    assert_eq!(freshet(&["serve"]).status.code(), Some(64));
+    assert_eq!(freshet(&["serve", "--tree", "/", "--admin", "0.0.0.0:0"]).status.code(), Some(64));
     let output = freshet(&["serve", "--tree", "/nonexistent/tree"]);
     assert!(!output.status.success() && said(&output).contains("/nonexistent/tree"), "{}", said(&output));
 }

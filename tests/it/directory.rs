@@ -3,36 +3,15 @@
 use super::support::dnf::Dnf;
 use super::support::node::Node;
 use super::support::repo::{self, ALIASED, Push, REPO, Tree};
-use super::support::{client, run, scratch};
+use super::support::{client, config, run, scratch};
 use std::fs;
 use std::process::Command;
 
-fn node(tree: &Tree, dir: &std::path::Path) -> Node {
-    let node = Node::start(&format!(
-        r#"
-        [node]
-        name = "node"
-        urls = ["http://{{http}}/"]
-        state = "{}/state"
-        [http]
-        listen = ["{{http}}"]
-        [admin]
-        listen = "{{admin}}"
-        [origin]
-        path = "{}"
-        [push]
-        poll = "200ms"
-        [[alias]]
-        from = "7"
-        to = "7.9.2009"
-        [[repo]]
-        name = "updates"
-        path = "{{release}}/updates/{{arch}}"
-        releases = ["7"]
-        arches = ["x86_64"]
-        "#,
-        dir.display(),
-        tree.root().display()
+fn node(tree: &Tree) -> Node {
+    let alias = "[[alias]]\nfrom = \"7\"\nto = \"7.9.2009\"\n";
+    let node = Node::start(&config::in_place(
+        tree.root(),
+        &[config::BRISK, alias, &config::updates("24h")].concat(),
     ));
     node.wait_ready();
     node
@@ -42,7 +21,7 @@ fn node(tree: &Tree, dir: &std::path::Path) -> Node {
 fn files_that_rsync_deletes_stay_reachable() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
-    let node = node(&tree, dir.path());
+    let node = node(&tree);
     let updated = 5;
     let old = repo::rpm(updated, Push::First);
     let before = fs::read(tree.repo().join(&old)).unwrap();
@@ -63,7 +42,7 @@ fn files_that_rsync_deletes_stay_reachable() {
     behind.verify();
 
     let copies = run(Command::new("find")
-        .arg(dir.path().join("state"))
+        .arg(node.dir().join("state"))
         .args(["-type", "f", "-links", "1", "-size", "+200k"]));
     assert_eq!(copies, "", "old files are links, not copies");
     let served: Vec<String> =
@@ -75,7 +54,7 @@ fn files_that_rsync_deletes_stay_reachable() {
 fn a_file_that_is_replaced_keeps_its_listed_bytes() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
-    let node = node(&tree, dir.path());
+    let node = node(&tree);
     let package = repo::rpm(2, Push::First);
     let listed = fs::read(tree.repo().join(&package)).unwrap();
     // As rsync does it: a new file renamed over the old one, of the same length.

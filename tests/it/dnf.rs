@@ -1,6 +1,7 @@
 //! A real dnf installs and updates through a node: inside the window, over a push, after the window, and when a mirror dies.
 
 use super::support::client::Connection;
+use super::support::config;
 use super::support::dnf::Dnf;
 use super::support::node::Node;
 use super::support::origin::{Act, Origin};
@@ -16,46 +17,10 @@ const OPEN: &str = "24h";
 const OVER: &str = "1s";
 
 fn config(origin: &Origin, window: &str, mirrors: &[(&str, &Origin)]) -> String {
-    let tables: String = mirrors
-        .iter()
-        .map(|(name, mirror)| {
-            format!("[[mirror]]\nname = \"{name}\"\nurl = \"{}\"\nbandwidth = \"10 Gbit/s\"\n", mirror.url())
-        })
-        .collect();
-    format!(
-        r#"
-        [node]
-        name = "node"
-        urls = ["http://{{http}}/"]
-        workers = 2
-        [http]
-        listen = ["{{http}}"]
-        [admin]
-        listen = "{{admin}}"
-        [origin]
-        url = "{}"
-        [cache]
-        disk = "{{dir}}/cache"
-        disk_size = "2 GiB"
-        [push]
-        poll = "200ms"
-        [mirrors]
-        probe_every = "300ms"
-        probe_lagging = "200ms"
-        liveness_every = "200ms"
-        [[alias]]
-        from = "7"
-        to = "7.9.2009"
-        [[repo]]
-        name = "updates"
-        path = "{{release}}/updates/{{arch}}"
-        releases = ["7"]
-        arches = ["x86_64"]
-        window = "{window}"
-        {tables}
-        "#,
-        origin.url()
-    )
+    let alias = "[[alias]]\nfrom = \"7\"\nto = \"7.9.2009\"\n";
+    let repo = config::updates(window).replace("[\"7.9.2009\"]", "[\"7\"]");
+    let mirrors: String = mirrors.iter().map(|(name, mirror)| config::mirror(name, mirror)).collect();
+    config::cached(origin, &[config::BRISK, alias, &repo, &mirrors].concat())
 }
 
 fn dnf(node: &Node) -> Dnf {
@@ -315,4 +280,47 @@ fn flipped_bytes_from_the_origin_are_never_served_as_whole() {
         let mut connection = Connection::open(node.http()).unwrap();
         connection.request("GET", &format!("/{path}"), &[]).is_ok_and(|response| response.body == right)
     });
+}
+
+#[test]
+fn mirrorlist_and_metalink_follow_the_window() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let node = Node::start(&config(&origin, "8s", &[("fresh", &mirror)]));
+    node.wait_ready();
+    node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
+    let queries = ["release=7&arch=x86_64&repo=updates&cc=de", "repo=updates-7&arch=x86_64&protocol=http"];
+    let lists = || queries.map(|query| node.get(&format!("/mirrorlist?{query}")).text());
+    let install = |i: usize| {
+        for kind in ["mirrorlist", "metalink"] {
+            let source = format!("{kind}={}{kind}?{}", node.url(), queries[0]);
+            let client = Dnf::new(&format!("[t]\nname=t\n{source}\ngpgcheck=0\nmetadata_expire=0\n"));
+            client.ok(&["install", &repo::name(i)]);
+            client.verify();
+        }
+    };
+
+    let open = lists();
+    assert_eq!(
+        node.status()["repos"][0]["window"]["phase"],
+        "open",
+        "the window is long enough for this test"
+    );
+    assert!(!open[0].starts_with('#') && open[1].starts_with("# "), "{open:?}");
+    for list in &open {
+        let entries: BTreeSet<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(entries.len() >= 4 && entries.iter().all(|entry| entry.starts_with(&node.url())), "{list}");
+    }
+    install(20);
+    assert_eq!(taken(&mirror), Vec::<String>::new());
+
+    node.wait_status("the window is over", |status| status["repos"][0]["window"]["phase"] == "closed");
+    for list in &lists() {
+        let first = list.lines().find(|line| !line.starts_with('#'));
+        assert_eq!(first, Some(&*format!("{}{REPO}/", mirror.url())), "{list}");
+    }
+    install(22);
+    assert_eq!(taken(&mirror).len(), 2, "both clients went to the mirror");
 }

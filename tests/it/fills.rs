@@ -1,33 +1,14 @@
 //! Fills: one fetch for a crowd, nothing wrong kept, nothing complete lost.
 
 use super::support::client::{self, Connection, End};
+use super::support::config;
 use super::support::node::Node;
 use super::support::origin::{Act, Origin};
-use super::support::{scratch, wait_until};
+use super::support::{run, scratch, wait_until};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-pub fn config(origin: &Origin) -> String {
-    format!(
-        r#"
-        [node]
-        name = "node"
-        [http]
-        listen = ["{{http}}"]
-        [admin]
-        listen = "{{admin}}"
-        [origin]
-        url = "{}"
-        patience = "0s"
-        [cache]
-        disk = "{{dir}}/cache"
-        disk_size = "4 GiB"
-        revalidate = "1h"
-        "#,
-        origin.url()
-    )
-}
 
 /// A file whose every 8 bytes tell their own offset.
 fn numbered(path: &Path, length: usize) -> Vec<u8> {
@@ -44,7 +25,7 @@ fn two_hundred_clients_on_one_cold_file_make_one_fetch() {
     let body = numbered(&tree.path().join("big.iso"), LENGTH);
     let origin = Origin::serve(tree.path());
     origin.act("big.iso", [Act::Throttle(50_000_000), Act::Gate(LENGTH / 20)]);
-    let node = Node::start(&config(&origin));
+    let node = Node::start(&config::cached(&origin, ""));
 
     // The origin stops short of a tenth until every client has its first bytes.
     let begun = AtomicUsize::new(0);
@@ -84,7 +65,7 @@ fn killed_in_the_middle_of_fills_nothing_wrong_is_served() {
     let names: Vec<String> = (0..20).map(|i| format!("f{i}.bin")).collect();
     let bodies: Vec<Vec<u8>> = (0..20).map(|i| numbered(&tree.path().join(&names[i]), LENGTH + i)).collect();
     let origin = Origin::serve(tree.path());
-    let mut node = Node::start(&config(&origin));
+    let mut node = Node::start(&config::cached(&origin, ""));
     for round in 0..20 {
         let (done, half) = (&names[round], &names[(round + 1) % 20]);
         assert!(node.get(&format!("/{done}")).body == bodies[round], "round {round}");
@@ -121,7 +102,7 @@ fn a_lying_origin_never_ends_a_body_cleanly() {
     const LENGTH: usize = 2_000_000;
     let tree = scratch();
     let origin = Origin::serve(tree.path());
-    let node = Node::start(&config(&origin));
+    let node = Node::start(&config::cached(&origin, "origin.patience = \"0s\""));
     for (what, act, may_be_whole) in [
         // Where an origin answers ranges, a fill goes on from where it stopped.
         ("ends-early", Act::Truncate(LENGTH / 3), true),
@@ -161,7 +142,7 @@ fn a_client_that_leaves_does_not_end_the_fill() {
     let body = numbered(&tree.path().join("f.bin"), LENGTH);
     let origin = Origin::serve(tree.path());
     origin.act("f.bin", [Act::Gate(LENGTH / 2)]);
-    let node = Node::start(&config(&origin));
+    let node = Node::start(&config::cached(&origin, ""));
     let mut first = Connection::open(node.http()).unwrap();
     first.send(client::head("GET", "/f.bin", &[])).unwrap();
     first.response_head().unwrap();
@@ -182,7 +163,7 @@ fn a_far_range_of_a_running_fill_is_fetched_beside_it() {
     let body = numbered(&tree.path().join("f.iso"), LENGTH);
     let origin = Origin::serve(tree.path());
     origin.act("f.iso", [Act::Throttle(4_000_000)]);
-    let node = Node::start(&config(&origin));
+    let node = Node::start(&config::cached(&origin, ""));
     let mut whole = Connection::open(node.http()).unwrap();
     whole.send(client::head("GET", "/f.iso", &[])).unwrap();
     whole.response_head().unwrap();
@@ -202,7 +183,10 @@ fn a_silent_origin_is_given_up_in_time() {
     let origin = Origin::serve(tree.path());
     origin.put("f", "body");
     origin.act("f", [Act::Hang]);
-    let node = Node::start(&config(&origin).replace("[cache]", "first_byte_timeout = \"300ms\"\n[cache]"));
+    let node = Node::start(&config::cached(
+        &origin,
+        "origin.patience = \"0s\"\norigin.first_byte_timeout = \"300ms\"",
+    ));
     let answer = node.get("/f");
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("waited"), "{}", answer.text());
@@ -214,7 +198,7 @@ fn a_silent_origin_is_given_up_in_time() {
 fn what_must_not_be_stored_is_not_shared() {
     let tree = scratch();
     let origin = Origin::serve(tree.path());
-    let node = Node::start(&config(&origin));
+    let node = Node::start(&config::cached(&origin, ""));
     for (name, value) in
         [("Cache-Control", "no-store"), ("Cache-Control", "private"), ("Set-Cookie", "a=b"), ("Vary", "*")]
     {
@@ -236,8 +220,30 @@ fn a_range_from_an_origin_without_ranges_waits_for_the_fill() {
     let body = numbered(&tree.path().join("f"), LENGTH);
     let origin = Origin::serve(tree.path());
     origin.act("f", [Act::NoRanges, Act::Throttle(20_000_000)]);
-    let node = Node::start(&config(&origin));
+    let node = Node::start(&config::cached(&origin, ""));
     let part = client::request(node.http(), "GET", "/f", &[("Range", "bytes=11000000-11000999")]);
     assert_eq!(part.status, 206);
     assert!(part.body == body[11_000_000..11_001_000]);
+}
+
+#[test]
+fn a_damaged_cache_file_heals() {
+    const LENGTH: usize = 2_000_000;
+    let tree = scratch();
+    let body = numbered(&tree.path().join("f"), LENGTH);
+    let origin = Origin::serve(tree.path());
+    let node = Node::start(&config::cached(&origin, ""));
+    assert!(node.get("/f").body == body);
+    node.wait_status("it is committed", |status| status["cache"]["objects"] == 1);
+    assert!(node.get("/f").body == body);
+    let objects = run(Command::new("find").arg(node.dir().join("cache/objects")).args(["-type", "f"]));
+    let file = fs::File::options().write(true).open(objects.trim()).unwrap();
+    file.set_len(LENGTH as u64 / 2).unwrap();
+    let mut connection = Connection::open(node.http()).unwrap();
+    assert!(matches!(connection.request("GET", "/f", &[]), Err(End::Reset | End::Truncated(_))));
+    wait_until("it is fetched anew", || {
+        let mut connection = Connection::open(node.http()).unwrap();
+        connection.request("GET", "/f", &[]).is_ok_and(|response| response.body == body)
+    });
+    assert_eq!(origin.seen_for("f").len(), 2);
 }

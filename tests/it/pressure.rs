@@ -1,6 +1,7 @@
 //! Egress over the budget, inside the window: the excess goes to mirrors, and nobody is refused.
 
 use super::support::client::Connection;
+use super::support::config;
 use super::support::node::Node;
 use super::support::origin::Origin;
 use super::support::repo::{self, Push, REPO, Tree};
@@ -9,37 +10,11 @@ use serde_json::Value;
 use std::time::Duration;
 
 fn node(origin: &Origin, mirror: Option<&Origin>) -> Node {
-    let mirror = mirror.map_or(String::new(), |mirror| {
-        format!("[[mirror]]\nname = \"fresh\"\nurl = \"{}\"\nbandwidth = \"100 Gbit/s\"\n", mirror.url())
-    });
-    let node = Node::start(&format!(
-        r#"
-        [node]
-        name = "node"
-        urls = ["http://{{http}}/"]
-        [http]
-        listen = ["{{http}}"]
-        [admin]
-        listen = "{{admin}}"
-        [origin]
-        url = "{}"
-        [cache]
-        disk = "{{dir}}/cache"
-        disk_size = "2 GiB"
-        [egress]
-        capacity = "40 Mbit/s"
-        [mirrors]
-        probe_every = "300ms"
-        liveness_every = "300ms"
-        [[repo]]
-        name = "updates"
-        path = "{{release}}/updates/{{arch}}"
-        releases = ["7.9.2009"]
-        arches = ["x86_64"]
-        window = "24h"
-        {mirror}
-        "#,
-        origin.url()
+    let mirror = mirror.map_or_else(String::new, |mirror| config::mirror("fresh", mirror));
+    let capacity = "egress.capacity = \"40 Mbit/s\"\n";
+    let node = Node::start(&config::cached(
+        origin,
+        &[capacity, config::BRISK, &config::updates("24h"), &mirror].concat(),
     ));
     node.wait_ready();
     node

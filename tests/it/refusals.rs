@@ -1,6 +1,7 @@
 //! Bad requests get a clear error of the right status, and never a file that isn't theirs.
 
 use super::support::client::{self, Connection, End};
+use super::support::config;
 use super::support::node::Node;
 use super::support::origin::{Act, Origin};
 use super::support::{scratch, wait_until};
@@ -20,11 +21,7 @@ fn tree_and_node() -> (tempfile::TempDir, Node) {
     symlink(dir.path().join("secret"), tree.join("abs")).unwrap();
     symlink("sub", tree.join("in")).unwrap();
     symlink("../..", tree.join("sub/up")).unwrap();
-    let node = Node::start(&format!(
-        "[node]\nname = \"node\"\nstate = \"{{dir}}/state\"\n[http]\nlisten = [\"{{http}}\"]\nhead_timeout = \"1s\"\n\
-         [admin]\nlisten = \"{{admin}}\"\n[origin]\npath = \"{}\"\n",
-        tree.display()
-    ));
+    let node = Node::start(&config::in_place(&tree, "http.head_timeout = \"1s\""));
     (dir, node)
 }
 
@@ -128,11 +125,8 @@ fn mirrorlists_without_sense() {
 fn clients_that_wait_too_long_are_cut_off() {
     let tree = scratch();
     fs::write(tree.path().join("big"), vec![1; 50_000_000]).unwrap();
-    let node = Node::start(&format!(
-        "[node]\nname = \"node\"\nstate = \"{{dir}}/state\"\n[http]\nlisten = [\"{{http}}\"]\nidle_timeout = \"500ms\"\n\
-         write_timeout = \"500ms\"\n[admin]\nlisten = \"{{admin}}\"\n[origin]\npath = \"{}\"\n",
-        tree.path().display()
-    ));
+    let keys = "http.idle_timeout = \"500ms\"\nhttp.write_timeout = \"500ms\"";
+    let node = Node::start(&config::in_place(tree.path(), keys));
     let mut idle = Connection::open(node.http()).unwrap();
     assert_eq!(idle.end(), End::Closed);
     // It asks, and then takes nothing.
@@ -148,7 +142,7 @@ fn a_client_that_leaves_before_its_answer_is_accounted_for() {
     let origin = Origin::serve(tree.path());
     origin.put("f", "body");
     origin.act("f", [Act::Hang]);
-    let node = Node::start(&super::fills::config(&origin));
+    let node = Node::start(&config::cached(&origin, ""));
     let mut connection = Connection::open(node.http()).unwrap();
     connection.send(client::head("GET", "/f", &[])).unwrap();
     wait_until("the node asks the origin", || !origin.seen_for("f").is_empty());

@@ -1,47 +1,21 @@
 //! First starts and restarts, with and without an origin; draining.
 
 use super::support::client::{self, Connection};
+use super::support::config;
 use super::support::node::Node;
 use super::support::origin::{Act, Origin};
 use super::support::repo::{self, Push, REPO, Tree};
-use super::support::{scratch, wait_until};
+use super::support::{said, scratch, wait_until};
+use std::process::Command;
 
 fn config(origin: &Origin, mirror: Option<&Origin>) -> String {
-    let mirror = mirror
-        .map_or(String::new(), |mirror| format!("[[mirror]]\nname = \"m\"\nurl = \"{}\"\n", mirror.url()));
-    format!(
-        r#"
-        [node]
-        name = "node"
-        urls = ["http://{{http}}/"]
-        [http]
-        listen = ["{{http}}"]
-        drain_timeout = "20s"
-        [admin]
-        listen = "{{admin}}"
-        [origin]
-        url = "{}"
-        connect_timeout = "2s"
-        patience = "0s"
-        [cache]
-        disk = "{{dir}}/cache"
-        disk_size = "2 GiB"
-        [push]
-        poll = "200ms"
-        give_up = "1s"
-        [mirrors]
-        probe_every = "300ms"
-        liveness_every = "300ms"
-        [[repo]]
-        name = "updates"
-        path = "{{release}}/updates/{{arch}}"
-        releases = ["7.9.2009"]
-        arches = ["x86_64"]
-        window = "24h"
-        {mirror}
-        "#,
-        origin.url()
-    )
+    let mirror = mirror.map_or_else(String::new, |mirror| config::mirror("m", mirror));
+    let keys = r#"
+        origin.connect_timeout = "2s"
+        origin.patience = "0s"
+        push.give_up = "1s"
+        "#;
+    config::cached(origin, &[keys, config::BRISK, &config::updates("24h"), &mirror].concat())
 }
 
 #[test]
@@ -110,7 +84,7 @@ fn sigterm_finishes_transfers_and_accepts_no_more() {
     std::fs::write(tree.path().join("f"), vec![7; LENGTH]).unwrap();
     let origin = Origin::serve(tree.path());
     origin.act("f", [Act::Gate(LENGTH / 2)]);
-    let mut node = Node::start(&super::fills::config(&origin));
+    let mut node = Node::start(&config::cached(&origin, ""));
     let mut connection = Connection::open(node.http()).unwrap();
     connection.send(client::head("GET", "/f", &[])).unwrap();
     connection.response_head().unwrap();
@@ -121,4 +95,28 @@ fn sigterm_finishes_transfers_and_accepts_no_more() {
     origin.release("f");
     assert!(connection.read(LENGTH).unwrap() == vec![7; LENGTH]);
     assert!(node.wait_exit().success());
+}
+
+#[test]
+fn two_nodes_do_not_share_a_cache_or_a_port() {
+    let tree = scratch();
+    let origin = Origin::serve(tree.path());
+    let node = Node::start(&config::cached(&origin, ""));
+    let own = std::fs::read_to_string(node.dir().join("freshet.toml")).unwrap();
+    let other = scratch();
+    let start = |config: &str| {
+        let file = other.path().join("freshet.toml");
+        std::fs::write(&file, config).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_freshet"))
+            .args(["serve", "--config"])
+            .arg(file)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        said(&output)
+    };
+    let text = start(&own);
+    assert!(text.contains("cache") && text.contains("another"), "{text}");
+    let text = start(&own.replace("/cache", "/other-cache"));
+    assert!(text.contains("listening on") && text.contains("in use"), "{text}");
 }

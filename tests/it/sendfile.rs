@@ -1,10 +1,10 @@
 //! Bodies that sendfile sent are the files, byte for byte, however they are asked for.
 
 use super::support::client::{self, Connection};
+use super::support::config;
 use super::support::node::Node;
 use super::support::scratch;
 use std::fs;
-use std::path::Path;
 
 const LENGTH: usize = 5_000_017;
 
@@ -21,14 +21,6 @@ fn content(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-fn node(tree: &Path) -> Node {
-    Node::start(&format!(
-        "[node]\nname = \"node\"\nstate = \"{{dir}}/state\"\n[http]\nlisten = [\"{{http}}\"]\n[admin]\nlisten = \"{{admin}}\"\n\
-         [origin]\npath = \"{}\"\n",
-        tree.display()
-    ))
-}
-
 fn sent_by_sendfile(node: &Node) -> f64 {
     node.metric("freshet_response_body_bytes_total{path=\"sendfile\"}").unwrap_or_default()
 }
@@ -39,7 +31,7 @@ fn full_range_and_multi_range_pipelined_and_kept_alive() {
     let (a, b) = (content(1, LENGTH), content(2, 70_001));
     fs::write(tree.path().join("a.bin"), &a).unwrap();
     fs::write(tree.path().join("b.bin"), &b).unwrap();
-    let node = node(tree.path());
+    let node = Node::start(&config::in_place(tree.path(), ""));
 
     let mut connection = Connection::open(node.http()).unwrap();
     let many: String =
@@ -95,7 +87,7 @@ fn many_clients_at_once_get_the_same_bytes() {
     let tree = scratch();
     let file = content(3, 3_000_001);
     fs::write(tree.path().join("f.bin"), &file).unwrap();
-    let node = node(tree.path());
+    let node = Node::start(&config::in_place(tree.path(), ""));
     std::thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| {
@@ -114,7 +106,7 @@ fn many_clients_at_once_get_the_same_bytes() {
 fn conditions_and_heads() {
     let tree = scratch();
     fs::write(tree.path().join("f.bin"), content(4, 1000)).unwrap();
-    let node = node(tree.path());
+    let node = Node::start(&config::in_place(tree.path(), ""));
     let get =
         |method: &str, headers: &[(&str, &str)]| client::request(node.http(), method, "/f.bin", headers);
     let whole = get("GET", &[]);

@@ -39,7 +39,10 @@ impl Worker {
             Err(failure) => return self.down(&failure),
         };
         (self.state.ipv4, self.state.ipv6) = (found.ipv4, found.ipv6);
-        self.liveness.failures = 0;
+        // An answer to this alone is not much: what repeatedly fails at the first look is still asked ever more slowly.
+        if self.state.reach.is_up() && self.slots.iter().all(|slot| slot.looked) {
+            self.liveness.failures = 0;
+        }
         let settings = &self.shared.settings;
         let proven = self.state.pairs.iter().any(|pair| pair.proof.is_some());
         self.liveness.due =
@@ -83,7 +86,7 @@ impl Worker {
         let (pair, next) = judge::look(&history, pair, seen, clock::now());
         self.state.pairs[repo] = pair;
         self.slots[repo].validator = validator;
-        self.slots[repo].awaited = false;
+        (self.slots[repo].awaited, self.slots[repo].looked) = (false, true);
         self.answered(true);
         match next {
             Next::Verify(_) => {}
@@ -150,6 +153,10 @@ impl Worker {
         if !place.listed.is_some_and(|listed| self.state.holds(repo, &listed)) {
             return false;
         }
+        if failure.is_transient() {
+            // Of this file alone? Its proof is gone either way.
+            self.liveness.due = now();
+        }
         let note = format!("a client came back: {file} {}", failure.of_file());
         self.state.pairs[repo] = judge::refuted(&self.state.pairs[repo], &note);
         let slot = &mut self.slots[repo];
@@ -174,6 +181,9 @@ impl Worker {
         self.liveness.due = now() + jittered(pause);
         self.liveness.failures += 1;
         self.liveness.returning = false;
+        for slot in &mut self.slots {
+            slot.looked = false;
+        }
         let since = match self.state.reach {
             Reach::Down { since, .. } => since,
             Reach::Untried | Reach::Up { .. } => clock::now(),
@@ -182,3 +192,7 @@ impl Worker {
         true
     }
 }
+
+#[cfg(test)]
+#[path = "found_tests.rs"]
+mod tests;

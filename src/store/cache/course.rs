@@ -11,7 +11,13 @@ impl Cache {
         if let Some(cached) = held.clone().filter(|held| clock::now() < held.meta.fresh_until) {
             return course.land(Stage::Ready { cached, stale: false });
         }
-        let Ok(_permit) = self.fills.acquire().await else { return };
+        let places = if held.is_some() { &self.revalidations } else { &self.fills };
+        let Ok(Ok(_place)) = tokio::time::timeout(self.settings.fill_patience, places.acquire()).await else {
+            return course.land(match held {
+                Some(cached) => Stage::Ready { cached, stale: true },
+                None => Stage::Failed(FetchError::Busy),
+            });
+        };
         let ask = held.as_ref().map_or(Ask::Whole, |held| Ask::Unless {
             etag: held.meta.etag.clone(),
             last_modified: held.meta.last_modified_value.clone(),
@@ -67,7 +73,7 @@ impl Cache {
         course: Course,
     ) {
         let meta = Arc::new(meta(object, &response.headers, response.length, lifetime));
-        let if_range = strong_validator(&response.headers);
+        let version = Version::of(&response.headers);
         let (progress, followed) = watch::channel(Progress::default());
         let file = Arc::clone(&draft.file);
         self.counters.fills_started.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +81,7 @@ impl Cache {
             meta: Arc::clone(&meta),
             file: Arc::clone(&file),
             progress: followed,
-            if_range: if_range.clone(),
+            version: version.clone(),
         });
         let pump = Pump {
             object,
@@ -83,11 +89,19 @@ impl Cache {
             evictor: &self.evictor,
             pool: &self.runtime,
             length: response.length,
-            if_range,
+            version,
             file,
             progress: &progress,
         };
-        let end = match pump.run(response.body, &mut reservation).await {
+        let pumped = tokio::select! {
+            pumped = pump.run(response.body, &mut reservation) => pumped,
+            () = self.deserted(&course, &progress, response.length) => {
+                // Nobody learns of it, and whoever asks again begins anew.
+                self.counters.fills_abandoned.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        let end = match pumped {
             Ok(pumped) => {
                 let meta = meta.completed(pumped.length, pumped.sha256);
                 match self.commit(object, Arc::new(meta), draft, reservation).await {
@@ -106,17 +120,39 @@ impl Cache {
         progress.send_modify(|progress| progress.end = end);
     }
 
+    /// Returns once nobody has followed the fill for a while although it is far from its end: a client that asks and
+    /// leaves occupies no place among the fills. By then it has left.
+    async fn deserted(&self, course: &Course, progress: &watch::Sender<Progress>, length: Option<u64>) {
+        const LOOKS: u32 = 5;
+        let far = self.settings.abandon_bytes;
+        let mut deserted = 0;
+        loop {
+            tokio::time::sleep((self.settings.linger / LOOKS).max(Duration::from_millis(1))).await;
+            let written = progress.borrow().watermark;
+            let is_far = match length {
+                Some(length) => length.saturating_sub(written) > far.max(length / 2),
+                // What has no known end is not taken to be near it.
+                None => written > far,
+            };
+            deserted = if is_far && !course.is_followed(progress) { deserted + 1 } else { 0 };
+            if deserted > LOOKS && course.leave_unless_followed(progress) {
+                return;
+            }
+        }
+    }
+
     async fn commit(
         self: &Arc<Self>,
         object: &Object,
         meta: Arc<Meta>,
-        draft: Draft,
+        mut draft: Draft,
         reservation: Reservation,
     ) -> io::Result<()> {
         let (cache, object) = (Arc::clone(self), object.clone());
         let committing = move || {
             let file = Arc::clone(&draft.file);
-            let disk_bytes = cache.disk.commit(draft, &object, &meta)?;
+            let committing = || cache.disk.commit(&mut draft, &object, &meta);
+            let disk_bytes = cache.with_directories(OVERHEAD_BYTES, committing)?;
             // In this order: the bound is never passed in between.
             let used = cache.evictor.index.note(cache.disk.key(&object), &object, disk_bytes);
             drop(reservation);
@@ -126,6 +162,7 @@ impl Cache {
                 return Err(io::Error::other("the disk gives back other bytes than were written"));
             };
             cache.memory.insert(&object, Cached { meta, body, used });
+            cache.evictor.trouble.ends(clock::now());
             Ok(())
         };
         self.runtime.spawn_blocking(committing).await.map_err(io::Error::other)?
@@ -147,27 +184,48 @@ impl Cache {
     }
 
     fn disk_failed(&self, error: io::Error) -> FillError {
-        self.counters.io_errors.fetch_add(1, Ordering::Relaxed);
-        let until = clock::now().plus(DISK_TROUBLE).as_millis();
-        self.trouble_until.store(until, Ordering::Relaxed);
+        let (trouble, now) = (&self.evictor.trouble, clock::now());
+        trouble.begins(&self.counters, &error.to_string(), now);
+        if error.kind() != io::ErrorKind::NotFound {
+            trouble.pauses(now);
+        }
         FillError::Disk(error)
     }
 
     /// Room and a file; `None` where the response has to pass through.
     async fn draft(self: &Arc<Self>, length: Option<u64>) -> Option<(Draft, Reservation)> {
-        if clock::now().as_millis() < self.trouble_until.load(Ordering::Relaxed) {
+        if self.evictor.trouble.is_paused(clock::now()) {
             return None;
         }
-        let reservation = self.evictor.reserve(length.unwrap_or(STEP_BYTES) + OVERHEAD_BYTES).await?;
-        let (disk, runtime) = (Arc::clone(&self.disk), self.runtime.clone());
-        let drafting = self.runtime.spawn_blocking(move || disk.draft(length, &runtime)).await;
-        match drafting.map_err(io::Error::other).flatten() {
+        let bytes = length.unwrap_or(STEP_BYTES).checked_add(OVERHEAD_BYTES)?;
+        let reservation = self.evictor.reserve(bytes).await?;
+        let cache = Arc::clone(self);
+        let drafting = self.runtime.spawn_blocking(move || {
+            cache.with_directories(bytes, || cache.disk.draft(length, &cache.runtime))
+        });
+        match drafting.await.map_err(io::Error::other).flatten() {
             Ok(draft) => Some((draft, reservation)),
+            // The object's fault, not the disk's.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => None,
             Err(error) => {
                 self.disk_failed(error);
                 None
             }
         }
+    }
+
+    /// Does `work`, which takes about `bytes` of disk; where the directories vanished, makes them anew first. Blocks.
+    fn with_directories<T>(&self, bytes: u64, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match self.evictor.with_space(bytes, &mut work) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        if self.disk.restore()? {
+            let what = "its directories vanished and are made anew";
+            self.evictor.trouble.begins(&self.counters, what, clock::now());
+            self.evictor.reload(&self.closing);
+        }
+        self.evictor.with_space(bytes, work)
     }
 
     fn renew(&self, object: &Object, held: &Cached, headers: &HeaderMap) -> Cached {

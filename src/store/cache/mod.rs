@@ -16,40 +16,39 @@ use super::{Counters, FetchError, FillError, PassBody, Settings};
 use crate::clock::{self, Timestamp};
 use crate::http::freshness::{Storage, storage};
 use crate::http::{ByteRange, TreePath, content_type, date};
-use crate::origin::http::{Answer, Ask, Response};
-use crate::origin::{HttpOrigin, OriginError};
+use crate::origin::http::{Answer, Ask, Response, Version};
+use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginError};
 use crate::repo::Sha256;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// After the disk refused a write, new fills pass through for so long.
-const DISK_TROUBLE: Duration = Duration::from_secs(10);
-/// Small notes about objects: renewals, heads, what isn't to be shared.
-const MAX_NOTES: u64 = 65_536;
+/// Small notes about objects (renewals, heads, what isn't to be shared): bytes of each kind, by [`note_bytes`].
+const MAX_NOTES_BYTES: u64 = 24 * 1024 * 1024;
 
 /// A cache of an HTTP origin.
 pub(super) struct Cache {
     origin: Arc<HttpOrigin>,
-    disk: Arc<Disk>,
-    evictor: Evictor,
+    pub(super) disk: Arc<Disk>,
+    pub(super) evictor: Evictor,
     memory: Memory,
     flights: Arc<Flights>,
-    refusals: Refusals,
+    pub(super) refusals: Refusals,
     /// Revalidated since they were stored: (stored, fresh until).
     renewed: Moka<Object, (Timestamp, Timestamp)>,
     /// The origin said that they are not to be shared: the next ones don't even wait for each other.
     unshared: Moka<Object, ()>,
     heads: Moka<Object, Arc<Meta>>,
     fills: Semaphore,
+    /// Apart, since what is stale here must not wait for what is cold; a changed object's fill keeps its place.
+    revalidations: Semaphore,
     passes: Arc<Semaphore>,
-    trouble_until: AtomicU64,
     closing: Arc<AtomicBool>,
     counters: Arc<Counters>,
     settings: Settings,
@@ -71,10 +70,9 @@ impl Cache {
             disk: Arc::clone(&disk),
             memory: memory.clone(),
             counters: Arc::clone(&counters),
+            trouble: Arc::default(),
             pool: runtime.clone(),
         };
-        let brief = Moka::builder().max_capacity(MAX_NOTES).time_to_live(settings.absent_for).build();
-        let unshared = Moka::builder().max_capacity(MAX_NOTES).time_to_live(settings.revalidate).build();
         let cache = Arc::new(Self {
             origin,
             disk,
@@ -82,12 +80,12 @@ impl Cache {
             memory,
             flights: Arc::default(),
             refusals: Refusals::new(settings.absent_for, settings.failed_for),
-            renewed: Moka::new(MAX_NOTES),
-            unshared,
-            heads: brief,
+            renewed: notes(None),
+            unshared: notes(Some(settings.revalidate)),
+            heads: notes(Some(settings.absent_for)),
             fills: Semaphore::new(settings.max_fills),
+            revalidations: Semaphore::new(settings.max_fills),
             passes: Arc::new(Semaphore::new(settings.max_passes)),
-            trouble_until: AtomicU64::new(0),
             closing: Arc::default(),
             counters,
             settings: settings.clone(),
@@ -156,23 +154,17 @@ impl Cache {
             return Err(refusal);
         }
         let permit = Arc::clone(&self.passes).try_acquire_owned().map_err(|_| FetchError::Busy)?;
-        let filling = self.flights.filling(object);
-        let if_range = filling.as_ref().and_then(|filling| filling.if_range.clone());
-        if filling.is_some() && object.identity.is_none() && if_range.is_none() {
-            // Nothing would keep two versions apart.
-            return Err(FetchError::Origin(Arc::new(OriginError::RangeIgnored)));
-        }
-        let response = self.ask(object, Ask::Range { range, if_range }).await?;
-        if let Some(filling) = &filling
-            && let (Some(filled), Some(total)) = (filling.meta.length, response.total)
-            && filled != total
-        {
-            return Err(FetchError::Origin(Arc::new(OriginError::RangeIgnored)));
-        }
-        let meta = match filling {
-            Some(filling) => filling.meta,
-            None => Arc::new(meta(object, &response.headers, response.total, Duration::ZERO)),
+        let refused = || FetchError::Origin(Arc::new(OriginError::RangeIgnored));
+        // Without a version nothing would keep two of them apart, and no SHA-256 is checked over a part.
+        let Some(Filling { meta, version: Some(version), .. }) = self.flights.filling(object) else {
+            return Err(refused());
         };
+        let if_range = Some(version.if_range());
+        let response = self.ask(object, Ask::Range { range, if_range }).await?;
+        let of_another_length = meta.length.is_some_and(|filled| response.total.is_some_and(|t| t != filled));
+        if of_another_length || !version.is_in(&response.headers) {
+            return Err(refused());
+        }
         self.counters.passed.fetch_add(1, Ordering::Relaxed);
         // A part can't be checked against the digest of the whole.
         let body = PassBody::start(response.body, None, permit, &self.runtime);
@@ -195,6 +187,9 @@ impl Cache {
         let asked = self.runtime.spawn(async move { origin.head(&path).await }).await;
         let headers = asked.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
         let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        if let Some(promised) = length.filter(|length| *length > MAX_OBJECT_BYTES) {
+            return Err(self.refuse(object, OriginError::Absurd { promised }));
+        }
         if let (Some(promised), Some(listed)) = (length, object.size())
             && promised != listed
         {
@@ -224,6 +219,20 @@ impl Cache {
             there
         };
         self.runtime.spawn_blocking(removing).await.unwrap_or(false)
+    }
+
+    /// An open handle gave less than it should, or none: removes the object from all tiers. The first who finds that
+    /// out counts it.
+    pub(super) async fn give_up(self: &Arc<Self>, object: &Object) {
+        let was_open = self.memory.find(object).is_some();
+        if self.discard(object).await || was_open {
+            self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether new objects may not be stored.
+    pub(super) fn disk_trouble(&self) -> bool {
+        self.evictor.trouble.lasts()
     }
 
     pub(super) async fn shutdown(&self) {
@@ -373,7 +382,15 @@ fn type_of(object: &Object, stated: Option<&HeaderValue>) -> HeaderValue {
     stated.filter(|_| unknown && object.identity.is_none()).cloned().unwrap_or(by_name)
 }
 
-/// What If-Range may carry (RFC 9110 13.1.5).
-fn strong_validator(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(header::ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")).cloned()
+fn notes<V: Clone + Send + Sync + 'static>(lifetime: Option<Duration>) -> Moka<Object, V> {
+    let notes = Moka::builder().max_capacity(MAX_NOTES_BYTES).weigher(|object, _| note_bytes(object));
+    match lifetime {
+        Some(lifetime) => notes.time_to_live(lifetime).build(),
+        None => notes.build(),
+    }
+}
+
+/// What a note takes, roughly: its path is the only part that clients choose.
+fn note_bytes(object: &Object) -> u32 {
+    u32::try_from(object.path.as_str().len()).unwrap_or(u32::MAX).saturating_add(384)
 }

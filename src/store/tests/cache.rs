@@ -65,9 +65,11 @@ fn a_restart_finds_what_was_committed_and_removes_the_half_written() {
     let before: Vec<_> = objects.iter().map(|(o, _)| bench.run(store.find(o)).unwrap().meta).collect();
     bench.run(store.shutdown());
     fs::write(bench.dir.path().join("tmp/7"), b"half").unwrap();
+    drop(store);
     let store = bench.over("http://127.0.0.1:1/");
     assert_eq!(bench.files("tmp"), 0);
     assert!(bench.run(store.find(&objects[0].0)).is_none(), "another origin's object");
+    drop(store);
     let store = bench.over(&stub.url);
     for ((object, bytes), before) in objects.iter().zip(before) {
         let found = bench.run(store.find(object)).unwrap();
@@ -98,6 +100,7 @@ fn eviction_keeps_the_bound_and_what_is_in_use() {
     assert_eq!(stub.requests().len(), 41, "the hot one was never evicted");
     assert!(store.stats().evicted > 20);
     // The bound holds after a restart with a smaller one, too.
+    drop(store);
     let smaller = Settings { disk_bytes: 50_000, ..settings };
     let store = bench.with(&stub.url, &smaller);
     let loaded = || store.stats().evicted > 0;
@@ -224,7 +227,7 @@ fn ranges_go_beside_the_fill_and_never_mix_versions() {
     let whole = response("200 OK", &["etag: \"v1\""], &bytes);
     let part = response(
         "206 Partial Content",
-        &["content-range: bytes 900000-900009/1000000"],
+        &["content-range: bytes 900000-900009/1000000", "etag: \"v1\""],
         &bytes[900_000..900_010],
     );
     let (gate, opened) = mpsc::channel::<()>();

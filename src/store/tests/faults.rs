@@ -109,7 +109,8 @@ fn a_body_that_breaks_off_is_resumed_where_it_stopped() {
                 let from = head.split("range: bytes=").nth(1).unwrap().split('-').next().unwrap();
                 let from: usize = from.parse().unwrap();
                 let range = format!("content-range: bytes {from}-499999/500000");
-                send(stream, &response("206 Partial Content", &[&range], &answer[from..]));
+                let lines: Vec<&str> = etag.into_iter().chain([&*range]).collect();
+                send(stream, &response("206 Partial Content", &lines, &answer[from..]));
             }
         });
         let store = bench.over(&stub.url);
@@ -150,7 +151,7 @@ fn a_damaged_entry_is_a_miss_and_is_removed() {
     let store = bench.over(&stub.url);
     let object = unlisted("x");
     bench.run(store.complete(&object)).unwrap();
-    let disk = Disk::open(bench.dir.path(), stub.url.clone()).unwrap();
+    let disk = &cache(&store).disk;
     let entry = disk.entry_path(&object);
     let intact = fs::read(&entry).unwrap();
     assert!(matches!(disk.look(&object).unwrap(), Look::Found(_)));
@@ -186,6 +187,7 @@ fn without_room_or_disk_bodies_pass_through() {
         let store = bench.with(&stub.url, &Settings { disk_bytes: bound, ..bench.settings() });
         if broken_disk {
             fs::remove_dir(bench.dir.path().join("tmp")).unwrap();
+            fs::write(bench.dir.path().join("tmp"), b"").unwrap();
         }
         let object = listed("x", &bytes);
         let content = bench.run(store.fetch(&object)).unwrap();
@@ -194,9 +196,11 @@ fn without_room_or_disk_bodies_pass_through() {
         assert!(matches!(bench.run(store.complete(&object)), Err(FetchError::NotStored)));
         let stats = store.stats();
         assert_eq!((stats.passed, stats.objects, stats.io_errors), (2, 0, u64::from(broken_disk)));
+        assert_eq!(stats.disk_trouble, broken_disk);
         let mut wrong = response("200 OK", &[], &bytes);
         *wrong.last_mut().unwrap() ^= 1;
         let stub = Stub::fixed(wrong);
+        let bench = Bench::new();
         let store = bench.with(&stub.url, &Settings { disk_bytes: 50_000, ..bench.settings() });
         assert!(bench.drained(&store, &object).unwrap_err().contains("SHA-256"), "passed, but checked");
     }

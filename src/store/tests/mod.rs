@@ -3,9 +3,10 @@
 
 mod cache;
 mod faults;
+mod hostile;
 mod tree;
 
-use super::disk::{Disk, Look};
+use super::disk::Look;
 use super::*;
 use crate::clock::Timestamp;
 use crate::origin::stub::{Stub, response, send};
@@ -25,6 +26,7 @@ struct Bench {
     callers: Runtime,
     background: Runtime,
     dir: TempDir,
+    stall_timeout: Duration,
 }
 
 impl Bench {
@@ -33,6 +35,7 @@ impl Bench {
             callers: Builder::new_current_thread().build().unwrap(),
             background: Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
             dir: TempDir::new().unwrap(),
+            stall_timeout: Duration::from_millis(300),
         }
     }
 
@@ -46,9 +49,15 @@ impl Bench {
 
     fn with(&self, url: &str, settings: &Settings) -> Arc<Store> {
         let mut timers = http::Settings::new(url, "node");
-        timers.stall_timeout = Duration::from_millis(300);
+        timers.stall_timeout = self.stall_timeout;
         let origin = Origin::Http(Arc::new(HttpOrigin::new(timers).unwrap()));
-        Store::open(origin, settings, self.background.handle()).unwrap()
+        loop {
+            match Store::open(origin.clone(), settings, self.background.handle()) {
+                // The one before was dropped, but its last task still holds it.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     fn run<F: Future>(&self, work: F) -> F::Output {
@@ -62,6 +71,11 @@ impl Bench {
     fn files(&self, below: &str) -> usize {
         count(&self.dir.path().join(below))
     }
+}
+
+fn cache(store: &Store) -> &Cache {
+    let Backing::Cache(cache) = &store.backing else { panic!("a tree") };
+    cache
 }
 
 fn count(dir: &Path) -> usize {

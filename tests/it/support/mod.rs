@@ -4,6 +4,7 @@
 //! Everything is on loopback, on ports of its own, and ends with the value that owns it.
 
 pub mod client;
+pub mod config;
 pub mod dnf;
 pub mod node;
 pub mod origin;

@@ -1,0 +1,76 @@
+use super::*;
+use crate::metrics::Metrics;
+use crate::mirrors::client::MirrorClient;
+use crate::mirrors::tests::{Node, files, first, mirror};
+use crate::mirrors::{Probes, Shared};
+use crate::policy::MirrorState;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The worker of a mirror that nobody asks anything, in a node of one repo.
+fn worker() -> Worker {
+    let settings =
+        Probes { liveness_every: TIMEOUT, probe_every: Duration::from_secs(3600), ..Probes::default() };
+    let shared = Shared {
+        settings,
+        published: Node::published(first(&files(&["a"]))),
+        metrics: Arc::new(Metrics::new()),
+        client: MirrorClient::new(TIMEOUT, "", false).unwrap(),
+        permits: Semaphore::new(1),
+        updates: mpsc::channel(1).0,
+    };
+    let state = MirrorState::untried(Arc::new(mirror(0, "http://127.0.0.1:1/")), 1);
+    Worker::new(Arc::new(shared), 0, state, mpsc::channel(1).1, watch::channel(0).1)
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_alive_but_fails_each_look_is_asked_ever_more_slowly() {
+    let mut worker = worker();
+    let alive = |worker: &mut Worker| {
+        worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
+    };
+    let looked = |worker: &mut Worker, result| worker.finish(Ok(Done::Looked { repo: 0, result }));
+    let pause = |worker: &Worker| worker.liveness.due.saturating_duration_since(now());
+    for round in 0..8 {
+        alive(&mut worker);
+        looked(&mut worker, Err(Failure::Timeout(TIMEOUT)));
+        assert!(!worker.state.reach.is_up());
+        assert!(pause(&worker) > TIMEOUT.mul_f64(0.8) * (1 << round), "{round}: {:?}", pause(&worker));
+    }
+    // Up, and all was looked at: the next failure is the first again, though not before it is seen to live once more.
+    let shows = || Ok(Looked::New(Seen::Gone("no repomd.xml (404)".to_owned()), None));
+    alive(&mut worker);
+    looked(&mut worker, shows());
+    assert!(worker.state.reach.is_up() && worker.liveness.failures == 8);
+    alive(&mut worker);
+    assert_eq!(worker.liveness.failures, 0);
+}
+
+#[tokio::test]
+async fn an_error_of_one_path_is_not_the_mirrors() {
+    let mut worker = worker();
+    worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
+    worker.finish(Ok(Done::Looked { repo: 0, result: Err(Failure::Status(503)) }));
+    assert!(worker.state.reach.is_up(), "{:?}", worker.state.reach);
+    assert_eq!(worker.state.pairs[0].note, "repomd.xml answers 503");
+
+    let id = worker.history(0).current().unwrap().id;
+    worker.state.pairs[0].seen = Some(id);
+    let urls = worker.liveness_urls();
+    assert_eq!(urls, [worker.url(0, crate::repo::REPOMD), "http://127.0.0.1:1/".to_owned()]);
+
+    // A file that a client came back for.
+    worker.state.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });
+    let path = worker.repos.views()[0].repo.path.join("Packages/a.rpm").unwrap();
+    assert!(worker.finish(Ok(Done::Bounced { path, result: Err(Failure::Status(500)) })));
+    assert!(worker.state.reach.is_up(), "{:?}", worker.state.reach);
+    assert_eq!(worker.state.pairs[0].proof, None);
+    assert_eq!(worker.state.pairs[0].note, "a client came back: Packages/a.rpm answers 500");
+    assert!(worker.liveness.due <= now(), "whether it is alone is asked at once");
+
+    worker.finish(Ok(Done::Alive(Err(Failure::Status(503)))));
+    assert!(!worker.state.reach.is_up());
+}

@@ -1,0 +1,299 @@
+//! What an origin without manners, impatient clients, a shared machine or an operator's slip do.
+
+use super::*;
+use std::io::ErrorKind;
+use std::sync::atomic::AtomicUsize;
+
+const SENT: &str = "date: Sun, 06 Nov 1994 09:00:00 GMT";
+const OLD: &str = "last-modified: Sun, 06 Nov 1994 08:49:37 GMT";
+const NEW: &str = "last-modified: Sun, 06 Nov 1994 08:50:00 GMT";
+
+/// What the fill said, what the part says, and whether it is of the same version for certain.
+const VERSIONS: [(&[&str], &[&str], bool); 9] = [
+    (&["etag: \"1\""], &["etag: \"1\""], true),
+    (&["etag: \"1\""], &["etag: \"2\""], false),
+    (&["etag: \"1\"", OLD, SENT], &[OLD, SENT], false),
+    (&["etag: W/\"1\"", OLD, SENT], &["etag: W/\"1\"", OLD, SENT], false),
+    (&[OLD, SENT], &[OLD, SENT], true),
+    (&[OLD, SENT], &[NEW, SENT], false),
+    (&[OLD, SENT], &["etag: \"2\"", OLD, SENT], false),
+    (&[OLD], &[OLD], false),
+    (&[], &[], false),
+];
+
+/// Answers the first request with `cut` bytes of a 200, then waits for the gate; others with the part asked for.
+fn ignores_if_range(
+    bytes: &[u8],
+    (filled, part): (&'static [&'static str], &'static [&'static str]),
+    cut: usize,
+    gate: mpsc::Receiver<()>,
+) -> Stub {
+    let (bytes, gate) = (bytes.to_vec(), Mutex::new(gate));
+    Stub::start(move |number, head, stream| {
+        if number == 0 {
+            let whole = response("200 OK", filled, &bytes);
+            send(stream, &whole[..cut]);
+            let _ = gate.lock().unwrap().recv();
+            return;
+        }
+        let range = head.split("range: bytes=").nth(1).unwrap().lines().next().unwrap();
+        let (from, last) = range.split_once('-').unwrap();
+        let (from, last): (usize, usize) = (from.parse().unwrap(), last.parse().unwrap());
+        let of = format!("content-range: bytes {from}-{last}/{}", bytes.len());
+        let lines: Vec<&str> = part.iter().copied().chain([&*of]).collect();
+        send(stream, &response("206 Partial Content", &lines, &bytes[from..=last]));
+    })
+}
+
+#[test]
+fn a_part_of_another_version_never_joins_a_fill() {
+    let bytes = body(300_000);
+    for (filled, part, same) in VERSIONS {
+        for object in [unlisted("x"), listed("x", &bytes)] {
+            let bench = Bench::new();
+            let (gate, closed) = mpsc::channel();
+            drop(gate);
+            let stub = ignores_if_range(&bytes, (filled, part), 100_000, closed);
+            let store = bench.over(&stub.url);
+            let got = bench.drained(&store, &object);
+            // Of a listed object the SHA-256 decides.
+            let whole = same || object.identity.is_some();
+            assert_eq!(got.is_ok_and(|got| got == bytes), whole, "{object:?} {filled:?} {part:?}");
+            assert_eq!(bench.run(store.complete(&object)).is_ok(), whole);
+        }
+    }
+}
+
+#[test]
+fn a_far_range_of_another_version_is_refused() {
+    let bytes = body(300_000);
+    for (filled, part, same) in VERSIONS {
+        for object in [unlisted("x"), listed("x", &bytes)] {
+            let bench = Bench::new();
+            let (gate, opened) = mpsc::channel();
+            let stub = ignores_if_range(&bytes, (filled, part), 1000, opened);
+            let store = bench.over(&stub.url);
+            bench.run(async {
+                let _fill = store.fetch(&object).await.unwrap();
+                let range = ByteRange { start: 200_000, end: 200_010 };
+                match store.fetch_range(&object, range).await {
+                    Ok(content) => {
+                        assert!(same, "{object:?} {filled:?} {part:?}");
+                        assert!(drain(content).await.unwrap() == bytes[200_000..200_010]);
+                    }
+                    Err(FetchError::Origin(error)) if matches!(*error, OriginError::RangeIgnored) => {
+                        assert!(!same, "{object:?} {filled:?} {part:?}");
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            });
+            drop(gate);
+        }
+    }
+}
+
+#[test]
+fn without_a_fill_there_is_no_far_range() {
+    let bench = Bench::new();
+    let stub = Stub::fixed(response("404 Not Found", &[], b""));
+    let store = bench.over(&stub.url);
+    let asked = bench.run(store.fetch_range(&unlisted("x"), ByteRange { start: 5, end: 6 }));
+    assert!(matches!(asked, Err(FetchError::Origin(e)) if matches!(*e, OriginError::RangeIgnored)));
+    assert_eq!(stub.requests().len(), 0);
+}
+
+/// Sends heads at once and bodies never, but for paths with "quick" in them.
+fn slow(length: usize) -> (Stub, mpsc::Sender<()>) {
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let stub = Stub::start(move |_, head, stream| {
+        let conditional = head.contains("if-none-match");
+        if conditional {
+            return send(stream, &response("304 Not Modified", &["etag: \"1\""], b""));
+        }
+        if head.contains("/quick") {
+            return send(stream, &response("200 OK", &["etag: \"1\"", "cache-control: no-cache"], b"quick"));
+        }
+        send(stream, format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n1234").as_bytes());
+        let _ = opened.lock().unwrap().recv();
+    });
+    (stub, gate)
+}
+
+#[test]
+fn slow_fills_hold_others_up_for_a_while_only_and_revalidations_not_at_all() {
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let (stub, gate) = slow(1000);
+    let patience = Duration::from_millis(50);
+    let settings = Settings { max_fills: 2, fill_patience: patience, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let known = unlisted("quick");
+    bench.run(store.complete(&known)).unwrap();
+    bench.run(async {
+        let _fills = [store.fetch(&unlisted("a")).await.unwrap(), store.fetch(&unlisted("b")).await.unwrap()];
+        assert!(matches!(store.fetch(&unlisted("quick/cold")).await, Err(FetchError::Busy)));
+        let renewed = store.fetch(&known).await.unwrap();
+        assert!(!renewed.stale);
+    });
+    assert_eq!(store.stats().revalidated, 1);
+    drop(gate);
+}
+
+#[test]
+fn a_fill_that_nobody_follows_is_abandoned_far_from_its_end_only() {
+    const LENGTH: usize = 1_000_000;
+    for (abandon_bytes, far) in [(100_000, true), (999_999, false)] {
+        let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+        let (stub, gate) = slow(LENGTH);
+        let linger = Duration::from_millis(20);
+        let settings = Settings { max_fills: 1, abandon_bytes, linger, ..bench.settings() };
+        let settings = Settings { fill_patience: Duration::from_millis(300), ..settings };
+        let store = bench.with(&stub.url, &settings);
+        let object = unlisted("x");
+        bench.run(async {
+            let followed = store.fetch(&object).await.unwrap();
+            // As long as somebody follows, it holds its place.
+            assert!(matches!(store.fetch(&unlisted("quick")).await, Err(FetchError::Busy)));
+            assert_eq!(store.stats().fills_abandoned, 0);
+            drop(followed);
+            let next = store.fetch(&unlisted("quick")).await;
+            assert_eq!(next.is_ok(), far, "{next:?}");
+            assert_eq!(store.peek(&object).is_none(), far);
+            if far {
+                // Whoever asks again begins anew, and is not cut off by the one before.
+                let again = store.fetch(&object).await.unwrap();
+                let Source::Growing(mut tail) = again.source else { panic!("{again:?}") };
+                assert_eq!(tail.past(0).await.unwrap(), 4);
+            }
+        });
+        assert_eq!(store.stats().fills_abandoned, u64::from(far));
+        drop(gate);
+    }
+}
+
+#[test]
+fn a_directory_that_vanished_is_made_anew() {
+    for vanishing in ["", "tmp", "objects"] {
+        let bench = Bench::new();
+        let bytes = body(20_000);
+        let stub = Stub::fixed(response("200 OK", &["etag: \"1\""], &bytes));
+        let settings = Settings { disk: bench.dir.path().join("cache"), ..bench.settings() };
+        let store = bench.with(&stub.url, &settings);
+        bench.run(store.complete(&unlisted("before"))).unwrap();
+        fs::remove_dir_all(settings.disk.join(vanishing)).unwrap();
+        bench.run(store.complete(&unlisted("after"))).unwrap();
+        let content = bench.run(store.find(&unlisted("after"))).unwrap();
+        assert_eq!(content.tier, Tier::Disk);
+        let stats = store.stats();
+        assert_eq!(stats.objects, bench.files("cache/objects") as u64, "{vanishing:?}");
+        assert!(stats.disk_trouble && stats.io_errors == 1, "{vanishing:?}: {stats:?}");
+        let second = Store::open(store.origin.clone(), &settings, bench.background.handle());
+        assert!(second.is_err(), "{vanishing:?}: the lock is held as before");
+    }
+}
+
+#[test]
+fn a_full_file_system_below_the_bound_evicts_within_reason() {
+    let bench = Bench::new();
+    let bytes = body(20_000);
+    let stub = Stub::fixed(response("200 OK", &["etag: \"1\""], &bytes));
+    let store = bench.over(&stub.url);
+    for number in 0..20 {
+        bench.run(store.complete(&unlisted(&number.to_string()))).unwrap();
+        tick();
+    }
+    let full = |times| *cache(&store).disk.faults.lock().unwrap() = vec![ErrorKind::StorageFull; times];
+    full(1);
+    bench.run(store.complete(&unlisted("a"))).unwrap();
+    let stats = store.stats();
+    assert!(stats.evicted >= 1 && stats.disk_trouble && stats.passed == 0, "{stats:?}");
+    assert!(
+        bench.run(store.find(&unlisted("0"))).is_none() && bench.run(store.find(&unlisted("7"))).is_some()
+    );
+    full(1000);
+    assert!(matches!(bench.run(store.complete(&unlisted("b"))), Err(FetchError::NotStored)));
+    let left = cache(&store).disk.faults.lock().unwrap().len();
+    assert!(left >= 996, "bounded: {left}");
+    assert!(bench.run(store.find(&unlisted("a"))).is_some(), "what was used last is still there");
+}
+
+#[test]
+fn an_absurd_length_is_the_origins_fault() {
+    for length in [u64::MAX - 2, u64::MAX - 5000, 1 << 63, 1 << 51] {
+        let bench = Bench::new();
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        let stub = Stub::fixed([head.as_bytes(), &body(1000)].concat());
+        let store = bench.over(&stub.url);
+        for refused in [
+            bench.run(store.fetch(&unlisted("x"))).map(drop),
+            bench.run(store.head(&unlisted("y"))).map(drop),
+        ] {
+            assert!(
+                matches!(&refused, Err(FetchError::Origin(e)) if matches!(**e, OriginError::Absurd { .. })),
+                "{length}: {refused:?}"
+            );
+        }
+        let stats = store.stats();
+        assert_eq!((stats.io_errors, stats.disk_trouble), (0, false));
+        assert!(bench.drained(&store, &listed("z", b"1")).is_err());
+    }
+    // Large, but not absurd: it passes through, and says nothing about the disk.
+    let bench = Bench::new();
+    let stub = Stub::fixed(b"HTTP/1.1 200 OK\r\ncontent-length: 1125899906842624\r\n\r\nx".to_vec());
+    let store = bench.with(&stub.url, &Settings { disk_bytes: u64::MAX / 2, ..bench.settings() });
+    assert_eq!(bench.run(store.fetch(&unlisted("x"))).unwrap().tier, Tier::Pass);
+    assert_eq!((store.stats().io_errors, store.stats().disk_trouble), (0, false));
+}
+
+#[test]
+fn refusals_take_a_bounded_memory() {
+    let bench = Bench::new();
+    let store = bench.over("http://127.0.0.1:1/");
+    let refusals = &cache(&store).refusals;
+    for number in 0..30_000 {
+        refusals.note(&unlisted(&format!("{number}/{}", "x".repeat(200))), FetchError::Absent);
+    }
+    assert!(refusals.count() <= 10_000, "{}", refusals.count());
+    let (plain, with) = (unlisted("x"), listed("x", b"1"));
+    refusals.note(&with, FetchError::Absent);
+    assert!(refusals.find(&plain).is_none());
+}
+
+#[test]
+fn a_cache_has_one_process() {
+    let bench = Bench::new();
+    let store = bench.over("http://127.0.0.1:1/");
+    let refused = Store::open(store.origin.clone(), &bench.settings(), bench.background.handle());
+    let why = refused.err().unwrap().to_string();
+    assert_eq!(why, format!("another process uses {}", bench.dir.path().display()));
+    drop(store);
+    bench.over("http://127.0.0.1:1/");
+}
+
+#[test]
+fn an_open_handle_of_a_damaged_entry_is_let_go_of() {
+    let bench = Bench::new();
+    let bytes = body(20_000);
+    let answers = Arc::new(AtomicUsize::new(0));
+    let answered = Arc::clone(&answers);
+    let answer = response("200 OK", &["etag: \"1\""], &bytes);
+    let stub = Stub::start(move |_, _, stream| {
+        answered.fetch_add(1, Ordering::Relaxed);
+        send(stream, &answer);
+    });
+    let store = bench.over(&stub.url);
+    let object = listed("x", &bytes);
+    bench.run(store.complete(&object)).unwrap();
+    let entry = cache(&store).disk.entry_path(&object);
+    File::options().write(true).open(&entry).unwrap().set_len(5000).unwrap();
+    assert!(store.peek(&object).is_some(), "the handle is open");
+    bench.run(async {
+        store.damaged(&object).await;
+        // Another reader of the same handle says so, too.
+        store.damaged(&object).await;
+    });
+    assert!(store.peek(&object).is_none() && !entry.exists());
+    assert_eq!(store.stats().damaged, 1);
+    assert!(bench.drained(&store, &object).unwrap() == bytes);
+    assert_eq!(answers.load(Ordering::Relaxed), 2);
+}
