@@ -11,7 +11,7 @@ use crate::push::{PushHandle, Pushes};
 use crate::server::access_log::AccessLog;
 use crate::server::egress::Egress;
 use crate::server::worker::{self, Listener, Shared};
-use crate::server::{Edge, Parts, acceptor, listen};
+use crate::server::{Edge, acceptor, listen};
 use crate::store::Store;
 use crate::{origin, store};
 use anyhow::Context;
@@ -101,16 +101,16 @@ impl Running {
         prober.restore();
 
         let egress = Arc::new(Egress::default());
-        let parts = Parts {
-            config: config.clone(),
+
+        let edge = Arc::new(Edge::new(
+            config.clone(),
             published,
-            store: store.clone(),
-            metrics: metrics.clone(),
+            store,
+            metrics.clone(),
             log,
-            egress: egress.clone(),
-            bounces: bounced,
-        };
-        let edge = Arc::new(Edge::new(parts));
+            egress.clone(),
+            bounced,
+        ));
         let (bound, admin_socket, sockets) = bind(&config)?;
 
         let (handle, mirror_changes) = (pushes.handle(), prober.changes());

@@ -8,7 +8,6 @@ use crate::origin::{HttpOrigin, Origin, http};
 use crate::policy::{MirrorState, MirrorTable, Proof, Published, Reach, RepoView, Repos};
 use crate::push::Pushes;
 use crate::repo::{Generation, History, ListedFile, Repomd, Sha256};
-use crate::server::Parts;
 use crate::server::Seen;
 use crate::server::access_log::AccessLog;
 use crate::store::{Settings, Store};
@@ -85,15 +84,7 @@ impl Node {
         .handle();
         let log = AccessLog::open(&crate::config::AccessLog::Off, metrics.clone()).unwrap().0;
         let (bounces, _) = tokio::sync::mpsc::channel(1);
-        let edge = Arc::new(Edge::new(Parts {
-            config,
-            published,
-            store,
-            metrics,
-            log,
-            egress: Arc::default(),
-            bounces,
-        }));
+        let edge = Arc::new(Edge::new(config, published, store, metrics, log, Arc::default(), bounces));
         let ((drain, draining), (shutdown, down)) = (watch::channel(false), watch::channel(false));
         let admin = Arc::new(Admin::new(edge.clone(), pushes, draining));
         let serving = runtime.spawn(serve(listener, admin, down));

@@ -3,6 +3,7 @@
 //! One pooled client. Requests go to one authority only, follow at most [`MAX_REDIRECTS`] redirects on it, and carry
 //! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body.
 
+use super::version::validators;
 use super::{
     MAX_OBJECT_BYTES, MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain,
 };
@@ -32,8 +33,6 @@ const MAX_IDLE_CONNECTIONS: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// A Location is remembered with so many characters.
 const MAX_LOCATION_CHARS: usize = 256;
-/// A Last-Modified this close to the response's Date may still stand for two versions (RFC 9110 8.8.2.2).
-const WEAK_SECONDS: u64 = 2;
 
 /// How to reach an HTTP origin.
 #[derive(Clone, Debug)]
@@ -439,57 +438,6 @@ fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
     let (start, last) = range.split_once('-')?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };
     Some((start.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, total))
-}
-
-/// What the next poll may send.
-fn validators(headers: &HeaderMap) -> PollValidators {
-    let etag = headers.get(header::ETAG).cloned();
-    PollValidators { last_modified: settled(headers).cloned(), etag, stamp: None }
-}
-
-/// Last-Modified, unless it may stand for two versions.
-fn settled(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let modified = headers.get(header::LAST_MODIFIED)?;
-    let (at, sent) = (date::parse(modified)?, date::parse(headers.get(header::DATE)?)?);
-    (sent.as_secs() >= at.as_secs().saturating_add(WEAK_SECONDS)).then_some(modified)
-}
-
-/// A strong validator (RFC 9110 8.8): whatever carries it has the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// A strong ETag.
-    ETag(HeaderValue),
-    /// Where there is no ETag: a Last-Modified that is older than the response.
-    LastModified(HeaderValue),
-}
-
-impl Version {
-    /// Of the representation that a 200 with these header fields carries.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        match headers.get(header::ETAG) {
-            Some(etag) => etag.as_bytes().starts_with(b"\"").then(|| Self::ETag(etag.clone())),
-            None => settled(headers).cloned().map(Self::LastModified),
-        }
-    }
-
-    /// For If-Range.
-    #[must_use]
-    pub fn if_range(&self) -> HeaderValue {
-        let (Self::ETag(value) | Self::LastModified(value)) = self;
-        value.clone()
-    }
-
-    /// Whether a 206 with these header fields carries a part of this version (RFC 9110 15.3.7.3): an origin that
-    /// doesn't know If-Range sends a part of whichever it has.
-    #[must_use]
-    pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        let etag = headers.get(header::ETAG);
-        match self {
-            Self::ETag(value) => etag == Some(value),
-            Self::LastModified(value) => etag.is_none() && headers.get(header::LAST_MODIFIED) == Some(value),
-        }
-    }
 }
 
 fn decoded(path: &str) -> Vec<u8> {

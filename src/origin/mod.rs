@@ -8,6 +8,7 @@ mod body;
 mod directory;
 pub mod http;
 mod retained;
+mod version;
 
 #[cfg(test)]
 pub(crate) mod stub;
@@ -18,6 +19,7 @@ pub use body::OriginBody;
 pub use directory::{DirEntry, DirectoryOrigin, MAX_LISTED, Node, Opened, Stamp};
 pub use http::HttpOrigin;
 pub use retained::{Linked, Retained};
+pub use version::Version;
 
 use crate::clock::Timestamp;
 use crate::http::TreePath;

@@ -45,29 +45,18 @@ pub struct Edge {
     pub via: HeaderValue,
 }
 
-/// What an [`Edge`] is made of.
-pub struct Parts {
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Repos and mirrors.
-    pub published: Arc<Published>,
-    /// The content.
-    pub store: Arc<Store>,
-    /// The counters.
-    pub metrics: Arc<Metrics>,
-    /// Where requests are written down.
-    pub log: AccessLog,
-    /// The measured egress.
-    pub egress: Arc<Egress>,
-    /// Tells the prober of mirrors that failed a client.
-    pub bounces: mpsc::Sender<BounceReport>,
-}
-
 impl Edge {
-    /// From its parts.
+    /// From its parts. `bounces` tells the prober of mirrors that failed a client.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts { config, published, store, metrics, log, egress, bounces } = parts;
+    pub fn new(
+        config: Arc<Config>,
+        published: Arc<Published>,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        log: AccessLog,
+        egress: Arc<Egress>,
+        bounces: mpsc::Sender<BounceReport>,
+    ) -> Self {
         let donated: Vec<Bandwidth> = config.mirrors.iter().map(|mirror| mirror.bandwidth).collect();
         let via = HeaderValue::try_from(format!("1.1 {} (freshet)", config.node.name));
         Self {

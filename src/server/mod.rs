@@ -27,5 +27,5 @@ mod wire;
 pub mod worker;
 
 pub use clients::Seen;
-pub use edge::{Edge, Parts};
+pub use edge::Edge;
 pub use tls::acceptor;

@@ -4,7 +4,7 @@ use super::FetchError;
 use super::memory::Cached;
 use super::object::{Content, Meta, Object, Source, Tier};
 use super::tail::{Progress, Tail};
-use crate::origin::http::Version;
+use crate::origin::Version;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
