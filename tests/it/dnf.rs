@@ -288,7 +288,7 @@ fn mirrorlist_and_metalink_follow_the_window() {
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
     tree.date_now();
     let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
-    let node = Node::start(&config(&origin, "8s", &[("fresh", &mirror)]));
+    let node = Node::start(&config(&origin, "15s", &[("fresh", &mirror)]));
     node.wait_ready();
     node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
     let queries = ["release=7&arch=x86_64&repo=updates&cc=de", "repo=updates-7&arch=x86_64&protocol=http"];
