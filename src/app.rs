@@ -16,6 +16,7 @@ use crate::store::Store;
 use crate::{origin, store};
 use anyhow::Context;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -222,7 +223,7 @@ impl Running {
 pub fn preflight(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(interface) = &config.egress.interface
-        && !std::path::Path::new("/sys/class/net").join(interface).exists()
+        && !Path::new("/sys/class/net").join(interface).exists()
     {
         warnings.push(format!(
             "egress.interface: there is no interface {interface:?}; egress is counted by freshet"
@@ -236,12 +237,20 @@ pub fn preflight(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// Why files of the tree can't be kept by hard links. Makes nothing: whoever checks a config may not be who serves it.
 fn unlinkable(config: &Config) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
     let config::Origin::Directory { path, retain: Some(retain) } = &config.origin else { return None };
-    match DirectoryOrigin::open(path, Some(retain)) {
-        Ok(origin) => origin.can_link().err(),
-        Err(error) => Some(error.to_string()),
+    if retain.is_dir() {
+        return match DirectoryOrigin::open(path, Some(retain)) {
+            Ok(origin) => origin.can_link().err(),
+            Err(error) => Some(error.to_string()),
+        };
     }
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+    let beneath = retain.ancestors().find_map(device);
+    (device(path).is_some() && device(path) != beneath)
+        .then(|| format!("{} is not on the file system of {}", retain.display(), path.display()))
 }
 
 fn open_origin(config: &Config) -> anyhow::Result<Origin> {

@@ -48,6 +48,14 @@ fn check_names_every_mistake() {
         "[origin]\nurl = \"http://127.0.0.1:1/\"\n[cache]\ndisk = \"/tmp/x\"\ndisk_size = \"1 GiB\"\n",
     );
     assert_eq!(code, Some(0), "{text}");
+    // A tree in memory and a state directory on disk: hard links can't be made, and nothing is made by checking.
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (tree, state) = (memory.path().display(), dir.path().join("state"));
+    let text = format!("[node]\nstate = \"{}\"\n[origin]\npath = \"{tree}\"\n", state.display());
+    let (code, text) = check(dir.path(), &text);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("warning: origin.retain") && text.contains("lost"), "{text}");
+    assert!(!state.exists());
     assert_eq!(freshet(&["check"]).status.code(), Some(64));
     assert_eq!(freshet(&["check", "--config", "/nonexistent"]).status.code(), Some(64));
 }
