@@ -282,7 +282,7 @@ fn an_explanation_is_the_decision_and_leaves_no_trace() {
 
     // A client with a redirect in the air is told of it.
     let agent = b"dnf";
-    let client = crate::policy::Client::new("192.0.2.1".parse().unwrap(), agent, false, false);
+    let client = crate::policy::Client::new("192.0.2.1".parse().unwrap(), agent, false, None);
     let other = TreePath::new("7/updates/Packages/other.rpm").unwrap();
     node.edge.clients.redirected(Seen::new(&client, &other, None, 1), 0, 1000, clock::now());
     let told = get("&user_agent=dnf");

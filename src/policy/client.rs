@@ -14,6 +14,8 @@ pub struct Client {
     pub https: bool,
     /// It asks for a part of the file.
     pub ranged: bool,
+    /// It asks for several parts at once, as zchunk does.
+    pub many_ranges: bool,
     /// It gives up on the first failure of a mirror (yum 3, by its User-Agent).
     pub fragile: bool,
     /// Address and User-Agent as one number: who is counted as one client for bounces.
@@ -21,15 +23,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// From what the connection and the User-Agent tell.
+    /// From what the connection, the User-Agent and the Range field tell.
     #[must_use]
-    pub fn new(addr: IpAddr, user_agent: &[u8], https: bool, ranged: bool) -> Self {
+    pub fn new(addr: IpAddr, user_agent: &[u8], https: bool, range: Option<&[u8]>) -> Self {
         let addr = addr.to_canonical();
         Self {
             addr,
             country: None,
             https,
-            ranged,
+            ranged: range.is_some(),
+            many_ranges: range.is_some_and(|range| range.contains(&b',')),
             fragile: is_fragile(user_agent),
             key: hash(&(addr, user_agent)),
         }
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn one_network_is_one_number() {
-        let client = |addr: &str| Client::new(addr.parse().unwrap(), b"", false, false);
+        let client = |addr: &str| Client::new(addr.parse().unwrap(), b"", false, None);
         assert_eq!(client("192.0.2.1").network(), client("192.0.2.254").network());
         assert_eq!(client("192.0.2.1").network(), client("::ffff:192.0.2.9").network());
         assert_ne!(client("192.0.2.1").network(), client("192.0.3.1").network());

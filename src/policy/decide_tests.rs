@@ -68,7 +68,7 @@ fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
     let (repos, mirrors) = (repos(), mirrors(count));
     let path = TreePath::new("7/os/a.rpm").unwrap();
     let place = repos.locate(&path);
-    let client = Client::new("192.0.2.1".parse().unwrap(), user_agent.as_bytes(), false, false);
+    let client = Client::new("192.0.2.1".parse().unwrap(), user_agent.as_bytes(), false, None);
     let facts = Facts {
         repos: &repos,
         mirrors: &mirrors,

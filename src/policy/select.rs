@@ -52,6 +52,8 @@ pub enum Unfit {
     Family,
     /// It wasn't seen answering ranges, and the client asks for one.
     Ranges,
+    /// The client asks for several ranges at once: servers bound their number, and a 200 instead makes zchunk start over.
+    ManyRanges,
     /// It wasn't seen alive just now, and the client can't recover.
     NotSeenLately,
     /// It is being sent all that it donates.
@@ -73,6 +75,7 @@ impl Unfit {
             }
             Self::Family => "it doesn't answer on the client's address family",
             Self::Ranges => "the client asks for a range and it wasn't seen answering one",
+            Self::ManyRanges => "the client asks for several ranges at once, which mirrors answer variously",
             Self::NotSeenLately => {
                 "it wasn't seen alive in the last 30 s and the client can't recover from a failure"
             }
@@ -108,6 +111,7 @@ fn suits<'a>(index: usize, mirror: &MirrorState, wanted: &Wanted<'a>) -> Result<
         _ if client.https && !mirror.is_https() => Err(Unfit::PlainHttp),
         _ if client.fragile && !client.https && mirror.is_https() => Err(Unfit::OldTls),
         _ if !family => Err(Unfit::Family),
+        _ if client.many_ranges => Err(Unfit::ManyRanges),
         _ if client.ranged && !mirror.ranges => Err(Unfit::Ranges),
         _ if client.fragile && is_late() => Err(Unfit::NotSeenLately),
         Some(holding) => Ok(holding),

@@ -33,7 +33,7 @@ fn holding() -> Holding {
 }
 
 fn client(user_agent: &str, https: bool) -> Client {
-    Client::new("192.0.2.1".parse().unwrap(), user_agent.as_bytes(), https, false)
+    Client::new("192.0.2.1".parse().unwrap(), user_agent.as_bytes(), https, None)
 }
 
 #[test]
@@ -60,6 +60,22 @@ fn schemes_and_failures_rule_mirrors_out() {
         assert_eq!(choose(&table, &wanted, &|_| true).is_some(), why.is_none());
         let full = fits(0, &table.mirrors[0], &wanted, &|_| false).err();
         assert_eq!(full, why.or(Some(Unfit::Full)));
+    }
+}
+
+#[test]
+fn ranges_need_a_mirror_that_was_seen_answering_one_and_many_need_the_node() {
+    for (range, ranges, why) in [
+        (None, false, None),
+        (Some("bytes=5-"), true, None),
+        (Some("bytes=5-"), false, Some(Unfit::Ranges)),
+        (Some("bytes=0-9,20-29"), true, Some(Unfit::ManyRanges)),
+    ] {
+        let mirror = MirrorState { ranges, ..mirror("a", "http://mirror.example/") };
+        let client = Client::new("192.0.2.1".parse().unwrap(), b"libdnf", false, range.map(str::as_bytes));
+        let holdings = [holding()];
+        let wanted = Wanted { client: &client, failed: Failed::default(), holdings: &holdings, now: NOW };
+        assert_eq!(fits(0, &mirror, &wanted, &|_| true).err(), why, "{range:?}");
     }
 }
 

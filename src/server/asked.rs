@@ -79,7 +79,8 @@ impl Asked {
         };
         let path = check(&head, method, body.is_end_stream());
         let agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes).unwrap_or_default();
-        let client = Client::new(peer.addr, agent, peer.https, head.headers.contains_key(RANGE));
+        let range = head.headers.get(RANGE).map(http::HeaderValue::as_bytes);
+        let client = Client::new(peer.addr, agent, peer.https, range);
         let target = head.uri.path_and_query().map_or("", |target| target.as_str());
         let asked = Self {
             method,

@@ -149,7 +149,7 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
         supposed.client,
         supposed.user_agent.as_bytes(),
         supposed.https,
-        supposed.range.is_some(),
+        supposed.range.as_deref().map(str::as_bytes),
     );
     let question = Question::new(edge, &path, &client, now);
     let at_hand = question.pinned().is_some() || edge.store.peek(&question.object()).is_some();
