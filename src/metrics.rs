@@ -110,7 +110,7 @@ pub struct Metrics {
     /// Gauges of the store, by name.
     pub store: IntGaugeVec,
     /// Events of the store since the start, by name.
-    pub store_events: IntGaugeVec,
+    pub store_events: IntCounterVec,
     /// 1 while the node takes traffic.
     pub ready: IntGauge,
 }
@@ -232,7 +232,7 @@ impl Metrics {
                 "State of the cache: objects, disk_bytes, disk_trouble (1 while the disk refuses writes), memory_bytes, open_files, flights.",
                 &["what"],
             ),
-            store_events: gauges(
+            store_events: counters(
                 &r,
                 "freshet_store_events_total",
                 "Events of the cache since the start.",

@@ -1,15 +1,15 @@
-//! Gauges that mirror a snapshot: set when they are scraped.
+//! Metrics that mirror a snapshot: set when they are scraped.
 
 use super::Admin;
 use super::status::Cache;
 use crate::clock::Timestamp;
 use crate::policy::Phase;
-use prometheus::IntGaugeVec;
-use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// Sets them as things stand at `now`.
 pub(super) fn set(admin: &Admin, now: Timestamp) {
+    let _scrape = admin.scrape.lock().unwrap_or_else(PoisonError::into_inner);
     let edge = &*admin.edge;
     let metrics = &*edge.metrics;
     let (repos, mirrors) = (edge.published.repos.load(), edge.published.mirrors.load());
@@ -36,15 +36,14 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
         metrics.mirror_up.with_label_values(&[&mirror.mirror.name]).set(mirror.reach.is_up().into());
     }
     let cache = Cache::of(&edge.store.stats());
-    set_all(&metrics.store, &cache.gauges);
-    set_all(&metrics.store_events, &cache.events);
-    metrics.ready.set(admin.readiness().is_ok().into());
-}
-
-fn set_all(gauges: &IntGaugeVec, values: &BTreeMap<&str, u64>) {
-    for (name, value) in values {
-        gauges.with_label_values(&[name]).set(i64::try_from(*value).unwrap_or(i64::MAX));
+    for (name, value) in &cache.gauges {
+        metrics.store.with_label_values(&[name]).set(i64::try_from(*value).unwrap_or(i64::MAX));
     }
+    for (name, total) in &cache.events {
+        let counted = metrics.store_events.with_label_values(&[name]);
+        counted.inc_by(total.saturating_sub(counted.get()));
+    }
+    metrics.ready.set(admin.readiness().is_ok().into());
 }
 
 fn seconds(time: Timestamp) -> f64 {

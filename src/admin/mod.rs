@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::net::TcpListener;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -46,6 +46,8 @@ pub struct Admin {
     draining: watch::Receiver<bool>,
     token: Option<String>,
     started: Timestamp,
+    /// Held while snapshots are copied into the metrics, so that two scrapes at once count no event twice.
+    scrape: Mutex<()>,
 }
 
 impl Admin {
@@ -53,7 +55,7 @@ impl Admin {
     #[must_use]
     pub fn new(edge: Arc<Edge>, pushes: PushHandle, draining: watch::Receiver<bool>) -> Self {
         let token = edge.config.admin.token.clone();
-        Self { edge, pushes, draining, token, started: clock::now() }
+        Self { edge, pushes, draining, token, started: clock::now(), scrape: Mutex::default() }
     }
 
     fn is_draining(&self) -> bool {

@@ -233,6 +233,7 @@ fn readiness_and_status_follow_the_snapshots() {
         r#"freshet_mirror_fresh{mirror="new",repo="updates"} 0"#,
         r#"freshet_store{what="objects"} 0"#,
         r#"freshet_store_events_total{event="fills_started"} 0"#,
+        "# TYPE freshet_store_events_total counter",
     ] {
         assert!(metrics.lines().any(|line| line == sample), "{sample} in\n{metrics}");
     }

@@ -189,7 +189,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(2000)))]
     /// The promise: whatever a proof covers, the mirror has. Between two looks it moves one way only.
     #[test]
     fn what_is_proven_is_there(

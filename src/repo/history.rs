@@ -142,7 +142,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(512))]
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
         #[test]
         fn held_and_to_check_agree_with_the_plain_sets(
             models in prop::collection::vec(prop::collection::btree_map(0..5_u8, 0..3_u64, 0..5), 1..9),
