@@ -212,6 +212,16 @@ impl OriginError {
         matches!(self, Self::Absent)
     }
 
+    /// Whether the same request may be answered in a moment.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Down { .. } | Self::Silent { .. } => true,
+            Self::Status(status) => status.is_server_error(),
+            _ => self.is_interruption(),
+        }
+    }
+
     /// Whether it is the body that broke off, so that its rest may be asked for.
     #[must_use]
     pub const fn is_interruption(&self) -> bool {

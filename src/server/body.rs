@@ -108,7 +108,7 @@ impl ResponseBody {
             Supply::File(file) => (file.clone(), range.end),
             Supply::Growing(tail) => {
                 let watermark =
-                    ready!(tail.poll_past(cx, range.start)).map_err(|error| Cut::Fill(error.to_string()))?;
+                    ready!(tail.poll_past(cx, range)).map_err(|error| Cut::Fill(error.to_string()))?;
                 (tail.file().clone(), watermark.min(range.end))
             }
             Supply::Memory | Supply::Pass(_) => return Poll::Ready(Ok(None)),

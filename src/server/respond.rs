@@ -10,7 +10,7 @@ use crate::http::range::{self, ByteRange, Requested};
 use crate::metrics::Outcome;
 use crate::policy::{Reason, client};
 use crate::repo::Sha256;
-use crate::store::{Content, Meta, Object, Source, Tier};
+use crate::store::{Content, Meta, Object, Source, Tail, Tier};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
@@ -193,10 +193,14 @@ fn content(asked: &Asked, served: Served) -> Draft {
             let requested = match (part, meta.length, &content.source) {
                 (Some(part), _, _) => Requested::Ranges(vec![part]),
                 // What streams by can't be cut into ranges.
-                (None, None, _) | (None, _, Source::Pass(_)) => Requested::Whole,
+                (None, None, _) | (None, _, Source::Pass(_) | Source::Apart) => Requested::Whole,
                 (None, Some(length), _) => range::requested(wanted, length),
             };
-            body(&meta, content, requested, reason)
+            let mut draft = body(&meta, content, requested, reason);
+            if let (Supply::Growing(tail), false) = (&mut draft.supply, asked.is_head) {
+                want(tail, &draft.pieces, meta.length);
+            }
+            draft
         }
     };
     draft.cache = cache;
@@ -269,8 +273,20 @@ fn body(meta: &Meta, content: Content, requested: Requested, reason: Reason) -> 
         Source::File(file) => Supply::File(file),
         Source::Growing(tail) => Supply::Growing(tail),
         Source::Pass(pass) => Supply::Pass(pass),
+        // Only its head is asked for.
+        Source::Apart => Supply::Memory,
     };
     draft
+}
+
+/// Tells a fill what of the object is going to be read.
+fn want(tail: &mut Tail, pieces: &[Piece], length: Option<u64>) {
+    let of_range = |piece: &Piece| if let Piece::Range(range) = piece { Some(*range) } else { None };
+    let wanted: Vec<ByteRange> = pieces.iter().filter_map(of_range).collect();
+    match wanted[..] {
+        [all] if all.start == 0 && length.is_none_or(|length| all.end == length) => tail.want_whole(),
+        _ => tail.want(&wanted),
+    }
 }
 
 /// Replaces ranges by the bytes that they stand for.

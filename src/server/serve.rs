@@ -18,9 +18,6 @@ use http::header::RANGE;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A range of a running fill that begins at most this far beyond what is there is waited for; one further on is fetched
-/// beside the fill.
-const NEAR_BYTES: u64 = 8 << 20;
 /// Between two tries of an origin that fails. The store remembers a failure for as long.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -75,6 +72,8 @@ async fn fetch(
     loop {
         let fetched = if asked.is_head {
             edge.store.head(object).await.map(head_only)
+        } else if asked.headers.contains_key(RANGE) {
+            edge.store.fetch_parts(object).await
         } else {
             edge.store.fetch(object).await
         };
@@ -88,7 +87,7 @@ async fn fetch(
     }
 }
 
-/// The content, or where a far range of a running fill is asked for, just that range.
+/// The content; of what can't be stored, just the part that is asked for.
 async fn within(
     edge: &Edge,
     asked: &Asked,
@@ -97,31 +96,35 @@ async fn within(
     content: Content,
     reason: Reason,
 ) -> Answer {
-    let served = |content, part| {
-        let (object, cache_control) = (Some(object.clone()), question.cache_control());
-        Answer::Content(Served { content, object, part, reason, cache_control })
+    let mut served = Served {
+        content,
+        object: Some(object.clone()),
+        part: None,
+        reason,
+        cache_control: question.cache_control(),
     };
-    if let Some(range) = far_range(asked, &content) {
-        match edge.store.fetch_range(object, range).await {
-            Ok(part) => return served(part, Some(range)),
-            // The fill gets there in the end.
-            Err(error) => tracing::debug!(path = %object.path, %error, "range not fetched beside the fill"),
+    if let Source::Apart = served.content.source {
+        let part = single_range(asked, &served.content.meta);
+        let fetched = match part {
+            Some(range) => edge.store.pass_range(object, range).await,
+            None => edge.store.fetch(object).await,
+        };
+        match fetched {
+            Ok(content) => (served.content, served.part) = (content, part),
+            Err(error) => return failed(asked, &error),
         }
     }
-    served(content, None)
+    Answer::Content(served)
 }
 
-fn far_range(asked: &Asked, content: &Content) -> Option<ByteRange> {
-    let Source::Growing(tail) = &content.source else { return None };
-    let wanted = asked.headers.get(RANGE).filter(|_| !asked.is_head)?;
-    if !conditional::if_range_holds(&asked.headers, &validators(&content.meta)) {
-        return None;
-    }
-    match range::requested(Some(wanted), content.meta.length?) {
-        Requested::Ranges(ranges) => match ranges[..] {
-            [range] if range.start > tail.watermark() + NEAR_BYTES => Some(range),
-            _ => None,
-        },
+/// The one range that is asked for, if that is what the request comes to.
+fn single_range(asked: &Asked, meta: &Meta) -> Option<ByteRange> {
+    let wanted = asked.headers.get(RANGE);
+    let validators = validators(meta);
+    let is_plain = conditional::evaluate(&asked.headers, &validators) == conditional::Outcome::Proceed
+        && conditional::if_range_holds(&asked.headers, &validators);
+    match range::requested(wanted.filter(|_| is_plain), meta.length?) {
+        Requested::Ranges(ranges) if ranges.len() == 1 => ranges.first().copied(),
         _ => None,
     }
 }

@@ -324,6 +324,14 @@ fn on_disk(bytes: u64) -> u64 {
     bytes.next_multiple_of(4096)
 }
 
+/// Promises blocks for a part of a file, where the file system can.
+pub(super) fn allocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Trailer and footer.
 fn encode(record: &Record) -> io::Result<Vec<u8>> {
     let mut end = postcard::to_stdvec(record).map_err(io::Error::other)?;

@@ -190,15 +190,6 @@ impl Evictor {
         self.make_room(bytes).await.then(|| Reservation { index: Arc::clone(&self.index), bytes })
     }
 
-    /// More room for a fill whose length nobody promised.
-    pub(super) async fn extend(&self, reservation: &mut Reservation, bytes: u64) -> bool {
-        let made = self.make_room(bytes).await;
-        if made {
-            reservation.bytes += bytes;
-        }
-        made
-    }
-
     async fn make_room(&self, bytes: u64) -> bool {
         if bytes > self.index.bound {
             return false;

@@ -4,14 +4,18 @@ use super::FetchError;
 use super::memory::Cached;
 use super::object::{Content, Meta, Object, Source, Tier};
 use super::tail::{Progress, Tail};
-use crate::origin::Version;
+use super::wants::Wants;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+/// For fills to put away what they have when the node goes down.
+const PUT_AWAY: Duration = Duration::from_secs(2);
 
 /// What those who wait for a flight are told.
 #[derive(Clone)]
@@ -26,6 +30,8 @@ pub(super) enum Stage {
     Unshared(Arc<Mutex<Option<Content>>>),
     /// No bytes.
     Failed(FetchError),
+    /// What was here has been put away: ask anew.
+    Again,
 }
 
 /// A fill under way.
@@ -34,13 +40,12 @@ pub(super) struct Filling {
     pub(super) meta: Arc<Meta>,
     pub(super) file: Arc<File>,
     pub(super) progress: watch::Receiver<Progress>,
-    /// The origin's own name for these bytes.
-    pub(super) version: Option<Version>,
+    pub(super) wants: Arc<Wants>,
 }
 
 impl Filling {
     pub(super) fn content(&self) -> Content {
-        let tail = Tail::new(Arc::clone(&self.file), self.progress.clone());
+        let tail = Tail::new(Arc::clone(&self.file), self.progress.clone(), Arc::clone(&self.wants));
         Content {
             meta: Arc::clone(&self.meta),
             source: Source::Growing(tail),
@@ -62,7 +67,7 @@ pub(super) struct Flights {
     by_object: Mutex<HashMap<Object, Flight>>,
     /// Spares requests the lock while nothing is under way.
     running: AtomicUsize,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
     landed: watch::Sender<()>,
 }
 
@@ -78,20 +83,27 @@ impl Course {
         self.stage.send_replace(Stage::Filling(filling));
     }
 
-    /// Whether anybody follows the fill, or is about to.
-    pub(super) fn is_followed(&self, progress: &watch::Sender<Progress>) -> bool {
-        // One of each is the map's own. In this order: who waits for the stage becomes who follows the progress.
-        self.stage.receiver_count() > 1 || progress.receiver_count() > 1
+    /// Whether anybody waits to be told of a stage.
+    pub(super) fn is_awaited(&self) -> bool {
+        // One is the map's own.
+        self.stage.receiver_count() > 1
     }
 
-    /// Leaves, unless somebody follows; nobody joins in between.
-    pub(super) fn leave_unless_followed(&self, progress: &watch::Sender<Progress>) -> bool {
-        let mut flights = self.leave.flights.lock();
-        let leaves = !self.is_followed(progress);
-        if leaves {
-            self.leave.leave(&mut flights);
+    /// Lets nobody join any more, unless somebody waits or `is_read`: whoever asks from now on waits for the end.
+    pub(super) fn withdraws_unless(&self, is_read: impl FnOnce() -> bool) -> bool {
+        let _flights = self.leave.flights.lock();
+        let withdraws = !self.is_awaited() && !is_read();
+        if withdraws {
+            self.stage.send_replace(Stage::Waiting);
         }
-        leaves
+        withdraws
+    }
+
+    /// Returns once the node is going down.
+    pub(super) async fn closing(&self) {
+        let mut closed = self.leave.flights.closed.subscribe();
+        // Fails only without the sender, which is in the flights.
+        let _ = closed.wait_for(|closed| *closed).await;
     }
 
     /// Leaves, then tells those who wait: an outcome is not for whoever asks after it.
@@ -132,7 +144,7 @@ impl Flights {
     ) -> Option<watch::Receiver<Stage>> {
         let sender = {
             let mut flights = self.lock();
-            if self.closed.load(Ordering::Acquire) {
+            if *self.closed.borrow() {
                 return None;
             }
             match flights.entry(object.clone()) {
@@ -150,7 +162,7 @@ impl Flights {
         let leave = Leave { flights: Arc::clone(self), object: object.clone(), left: AtomicBool::new(false) };
         let abort = launch(Course { stage: sender, leave });
         let mut flights = self.lock();
-        if self.closed.load(Ordering::Acquire) {
+        if *self.closed.borrow() {
             abort.abort();
         } else if let Some(flight) =
             flights.get_mut(object).filter(|flight| flight.stage.same_channel(&stage))
@@ -175,15 +187,21 @@ impl Flights {
         self.running.load(Ordering::Acquire)
     }
 
-    /// Ends all flights and starts no more; returns once they have left.
+    /// Ends all flights and starts no more; returns once they have left. Fills get a moment to put away what they have.
     pub(super) async fn close(&self) {
         let mut landed = self.landed.subscribe();
         {
             let flights = self.lock();
-            self.closed.store(true, Ordering::Release);
-            flights.values().filter_map(|flight| flight.abort.as_ref()).for_each(AbortHandle::abort);
+            self.closed.send_replace(true);
+            for flight in flights.values() {
+                let is_filling = matches!(*flight.stage.borrow(), Stage::Filling(_));
+                flight.abort.as_ref().filter(|_| !is_filling).inspect(|abort| abort.abort());
+            }
         }
-        while self.running() > 0 && landed.changed().await.is_ok() {}
+        let all_left = async { while self.running() > 0 && landed.changed().await.is_ok() {} };
+        if tokio::time::timeout(PUT_AWAY, all_left).await.is_err() {
+            self.lock().values().filter_map(|flight| flight.abort.as_ref()).for_each(AbortHandle::abort);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Object, Flight>> {

@@ -18,20 +18,21 @@ mod memory;
 mod object;
 mod pass;
 mod refusals;
+mod spans;
 mod stats;
 mod tail;
 mod tree;
 mod trouble;
+mod wants;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::{FetchError, FillError};
-pub use fill::HELD_BACK_BYTES;
 pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 pub use pass::PassBody;
 pub use stats::StoreStats;
-pub use tail::Tail;
+pub use tail::{HELD_BACK_BYTES, Tail};
 
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
@@ -77,6 +78,10 @@ pub struct Settings {
     pub max_fills: usize,
     /// How long they wait.
     pub fill_patience: Duration,
+    /// A fill goes on while its origin fails, for so long after it last got on.
+    pub resume_for: Duration,
+    /// Objects of at least so many bytes are fetched in parts where only parts are asked for.
+    pub part_from: u64,
     /// A fill that nobody follows goes on for so long where it is far from its end; near it, to the end.
     pub linger: Duration,
     /// Far from its end is a fill with more than so many bytes, and more than half, to go.
@@ -103,11 +108,30 @@ impl Settings {
             failed_for: Duration::from_secs(1),
             max_fills: 256,
             fill_patience: Duration::from_secs(10),
+            resume_for: Duration::from_secs(15),
+            part_from: 16 * 1024 * 1024,
             linger: Duration::from_secs(5),
             abandon_bytes: 64 * 1024 * 1024,
             max_passes: 256,
             pass_patience: Duration::from_secs(30),
         }
+    }
+}
+
+/// What a client is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interest {
+    Whole,
+    Parts,
+}
+
+impl Interest {
+    /// Tells a fill that it is to fetch all, where that is so.
+    fn begin(self, mut content: Content) -> Content {
+        if let (Self::Whole, Source::Growing(tail)) = (self, &mut content.source) {
+            tail.want_whole();
+        }
+        content
     }
 }
 
@@ -173,24 +197,20 @@ impl Store {
     ///
     /// Over a directory origin a directory's path is `Absent`: see [`Store::listing`].
     pub async fn fetch(&self, object: &Object) -> Result<Content, FetchError> {
-        let content = match &self.backing {
-            Backing::Cache(cache) => cache.fetch(object).await?,
-            Backing::Tree(tree) => tree.fetch(object).await?,
-        };
-        if content.stale {
-            self.counters.served_stale.fetch_add(1, Ordering::Relaxed);
-        }
-        self.counted(Some(content)).ok_or(FetchError::NotStored)
+        self.begin(object, Interest::Whole).await
     }
 
-    /// A part of an object that isn't there yet, past the cache and beside its fill: `Source::Pass` with the range's
-    /// bytes alone. Over a directory origin the same as [`Store::fetch`].
-    ///
-    /// `FetchError::Origin(RangeIgnored)` and `Busy` mean: wait for the fill instead, or there is none. The part can't be
-    /// checked against the SHA-256 of the whole, but is of the fill's version: its strong validator and total length.
-    pub async fn fetch_range(&self, object: &Object, range: ByteRange) -> Result<Content, FetchError> {
+    /// The same for a client that is after parts: a fill fetches no more than its readers [want](Tail::want). What
+    /// can't be stored comes as `Source::Apart`, without a body.
+    pub async fn fetch_parts(&self, object: &Object) -> Result<Content, FetchError> {
+        self.begin(object, Interest::Parts).await
+    }
+
+    /// A part of an object that isn't to be stored (`Source::Apart`): `Source::Pass` with the range's bytes alone, of the
+    /// version that its head named.
+    pub async fn pass_range(&self, object: &Object, range: ByteRange) -> Result<Content, FetchError> {
         match &self.backing {
-            Backing::Cache(cache) => cache.fetch_range(object, range).await,
+            Backing::Cache(cache) => cache.pass_range(object, range).await,
             Backing::Tree(tree) => tree.fetch(object).await,
         }
     }
@@ -231,10 +251,10 @@ impl Store {
             Backing::Tree(tree) => return tree.check(object).await,
             Backing::Cache(cache) => cache,
         };
-        match cache.fetch(object).await?.source {
+        match cache.fetch(object, Interest::Whole).await?.source {
             Source::Memory(_) | Source::File(_) => Ok(()),
             Source::Growing(tail) => tail.committed().await.map_err(FetchError::Body),
-            Source::Pass(_) => Err(FetchError::NotStored),
+            Source::Pass(_) | Source::Apart => Err(FetchError::NotStored),
         }
     }
 
@@ -326,6 +346,17 @@ impl Store {
         }
     }
 
+    async fn begin(&self, object: &Object, interest: Interest) -> Result<Content, FetchError> {
+        let content = match &self.backing {
+            Backing::Cache(cache) => cache.fetch(object, interest).await?,
+            Backing::Tree(tree) => tree.fetch(object).await?,
+        };
+        if content.stale {
+            self.counters.served_stale.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counted(Some(content)).ok_or(FetchError::NotStored)
+    }
+
     fn counted(&self, found: Option<Content>) -> Option<Content> {
         let content = found?;
         if content.is_fresh(clock::now()) {
@@ -375,6 +406,7 @@ impl Store {
                 }
                 bytes.into()
             }
+            Source::Apart => return Err(FetchError::NotStored),
         };
         match object.identity {
             Some(listed) if Sha256::of(&bytes) != listed.sha256 => {

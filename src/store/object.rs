@@ -157,8 +157,10 @@ pub enum Source {
     File(Arc<File>),
     /// A file that is still being written.
     Growing(Tail),
-    /// A stream for this request only. From `fetch_range` it holds the range alone.
+    /// A stream for this request only. From `pass_range` it holds the range alone.
     Pass(PassBody),
+    /// With the origin, and not to be stored: a part has to be asked for by `pass_range`, the whole by `fetch`.
+    Apart,
 }
 
 /// An answer of the store.
@@ -179,7 +181,7 @@ impl Content {
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         match self.source {
-            Source::Growing(_) | Source::Pass(_) => true,
+            Source::Growing(_) | Source::Pass(_) | Source::Apart => true,
             Source::Memory(_) | Source::File(_) => now < self.meta.fresh_until,
         }
     }

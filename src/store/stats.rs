@@ -34,6 +34,12 @@ pub struct StoreStats {
     pub fills_failed: u64,
     /// Fills given up far from their end, since nobody read them any more.
     pub fills_abandoned: u64,
+    /// Bodies that broke off and were gone on with where they stopped.
+    pub resumed: u64,
+    /// Requests for parts that a fill made beside or instead of one for the whole.
+    pub parts_fetched: u64,
+    /// Fills that left parts to be gone on with.
+    pub parts_kept: u64,
     /// Stale objects that the origin found current.
     pub revalidated: u64,
     /// Stale objects served since the origin gave no usable answer.
@@ -61,6 +67,9 @@ pub(super) struct Counters {
     pub(super) fills_finished: AtomicU64,
     pub(super) fills_failed: AtomicU64,
     pub(super) fills_abandoned: AtomicU64,
+    pub(super) resumed: AtomicU64,
+    pub(super) parts_fetched: AtomicU64,
+    pub(super) parts_kept: AtomicU64,
     pub(super) revalidated: AtomicU64,
     pub(super) served_stale: AtomicU64,
     pub(super) passed: AtomicU64,
@@ -83,6 +92,9 @@ impl Counters {
             fills_finished: total(&self.fills_finished),
             fills_failed: total(&self.fills_failed),
             fills_abandoned: total(&self.fills_abandoned),
+            resumed: total(&self.resumed),
+            parts_fetched: total(&self.parts_fetched),
+            parts_kept: total(&self.parts_kept),
             revalidated: total(&self.revalidated),
             served_stale: total(&self.served_stale),
             passed: total(&self.passed),

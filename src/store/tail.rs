@@ -1,9 +1,12 @@
-//! How readers follow a fill: a watermark, and a typed end.
+//! How readers follow a fill: which bytes are there, and a typed end.
 //!
-//! The fill alone writes progress; readers are woken by notification. Bytes below the watermark are in the file and
-//! never change. An end that nobody declared (the task died) is [`FillError::Abandoned`], never a clean one.
+//! The fill alone writes progress; readers are woken by notification. Bytes that are there are in the file and never
+//! change. An end that nobody declared (the task died) is [`FillError::Abandoned`], never a clean one.
 
 use super::FillError;
+use super::spans::Spans;
+use super::wants::Wants;
+use crate::http::ByteRange;
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
@@ -12,12 +15,62 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
 
+/// The end of a listed object that waits for its SHA-256.
+pub const HELD_BACK_BYTES: u64 = 16 * 1024;
+/// A range that begins at most this far beyond where the fill stands waits for it; one further on is fetched beside it.
+pub(super) const NEAR_BYTES: u64 = 8 << 20;
+/// A reader of a part asks for so much ahead of what it reads: a client that leaves has cost the origin no more.
+const AHEAD_BYTES: u64 = 64 << 20;
+
 /// How far a fill is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
-    /// Bytes that readers may have.
-    pub(super) watermark: u64,
+    /// Bytes that are in the file.
+    pub(super) spans: Spans,
+    /// Bytes that somebody is fetching.
+    pub(super) claimed: Spans,
+    /// Bytes that lately couldn't be had, and why.
+    pub(super) failed: Spans,
+    pub(super) failure: Option<Arc<FillError>>,
+    /// Up to where all bytes are there and hashed, while they are fetched in order.
+    pub(super) filled_to: Option<u64>,
+    /// From here on it is the SHA-256 alone that tells whether the bytes belong together.
+    pub(super) unsure_from: Option<u64>,
+    /// The length of a listed object: its end waits for the SHA-256.
+    pub(super) listed_length: Option<u64>,
     pub(super) end: End,
+}
+
+impl Progress {
+    /// What a reader at `offset` is told now; `None`: wait.
+    fn standing(&self, offset: u64, reads: Reads) -> Option<Result<u64, Arc<FillError>>> {
+        match &self.end {
+            End::Failed(error) => return Some(Err(Arc::clone(error))),
+            End::Complete | End::Committed | End::Uncommitted(_) => return Some(Ok(self.spans.end())),
+            End::NotYet => {}
+        }
+        let there = self.spans.end_of(offset).unwrap_or(0);
+        let ready = there.min(self.held_back_from(reads).unwrap_or(u64::MAX));
+        if ready > offset {
+            return Some(Ok(ready));
+        }
+        let failed = there <= offset && self.failed.end_of(offset).is_some();
+        self.failure.as_ref().filter(|_| failed).map(|failure| Err(Arc::clone(failure)))
+    }
+
+    /// From where on a listed object's bytes wait for its SHA-256. Who reads a part waits only where that is soon known:
+    /// of a part alone it never is.
+    fn held_back_from(&self, reads: Reads) -> Option<u64> {
+        let length = self.listed_length?;
+        let end = length.saturating_sub(HELD_BACK_BYTES);
+        match reads {
+            Reads::Whole => Some(end),
+            Reads::Part => {
+                let is_soon_known = self.filled_to.is_some_and(|at| at + NEAR_BYTES >= length);
+                self.unsure_from.into_iter().chain(is_soon_known.then_some(end)).min()
+            }
+        }
+    }
 }
 
 /// How a fill ended.
@@ -44,50 +97,68 @@ enum Watching {
     Taken,
 }
 
+/// What a reader is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    Whole,
+    Part,
+}
+
 /// One reader's view of a file that is being filled.
 pub struct Tail {
     file: Arc<File>,
     origin: watch::Receiver<Progress>,
     watching: Watching,
+    wants: Arc<Wants>,
+    reads: Reads,
+    /// What a reader of a part has asked for.
+    asked: Spans,
 }
 
 impl fmt::Debug for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tail").field("watermark", &self.watermark()).finish_non_exhaustive()
-    }
-}
-
-impl Clone for Tail {
-    fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.file), self.origin.clone())
+        f.debug_struct("Tail").field("reads", &self.reads).finish_non_exhaustive()
     }
 }
 
 impl Tail {
-    pub(super) fn new(file: Arc<File>, progress: watch::Receiver<Progress>) -> Self {
-        Self { file, origin: progress.clone(), watching: Watching::Idle(progress) }
+    /// A reader of the whole. Nothing is fetched for it until it [wants](Self::want_whole) something.
+    pub(super) fn new(file: Arc<File>, progress: watch::Receiver<Progress>, wants: Arc<Wants>) -> Self {
+        let watching = Watching::Idle(progress.clone());
+        Self { file, origin: progress, watching, wants, reads: Reads::Whole, asked: Spans::default() }
     }
 
-    /// The file that grows. Only what is below the watermark may be read.
+    /// The file that grows. Only what [`Tail::poll_past`] has named may be read.
     #[must_use]
     pub const fn file(&self) -> &Arc<File> {
         &self.file
     }
 
-    /// Bytes that may be read now.
-    #[must_use]
-    pub fn watermark(&self) -> u64 {
-        self.origin.borrow().watermark
+    /// All bytes are to be fetched.
+    pub fn want_whole(&mut self) {
+        self.reads = Reads::Whole;
+        self.wants.whole();
     }
 
-    /// Waits until the watermark is past `offset`, and gives it. At the end of the body, and only there, it gives the
-    /// length even where that is not more than `offset`.
+    /// These ranges, not empty and in any order, are to be fetched, and no more.
+    pub fn want(&mut self, ranges: &[ByteRange]) {
+        self.reads = Reads::Part;
+        ranges.iter().for_each(|range| self.ask_ahead(*range));
+    }
+
+    /// Waits until bytes after `offset` are there, and gives the end of those that can be read on from it. At the end of the
+    /// body, and only there, it gives the length even where that is not more than `offset`.
     pub async fn past(&mut self, offset: u64) -> Result<u64, Arc<FillError>> {
-        std::future::poll_fn(|cx| self.poll_past(cx, offset)).await
+        let rest = ByteRange { start: offset, end: u64::MAX };
+        std::future::poll_fn(|cx| self.poll_past(cx, rest)).await
     }
 
-    /// The same, polled. `offset` may differ from call to call.
-    pub fn poll_past(&mut self, cx: &mut Context<'_>, offset: u64) -> Poll<Result<u64, Arc<FillError>>> {
+    /// The same, polled, for a reader that goes on to the end of `range`. The range may differ from call to call.
+    pub fn poll_past(&mut self, cx: &mut Context<'_>, range: ByteRange) -> Poll<Result<u64, Arc<FillError>>> {
+        if self.reads == Reads::Part {
+            self.ask_ahead(range);
+        }
+        let (offset, reads) = (range.start, self.reads);
         loop {
             let mut progress = match std::mem::replace(&mut self.watching, Watching::Taken) {
                 Watching::Idle(progress) => progress,
@@ -98,14 +169,14 @@ impl Tail {
                     }
                     Poll::Ready((progress, true)) => progress,
                     Poll::Ready((progress, false)) => {
-                        let last = standing(&progress.borrow(), offset);
+                        let last = progress.borrow().standing(offset, reads);
                         self.watching = Watching::Idle(progress);
                         return Poll::Ready(last.unwrap_or_else(|| Err(Arc::new(FillError::Abandoned))));
                     }
                 },
                 Watching::Taken => unreachable!("put back before each return"),
             };
-            let now = standing(&progress.borrow_and_update(), offset);
+            let now = progress.borrow_and_update().standing(offset, reads);
             if let Some(answer) = now {
                 self.watching = Watching::Idle(progress);
                 return Poll::Ready(answer);
@@ -115,6 +186,18 @@ impl Tail {
                 (progress, alive)
             }));
         }
+    }
+
+    /// Asks for what lies ahead, long before it is reached.
+    fn ask_ahead(&mut self, range: ByteRange) {
+        let to = |bytes| range.end.min(range.start.saturating_add(bytes));
+        let soon = ByteRange { start: range.start, end: to(AHEAD_BYTES / 2) };
+        if self.asked.gaps(soon).is_empty() {
+            return;
+        }
+        let ahead = ByteRange { start: range.start, end: to(AHEAD_BYTES) };
+        self.asked.insert(ahead);
+        self.wants.part(ahead);
     }
 
     /// Waits until the fill is in the cache.
@@ -127,14 +210,5 @@ impl Tail {
             Ok(End::Failed(error) | End::Uncommitted(error)) => Err(error),
             Ok(End::NotYet | End::Complete) | Err(_) => Err(Arc::new(FillError::Abandoned)),
         }
-    }
-}
-
-/// What a reader at `offset` is told now; `None`: wait.
-fn standing(progress: &Progress, offset: u64) -> Option<Result<u64, Arc<FillError>>> {
-    match &progress.end {
-        End::Failed(error) => Some(Err(Arc::clone(error))),
-        End::NotYet => (progress.watermark > offset).then_some(Ok(progress.watermark)),
-        End::Complete | End::Committed | End::Uncommitted(_) => Some(Ok(progress.watermark)),
     }
 }

@@ -5,8 +5,20 @@
 
 use super::*;
 
+/// What becomes a fill.
+pub(super) struct Opening {
+    pub(super) meta: Arc<Meta>,
+    pub(super) version: Option<Version>,
+    pub(super) draft: Draft,
+    pub(super) reservation: Reservation,
+    /// What is in the draft already.
+    pub(super) spans: Spans,
+    /// The body of a 200.
+    pub(super) first: Option<OriginBody>,
+}
+
 impl Cache {
-    pub(super) async fn fly(self: Arc<Self>, object: Object, course: Course) {
+    pub(super) async fn fly(self: Arc<Self>, object: Object, interest: Interest, course: Course) {
         let held = self.look(&object).await;
         if let Some(cached) = held.clone().filter(|held| clock::now() < held.meta.fresh_until) {
             return course.land(Stage::Ready { cached, stale: false });
@@ -18,30 +30,72 @@ impl Cache {
                 None => Stage::Failed(FetchError::Busy),
             });
         };
-        let ask = held.as_ref().map_or(Ask::Whole, |held| Ask::Unless {
+        match held {
+            Some(held) => self.revalidate(&object, held, course).await,
+            None => self.begin(&object, interest, course).await,
+        }
+    }
+
+    async fn revalidate(self: &Arc<Self>, object: &Object, held: Cached, course: Course) {
+        let ask = Ask::Unless {
             etag: held.meta.etag.clone(),
             last_modified: held.meta.last_modified_value.clone(),
-        });
-        match (self.origin.get(&object.path, ask, object.size()).await, held) {
-            (Ok(Answer::Body(response)), _) => self.arrive(&object, *response, course).await,
-            (Ok(Answer::NotModified(headers)), Some(held)) => {
-                let cached = self.renew(&object, &held, &headers);
+        };
+        match self.origin.get(&object.path, ask, object.size()).await {
+            Ok(Answer::Body(response)) => self.arrive(object, *response, course).await,
+            Ok(Answer::NotModified(headers)) => {
+                let cached = self.renew(object, &held, &headers);
                 course.land(Stage::Ready { cached, stale: false });
             }
-            (Ok(Answer::NotModified(_)), None) => {
-                let status = OriginError::Status(hyper::StatusCode::NOT_MODIFIED);
-                course.land(Stage::Failed(self.refuse(&object, status)));
-            }
-            (Err(error), held) => {
-                let refusal = self.refuse(&object, error);
-                if refusal.is_absent() && held.is_some() {
-                    self.discard(&object).await;
+            Err(error) => {
+                let refusal = self.refuse(object, error);
+                if refusal.is_absent() {
+                    self.discard(object).await;
+                    return course.land(Stage::Failed(refusal));
                 }
-                course.land(match held {
-                    Some(cached) if !refusal.is_absent() => Stage::Ready { cached, stale: true },
-                    _ => Stage::Failed(refusal),
-                });
+                course.land(Stage::Ready { cached: held, stale: true });
             }
+        }
+    }
+
+    /// What isn't here as a whole: goes on with parts, begins with some, or asks for all of it.
+    async fn begin(self: &Arc<Self>, object: &Object, interest: Interest, course: Course) {
+        if let Some(kept) = self.kept_parts(object).await {
+            return self.fill(object, kept, course).await;
+        }
+        if interest == Interest::Parts && object.size().is_none_or(|size| size >= self.settings.part_from) {
+            let head = match self.ask_head(object).await {
+                Ok(head) => head,
+                Err(refusal) => return course.land(Stage::Failed(refusal)),
+            };
+            if head.takes_parts(self.settings.part_from) {
+                return match self.draft(None).await {
+                    Some((draft, reservation)) => {
+                        let Head { meta, version, .. } = head;
+                        let opening = Opening {
+                            meta,
+                            version,
+                            draft,
+                            reservation,
+                            spans: Spans::default(),
+                            first: None,
+                        };
+                        self.fill(object, opening, course).await;
+                    }
+                    None => {
+                        self.counters.no_room.fetch_add(1, Ordering::Relaxed);
+                        course.land(Stage::Unshared(Arc::default()));
+                    }
+                };
+            }
+        }
+        match self.origin.get(&object.path, Ask::Whole, object.size()).await {
+            Ok(Answer::Body(response)) => self.arrive(object, *response, course).await,
+            Ok(Answer::NotModified(_)) => {
+                let status = OriginError::Status(hyper::StatusCode::NOT_MODIFIED);
+                course.land(Stage::Failed(self.refuse(object, status)));
+            }
+            Err(error) => course.land(Stage::Failed(self.refuse(object, error))),
         }
     }
 
@@ -60,84 +114,74 @@ impl Cache {
             self.counters.no_room.fetch_add(1, Ordering::Relaxed);
             return self.hand_over(object, response, course).await;
         };
-        self.fill(object, response, lifetime, draft, reservation, course).await;
+        let opening = Opening {
+            meta: Arc::new(meta(object, &response.headers, response.length, lifetime)),
+            version: Version::of(&response.headers),
+            draft,
+            reservation,
+            spans: Spans::default(),
+            first: Some(response.body),
+        };
+        self.fill(object, opening, course).await;
     }
 
-    async fn fill(
-        self: &Arc<Self>,
-        object: &Object,
-        response: Response,
-        lifetime: Duration,
-        draft: Draft,
-        mut reservation: Reservation,
-        course: Course,
-    ) {
-        let meta = Arc::new(meta(object, &response.headers, response.length, lifetime));
-        let version = Version::of(&response.headers);
-        let (progress, followed) = watch::channel(Progress::default());
-        let file = Arc::clone(&draft.file);
+    async fn fill(self: &Arc<Self>, object: &Object, opening: Opening, course: Course) {
+        let Opening { meta, version, draft, reservation, spans, first } = opening;
+        let listed_length = object.size();
+        let (progress, followed) = watch::channel(Progress { spans, listed_length, ..Progress::default() });
+        let fill = Arc::new(Fill {
+            cache: Arc::clone(self),
+            object: object.clone(),
+            length: meta.length,
+            meta,
+            version,
+            file: Arc::clone(&draft.file),
+            progress,
+            wants: Arc::default(),
+            room: Mutex::new(vec![reservation]),
+        });
         self.counters.fills_started.fetch_add(1, Ordering::Relaxed);
         course.fill(Filling {
-            meta: Arc::clone(&meta),
-            file: Arc::clone(&file),
+            meta: Arc::clone(&fill.meta),
+            file: Arc::clone(&fill.file),
             progress: followed,
-            version: version.clone(),
+            wants: Arc::clone(&fill.wants),
         });
-        let pump = Pump {
-            object,
-            origin: &self.origin,
-            evictor: &self.evictor,
-            pool: &self.runtime,
-            length: response.length,
-            version,
-            file,
-            progress: &progress,
-        };
-        let pumped = tokio::select! {
-            pumped = pump.run(response.body, &mut reservation) => pumped,
-            () = self.deserted(&course, &progress, response.length) => {
-                // Nobody learns of it, and whoever asks again begins anew.
-                self.counters.fills_abandoned.fetch_add(1, Ordering::Relaxed);
-                return;
+        match fill.tend(&course, first).await {
+            Outcome::Whole(pumped) => {
+                fill.progress.send_modify(|progress| progress.end = End::Complete);
+                let end = self.store(&fill, pumped, draft).await;
+                let counter = match &end {
+                    End::Committed => &self.counters.fills_finished,
+                    _ => &self.counters.fills_failed,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                drop(course);
+                fill.progress.send_modify(|progress| progress.end = end);
             }
-        };
-        let end = match pumped {
-            Ok(pumped) => {
-                let meta = meta.completed(pumped.length, pumped.sha256);
-                match self.commit(object, Arc::new(meta), draft, reservation).await {
-                    Ok(()) => End::Committed,
-                    Err(error) => End::Uncommitted(Arc::new(self.disk_failed(error))),
+            Outcome::Failed(error) => {
+                let keeps = matches!(&error, FillError::Origin(error) if error.may_pass());
+                let error = self.failed(object, error);
+                self.counters.fills_failed.fetch_add(1, Ordering::Relaxed);
+                fill.progress.send_modify(|progress| progress.end = End::Failed(error));
+                if keeps {
+                    self.keep_parts(&fill, draft).await;
                 }
             }
-            Err(error) => End::Failed(self.failed(object, error)),
-        };
-        let counter = match &end {
-            End::Committed => &self.counters.fills_finished,
-            _ => &self.counters.fills_failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        drop(course);
-        progress.send_modify(|progress| progress.end = end);
+            Outcome::Left => {
+                self.counters.fills_abandoned.fetch_add(1, Ordering::Relaxed);
+                self.keep_parts(&fill, draft).await;
+                course.land(Stage::Again);
+            }
+        }
     }
 
-    /// Returns once nobody has followed the fill for a while although it is far from its end: a client that asks and
-    /// leaves occupies no place among the fills. By then it has left.
-    async fn deserted(&self, course: &Course, progress: &watch::Sender<Progress>, length: Option<u64>) {
-        const LOOKS: u32 = 5;
-        let far = self.settings.abandon_bytes;
-        let mut deserted = 0;
-        loop {
-            tokio::time::sleep((self.settings.linger / LOOKS).max(Duration::from_millis(1))).await;
-            let written = progress.borrow().watermark;
-            let is_far = match length {
-                Some(length) => length.saturating_sub(written) > far.max(length / 2),
-                // What has no known end is not taken to be near it.
-                None => written > far,
-            };
-            deserted = if is_far && !course.is_followed(progress) { deserted + 1 } else { 0 };
-            if deserted > LOOKS && course.leave_unless_followed(progress) {
-                return;
-            }
+    async fn store(self: &Arc<Self>, fill: &Fill, pumped: Pumped, draft: Draft) -> End {
+        let meta = Arc::new(fill.meta.completed(pumped.length, pumped.sha256));
+        let room = std::mem::take(&mut *fill.room.lock().unwrap_or_else(PoisonError::into_inner));
+        match self.commit(&fill.object, meta, draft, room).await {
+            Ok(()) => End::Committed,
+            Err(error) => End::Uncommitted(Arc::new(self.disk_failed(error))),
         }
     }
 
@@ -146,7 +190,7 @@ impl Cache {
         object: &Object,
         meta: Arc<Meta>,
         mut draft: Draft,
-        reservation: Reservation,
+        room: Vec<Reservation>,
     ) -> io::Result<()> {
         let (cache, object) = (Arc::clone(self), object.clone());
         let committing = move || {
@@ -155,7 +199,7 @@ impl Cache {
             let disk_bytes = cache.with_directories(OVERHEAD_BYTES, committing)?;
             // In this order: the bound is never passed in between.
             let used = cache.evictor.index.note(cache.disk.key(&object), &object, disk_bytes);
-            drop(reservation);
+            drop(room);
             cache.renewed.invalidate(&object);
             let Some(body) = cache.body_of(&meta, file)? else {
                 cache.damaged(&object);

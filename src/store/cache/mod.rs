@@ -3,22 +3,24 @@
 //! All IO happens on the background runtime and its blocking pool; callers on any runtime wait on channels.
 
 mod course;
+mod kept;
 
 use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
 use super::evict::{Evictor, Index, Reservation};
-use super::fill::{Pump, STEP_BYTES};
+use super::fill::{Fill, Outcome, Pumped, STEP_BYTES};
 use super::flight::{Course, Filling, Flights, Stage};
 use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
 use super::refusals::Refusals;
+use super::spans::Spans;
 use super::tail::{End, Progress};
-use super::{Counters, FetchError, FillError, PassBody, Settings};
+use super::{Counters, FetchError, FillError, Interest, PassBody, Settings};
 use crate::clock::{self, Timestamp};
 use crate::http::freshness::{Storage, storage};
 use crate::http::{ByteRange, TreePath, content_type, date};
 use crate::origin::Version;
 use crate::origin::http::{Answer, Ask, Response};
-use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginError};
+use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginBody, OriginError};
 use crate::repo::Sha256;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
@@ -35,7 +37,7 @@ const MAX_NOTES_BYTES: u64 = 24 * 1024 * 1024;
 
 /// A cache of an HTTP origin.
 pub(super) struct Cache {
-    origin: Arc<HttpOrigin>,
+    pub(super) origin: Arc<HttpOrigin>,
     pub(super) disk: Arc<Disk>,
     pub(super) evictor: Evictor,
     memory: Memory,
@@ -45,15 +47,31 @@ pub(super) struct Cache {
     renewed: Moka<Object, (Timestamp, Timestamp)>,
     /// The origin said that they are not to be shared: the next ones don't even wait for each other.
     unshared: Moka<Object, ()>,
-    heads: Moka<Object, Arc<Meta>>,
+    heads: Moka<Object, Head>,
     fills: Semaphore,
     /// Apart, since what is stale here must not wait for what is cold; a changed object's fill keeps its place.
     revalidations: Semaphore,
     passes: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
-    counters: Arc<Counters>,
-    settings: Settings,
-    runtime: Handle,
+    pub(super) counters: Arc<Counters>,
+    pub(super) settings: Settings,
+    pub(super) runtime: Handle,
+}
+
+/// What a HEAD says of an object.
+#[derive(Clone)]
+struct Head {
+    meta: Arc<Meta>,
+    version: Option<Version>,
+    /// It may be shared.
+    is_shared: bool,
+}
+
+impl Head {
+    /// Whether parts of it can be fetched, and are worth it.
+    fn takes_parts(&self, part_from: u64) -> bool {
+        self.is_shared && self.version.is_some() && self.meta.length.is_some_and(|length| length >= part_from)
+    }
 }
 
 impl Cache {
@@ -111,60 +129,74 @@ impl Cache {
         }
     }
 
-    pub(super) async fn fetch(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
-        if let Some(content) = self.peek(object)
-            && content.is_fresh(clock::now())
-        {
-            return Ok(content);
-        }
-        if let Some(refusal) = self.refusals.find(object) {
-            // A refusal hides nothing that is here.
-            return match self.find(object).await {
-                Some(content) if content.is_fresh(clock::now()) => Ok(content),
-                Some(content) if !refusal.is_absent() => Ok(Content { stale: true, ..content }),
-                _ => Err(refusal),
-            };
-        }
-        if self.unshared.contains_key(object) {
-            return self.pass(object).await;
-        }
-        let launch = |course| self.runtime.spawn(Arc::clone(self).fly(object.clone(), course)).abort_handle();
-        let mut stage = self.flights.join(object, launch).ok_or(FetchError::ShuttingDown)?;
-        let landed = stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await.map(|s| s.clone());
-        match landed {
-            Ok(Stage::Filling(filling)) => Ok(filling.content()),
-            Ok(Stage::Ready { cached, stale }) => Ok(Content { stale, ..cached.content(Tier::Disk) }),
-            Ok(Stage::Failed(error)) => Err(error),
-            Ok(Stage::Unshared(slot)) => {
-                let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-                match taken {
-                    Some(content) => Ok(content),
-                    None => self.pass(object).await,
-                }
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        object: &Object,
+        interest: Interest,
+    ) -> Result<Content, FetchError> {
+        loop {
+            if let Some(content) = self.peek(object)
+                && content.is_fresh(clock::now())
+            {
+                return Ok(interest.begin(content));
             }
-            Ok(Stage::Waiting) | Err(_) => Err(FetchError::ShuttingDown),
+            if let Some(refusal) = self.refusals.find(object) {
+                // A refusal hides nothing that is here.
+                return match self.find(object).await {
+                    Some(content) if content.is_fresh(clock::now()) => Ok(interest.begin(content)),
+                    Some(content) if !refusal.is_absent() => Ok(Content { stale: true, ..content }),
+                    _ => Err(refusal),
+                };
+            }
+            if self.unshared.contains_key(object) {
+                return self.apart(object, interest).await;
+            }
+            let launch = |course| {
+                self.runtime.spawn(Arc::clone(self).fly(object.clone(), interest, course)).abort_handle()
+            };
+            let mut stage = self.flights.join(object, launch).ok_or(FetchError::ShuttingDown)?;
+            let landed = stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await.map(|s| s.clone());
+            return match landed {
+                Ok(Stage::Again) => continue,
+                Ok(Stage::Filling(filling)) => Ok(interest.begin(filling.content())),
+                Ok(Stage::Ready { cached, stale }) => Ok(Content { stale, ..cached.content(Tier::Disk) }),
+                Ok(Stage::Failed(error)) => Err(error),
+                Ok(Stage::Unshared(slot)) => {
+                    let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    match taken {
+                        Some(content) => Ok(content),
+                        None => self.apart(object, interest).await,
+                    }
+                }
+                Ok(Stage::Waiting) | Err(_) => Err(FetchError::ShuttingDown),
+            };
         }
     }
 
-    pub(super) async fn fetch_range(
+    /// What isn't to be shared: the whole for this request alone, or its head, so that a part can be asked for.
+    async fn apart(self: &Arc<Self>, object: &Object, interest: Interest) -> Result<Content, FetchError> {
+        match interest {
+            Interest::Whole => self.pass(object).await,
+            Interest::Parts => {
+                let meta = self.ask_head(object).await?.meta;
+                Ok(Content { meta, source: Source::Apart, tier: Tier::Pass, stale: false })
+            }
+        }
+    }
+
+    /// A part of what isn't to be shared, for this request alone.
+    pub(super) async fn pass_range(
         self: &Arc<Self>,
         object: &Object,
         range: ByteRange,
     ) -> Result<Content, FetchError> {
-        if let Some(refusal) = self.refusals.find(object) {
-            return Err(refusal);
-        }
-        let permit = Arc::clone(&self.passes).try_acquire_owned().map_err(|_| FetchError::Busy)?;
-        let refused = || FetchError::Origin(Arc::new(OriginError::RangeIgnored));
-        // Without a version nothing would keep two of them apart, and no SHA-256 is checked over a part.
-        let Some(Filling { meta, version: Some(version), .. }) = self.flights.filling(object) else {
-            return Err(refused());
-        };
-        let if_range = Some(version.if_range());
+        let permit = self.pass_permit().await?;
+        let Head { meta, version, .. } = self.ask_head(object).await?;
+        let if_range = version.as_ref().map(Version::if_range);
         let response = self.ask(object, Ask::Range { range, if_range }).await?;
-        let of_another_length = meta.length.is_some_and(|filled| response.total.is_some_and(|t| t != filled));
-        if of_another_length || !version.is_in(&response.headers) {
-            return Err(refused());
+        let is_as_long = response.total.is_none() || response.total == meta.length;
+        if !is_as_long || version.is_some_and(|version| !version.is_in(&response.headers)) {
+            return Err(FetchError::Origin(Arc::new(OriginError::RangeIgnored)));
         }
         self.counters.passed.fetch_add(1, Ordering::Relaxed);
         // A part can't be checked against the digest of the whole.
@@ -178,8 +210,13 @@ impl Cache {
         {
             return Ok(content.meta);
         }
-        if let Some(meta) = self.heads.get(object) {
-            return Ok(meta);
+        Ok(self.ask_head(object).await?.meta)
+    }
+
+    /// What the origin says of an object, lately or now.
+    async fn ask_head(self: &Arc<Self>, object: &Object) -> Result<Head, FetchError> {
+        if let Some(head) = self.heads.get(object) {
+            return Ok(head);
         }
         if let Some(refusal) = self.refusals.find(object) {
             return Err(refusal);
@@ -196,9 +233,14 @@ impl Cache {
         {
             return Err(self.refuse(object, OriginError::Length { promised, listed }));
         }
-        let meta = Arc::new(meta(object, &headers, object.size().or(length), Duration::ZERO));
-        self.heads.insert(object.clone(), Arc::clone(&meta));
-        Ok(meta)
+        let (lifetime, is_shared) = match storage(&headers, self.settings.revalidate, clock::now()) {
+            Storage::Store { lifetime } => (lifetime, true),
+            Storage::Pass => (Duration::ZERO, object.identity.is_some()),
+        };
+        let meta = Arc::new(meta(object, &headers, object.size().or(length), lifetime));
+        let head = Head { meta, version: Version::of(&headers), is_shared };
+        self.heads.insert(object.clone(), head.clone());
+        Ok(head)
     }
 
     /// Removes an object and all notes about it; whether it was there.
@@ -238,7 +280,9 @@ impl Cache {
 
     pub(super) async fn shutdown(&self) {
         self.closing.store(true, Ordering::Relaxed);
-        self.flights.close().await;
+        let flights = Arc::clone(&self.flights);
+        // Fails only when the runtime is going down.
+        let _ = self.runtime.spawn(async move { flights.close().await }).await;
     }
 
     pub(super) fn fills_running(&self) -> u64 {

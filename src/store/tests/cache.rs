@@ -221,51 +221,6 @@ fn absence_is_remembered_briefly_and_directories_are_told_apart() {
 }
 
 #[test]
-fn ranges_go_beside_the_fill_and_never_mix_versions() {
-    let bench = Bench::new();
-    let bytes = body(1_000_000);
-    let whole = response("200 OK", &["etag: \"v1\""], &bytes);
-    let part = response(
-        "206 Partial Content",
-        &["content-range: bytes 900000-900009/1000000", "etag: \"v1\""],
-        &bytes[900_000..900_010],
-    );
-    let (gate, opened) = mpsc::channel::<()>();
-    let opened = Mutex::new(opened);
-    let stub = Stub::start(move |number, _, stream| match number {
-        0 => {
-            send(stream, &whole[..1000]);
-            opened.lock().unwrap().recv().unwrap();
-            send(stream, &whole[1000..]);
-        }
-        1 => send(stream, &part),
-        _ => send(stream, &whole),
-    });
-    let store = bench.over(&stub.url);
-    let object = unlisted("x.iso");
-    let range = ByteRange { start: 900_000, end: 900_010 };
-    bench.run(async {
-        let fill = store.fetch(&object).await.unwrap();
-        let content = store.fetch_range(&object, range).await.unwrap();
-        assert_eq!((content.tier, content.meta.length), (Tier::Pass, Some(1_000_000)));
-        assert!(drain(content).await.unwrap() == bytes[900_000..900_010]);
-        let changed = store.fetch_range(&object, range).await.unwrap_err();
-        assert!(
-            matches!(&changed, FetchError::Origin(e) if matches!(**e, OriginError::RangeIgnored)),
-            "{changed}"
-        );
-        gate.send(()).unwrap();
-        assert!(drain(fill).await.unwrap() == bytes);
-        store.complete(&object).await.unwrap();
-    });
-    for request in &stub.requests()[1..] {
-        assert!(
-            request.contains("range: bytes=900000-900009\r\n") && request.contains("if-range: \"v1\"\r\n")
-        );
-    }
-}
-
-#[test]
 fn heads_begin_no_fill() {
     let bench = Bench::new();
     let answer =

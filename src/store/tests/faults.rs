@@ -93,7 +93,6 @@ fn the_end_of_a_listed_object_waits_for_its_digest() {
         gate.send(()).unwrap();
         let error = tail.past(released).await.unwrap_err();
         assert!(matches!(*error, FillError::Mismatch { .. }), "{error}");
-        assert_eq!(tail.watermark(), released);
     });
 }
 

@@ -4,6 +4,7 @@
 mod cache;
 mod faults;
 mod hostile;
+mod parts;
 mod tree;
 
 use super::disk::Look;
@@ -86,6 +87,35 @@ fn count(dir: &Path) -> usize {
         .sum()
 }
 
+/// The bytes of a range, as a client gets them that asks for no more.
+async fn read_range(content: Content, range: ByteRange) -> Result<Vec<u8>, String> {
+    let Source::Growing(mut tail) = content.source else {
+        let all = drain(content).await?;
+        return Ok(all[range.start as usize..range.end as usize].to_vec());
+    };
+    tail.want(&[range]);
+    let mut got = Vec::new();
+    while (got.len() as u64) < range.len() {
+        let rest = ByteRange { start: range.start + got.len() as u64, end: range.end };
+        let there = std::future::poll_fn(|cx| tail.poll_past(cx, rest)).await.map_err(|e| e.to_string())?;
+        assert!(there > rest.start, "no end before the end");
+        let mut piece = vec![0; (there.min(range.end) - rest.start) as usize];
+        tail.file().read_exact_at(&mut piece, rest.start).unwrap();
+        got.extend(piece);
+    }
+    Ok(got)
+}
+
+/// The answer to a request for one range of `bytes`, with these lines in its head.
+fn answer_range(head: &str, lines: &[&str], bytes: &[u8]) -> Vec<u8> {
+    let range = head.split("range: bytes=").nth(1).unwrap().lines().next().unwrap();
+    let (from, last) = range.split_once('-').unwrap();
+    let (from, last): (usize, usize) = (from.parse().unwrap(), last.parse().unwrap());
+    let of = format!("content-range: bytes {from}-{last}/{}", bytes.len());
+    let lines: Vec<&str> = lines.iter().copied().chain([&*of]).collect();
+    response("206 Partial Content", &lines, &bytes[from..=last])
+}
+
 /// All bytes as a client gets them.
 async fn drain(content: Content) -> Result<Vec<u8>, String> {
     let read = |file: &File, from: u64, to: u64| {
@@ -107,6 +137,7 @@ async fn drain(content: Content) -> Result<Vec<u8>, String> {
                 all.extend(read(tail.file(), had, watermark));
             }
         }
+        Source::Apart => Err("apart".to_owned()),
         Source::Pass(mut body) => {
             let mut all = Vec::new();
             while let Some(piece) = body.next().await {

@@ -1,0 +1,285 @@
+//! A fill: one object on its way from the origin into a file, with many readers.
+//!
+//! A fill is tended by one task. Readers tell it what they [want](Wants): the whole, which one pass fetches in order, or
+//! parts, which runs fetch in blocks. Both write into the same file, and everybody reads what is there, whoever fetched
+//! it. When nobody reads any more the fill ends: near the end of a pass only after it; else at once, and what is there is
+//! kept as parts.
+
+mod order;
+mod pump;
+mod stream;
+
+pub(super) use order::Pumped;
+
+use super::cache::Cache;
+use super::evict::Reservation;
+use super::flight::Course;
+use super::object::{Meta, Object};
+use super::spans::Spans;
+use super::tail::{NEAR_BYTES, Progress};
+use super::wants::{Wanted, Wants};
+use super::{FillError, disk};
+use crate::clock;
+use crate::http::ByteRange;
+use crate::origin::{OriginBody, OriginError, Version};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+/// Parts are fetched in whole blocks, so that any number of small ranges costs at most one request for each block.
+pub(super) const BLOCK_BYTES: u64 = 1 << 20;
+/// Runs of one fill at once; more wait.
+const MAX_RUNS: usize = 8;
+/// Room is reserved in such steps where the origin promised no length.
+pub(super) const STEP_BYTES: u64 = 8 << 20;
+/// How often, within the time that a fill goes on alone, it is looked whether anybody reads.
+const LOOKS: u32 = 5;
+
+/// What is being filled.
+pub(super) struct Fill {
+    pub(super) cache: Arc<Cache>,
+    pub(super) object: Object,
+    pub(super) meta: Arc<Meta>,
+    /// The version that is being filled, if the origin names it.
+    pub(super) version: Option<Version>,
+    pub(super) length: Option<u64>,
+    pub(super) file: Arc<File>,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) wants: Arc<Wants>,
+    /// Of the disk tier's bound; given back when the fill has ended.
+    pub(super) room: Mutex<Vec<Reservation>>,
+}
+
+/// How it ended.
+pub(super) enum Outcome {
+    /// All bytes are there and match. Readers don't know it yet.
+    Whole(Pumped),
+    /// Readers don't know that either.
+    Failed(FillError),
+    /// Nobody reads, or the node is going down: what is there may be kept.
+    Left,
+}
+
+/// The tasks of a fill.
+struct Tasks {
+    /// The pass in order, if it runs.
+    pass: JoinSet<Result<Pumped, FillError>>,
+    runs: JoinSet<Result<(), (ByteRange, FillError)>>,
+    /// Wanted, and neither there nor claimed when last looked.
+    waiting: Spans,
+    /// When the last run failed.
+    failed: Option<Instant>,
+}
+
+impl Fill {
+    /// Fetches what is wanted until all is there, it fails, or nobody wants it. With a `first` body the whole is wanted.
+    pub(super) async fn tend(self: &Arc<Self>, course: &Course, first: Option<OriginBody>) -> Outcome {
+        let mut tasks =
+            Tasks { pass: JoinSet::new(), runs: JoinSet::new(), waiting: Spans::default(), failed: None };
+        if first.is_some() {
+            tasks.pass.spawn(order::in_order(Arc::clone(self), first));
+        }
+        let mut looks = tokio::time::interval(self.look_interval());
+        let mut deserted = 0;
+        loop {
+            tokio::select! {
+                wanted = self.wants.next() => self.take(wanted, &mut tasks),
+                Some(ended) = tasks.pass.join_next() => return passed(ended),
+                Some(ended) = tasks.runs.join_next() => self.run_ended(ended, &mut tasks),
+                () = course.closing() => return Outcome::Left,
+                _ = looks.tick() => {
+                    self.forgive(&mut tasks);
+                    let goes_on = self.is_followed(course) || !tasks.pass.is_empty() && self.is_near_its_end();
+                    deserted = if goes_on { 0 } else { deserted + 1 };
+                    if deserted > LOOKS && course.withdraws_unless(|| self.has_readers()) {
+                        tasks.pass.shutdown().await;
+                        tasks.runs.shutdown().await;
+                        return Outcome::Left;
+                    }
+                }
+            }
+            self.start(&mut tasks).await;
+        }
+    }
+
+    /// Whether anybody reads it.
+    pub(super) fn has_readers(&self) -> bool {
+        // One is the fill's own, one the flight's.
+        Arc::strong_count(&self.wants) > 2
+    }
+
+    fn is_followed(&self, course: &Course) -> bool {
+        // In this order: who waits for the stage becomes who reads.
+        course.is_awaited() || self.has_readers()
+    }
+
+    fn look_interval(&self) -> Duration {
+        (self.cache.settings.linger / LOOKS).max(Duration::from_millis(1))
+    }
+
+    fn take(self: &Arc<Self>, wanted: Wanted, tasks: &mut Tasks) {
+        if wanted.whole {
+            tasks.waiting = Spans::default();
+            self.pass(tasks);
+        }
+        // Without them parts can't be asked for, or told apart: the pass gets there.
+        let (Some(length), Some(_)) = (self.length, &self.version) else { return self.pass(tasks) };
+        for range in wanted.parts.iter().filter(|range| range.start < length) {
+            let start = range.start - range.start % BLOCK_BYTES;
+            let end = range.end.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(length).min(length);
+            tasks.waiting.insert(ByteRange { start, end });
+        }
+    }
+
+    /// Starts the pass in order, unless it runs.
+    fn pass(self: &Arc<Self>, tasks: &mut Tasks) {
+        if tasks.pass.is_empty() {
+            let fill = Arc::clone(self);
+            tasks.pass.spawn(async move {
+                fill.make_room_for_all().await?;
+                order::in_order(fill, None).await
+            });
+        }
+    }
+
+    /// Starts the runs that may start.
+    async fn start(self: &Arc<Self>, tasks: &mut Tasks) {
+        let length = self.length.unwrap_or(u64::MAX);
+        while tasks.runs.len() < MAX_RUNS
+            && let Some(range) = self.claim(&mut tasks.waiting, !tasks.pass.is_empty())
+        {
+            self.cache.counters.parts_fetched.fetch_add(1, Ordering::Relaxed);
+            tasks.runs.spawn(order::run(Arc::clone(self), range));
+        }
+        // Parts have made it whole: what remains is to check it.
+        if tasks.pass.is_empty() && self.progress.borrow().spans.is_whole(length) {
+            self.pass(tasks);
+        }
+    }
+
+    /// Claims the next gap in what waits. What the pass in order reaches soon isn't worth a request.
+    fn claim(&self, waiting: &mut Spans, passing: bool) -> Option<ByteRange> {
+        let mut claimed = None;
+        self.progress.send_if_modified(|progress| {
+            let mut taken: Spans = progress.spans.iter().chain(progress.claimed.iter()).collect();
+            if passing {
+                let soon = progress.filled_to.unwrap_or(0).saturating_add(NEAR_BYTES);
+                taken.insert(ByteRange { start: 0, end: soon });
+            }
+            while let Some(wanted) = waiting.first() {
+                let gap = taken.gaps(wanted).first().copied();
+                let Some(gap) = gap else {
+                    waiting.remove(wanted);
+                    continue;
+                };
+                waiting.remove(ByteRange { start: wanted.start, end: gap.end });
+                progress.claimed.insert(gap);
+                claimed = Some(gap);
+                break;
+            }
+            false
+        });
+        claimed
+    }
+
+    fn run_ended(
+        self: &Arc<Self>,
+        ended: Result<Result<(), (ByteRange, FillError)>, JoinError>,
+        tasks: &mut Tasks,
+    ) {
+        let Ok(Err((range, error))) = ended else { return };
+        // An origin that gives no parts, or has another version by now: only the whole can tell.
+        let falls_back = matches!(error, FillError::Origin(OriginError::RangeIgnored));
+        self.progress.send_modify(|progress| {
+            progress.claimed.remove(range);
+            if !falls_back {
+                progress.spans.gaps(range).into_iter().for_each(|gap| progress.failed.insert(gap));
+                progress.failure = Some(Arc::new(error));
+            }
+        });
+        if falls_back {
+            self.pass(tasks);
+        } else {
+            tasks.failed = Some(clock::monotonic());
+        }
+    }
+
+    /// After a while a failed part may be tried again.
+    fn forgive(&self, tasks: &mut Tasks) {
+        if tasks.failed.is_some_and(|failed| clock::monotonic() >= failed + self.cache.settings.failed_for) {
+            tasks.failed = None;
+            self.progress.send_modify(|progress| {
+                (progress.failed, progress.failure) = (Spans::default(), None);
+            });
+        }
+    }
+
+    /// Whether little is missing; what has no known end is never taken to be near it, once it is long.
+    fn is_near_its_end(&self) -> bool {
+        let (there, abandon) = (self.progress.borrow().spans.bytes(), self.cache.settings.abandon_bytes);
+        match self.length {
+            Some(length) => length.saturating_sub(there) <= abandon.max(length / 2),
+            None => there <= abandon,
+        }
+    }
+
+    /// These bytes are in the file.
+    fn arrived(&self, range: ByteRange) {
+        self.progress.send_modify(|progress| {
+            progress.spans.insert(range);
+            progress.claimed.remove(range);
+            progress.failed.remove(range);
+        });
+    }
+
+    /// Room and blocks for a part.
+    async fn make_room(&self, range: ByteRange) -> Result<(), FillError> {
+        let reservation = self.cache.evictor.reserve(range.len()).await.ok_or(FillError::NoRoom)?;
+        self.room().push(reservation);
+        let (cache, file) = (Arc::clone(&self.cache), Arc::clone(&self.file));
+        let allocating =
+            move || cache.evictor.with_space(range.len(), || disk::allocate(&file, range.start, range.len()));
+        let allocated = self.cache.runtime.spawn_blocking(allocating).await;
+        allocated.map_err(io::Error::other).flatten().map_err(FillError::Disk)
+    }
+
+    /// Room for all that isn't reserved yet.
+    async fn make_room_for_all(&self) -> Result<(), FillError> {
+        let all = self.length.unwrap_or(0).saturating_add(disk::OVERHEAD_BYTES);
+        let missing = all.saturating_sub(self.reserved_bytes());
+        if missing > 0 {
+            let reservation = self.cache.evictor.reserve(missing).await.ok_or(FillError::NoRoom)?;
+            self.room().push(reservation);
+        }
+        Ok(())
+    }
+
+    /// Room up to `end`, of a body whose length nobody promised.
+    async fn make_room_to(&self, end: u64) -> Result<(), FillError> {
+        while end > self.reserved_bytes() {
+            let reservation = self.cache.evictor.reserve(STEP_BYTES).await.ok_or(FillError::NoRoom)?;
+            self.room().push(reservation);
+        }
+        Ok(())
+    }
+
+    fn reserved_bytes(&self) -> u64 {
+        self.room().iter().map(|reservation| reservation.bytes).sum()
+    }
+
+    fn room(&self) -> MutexGuard<'_, Vec<Reservation>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn passed(ended: Result<Result<Pumped, FillError>, JoinError>) -> Outcome {
+    match ended {
+        Ok(Ok(pumped)) => Outcome::Whole(pumped),
+        Ok(Err(error)) => Outcome::Failed(error),
+        Err(_) => Outcome::Failed(FillError::Abandoned),
+    }
+}

@@ -1,0 +1,198 @@
+//! Parts of cold objects: fetched in blocks, shared, bounded, kept, and completed by what is missing.
+
+use super::*;
+use std::sync::atomic::AtomicU64;
+
+const ETAG: &str = "etag: \"v1\"";
+
+/// An origin with one large object that gives ranges of it, and counts the bytes that it sends.
+struct Ranged {
+    stub: Stub,
+    sent: Arc<AtomicU64>,
+}
+
+impl Ranged {
+    fn new(bytes: &[u8]) -> Self {
+        let (bytes, sent) = (bytes.to_vec(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&sent);
+        let stub = Stub::start(move |_, head, stream| {
+            if head.starts_with("head ") {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{ETAG}\r\n\r\n", bytes.len());
+                return send(stream, head.as_bytes());
+            }
+            let answer = if head.contains("range: bytes=") {
+                answer_range(head, &[ETAG], &bytes)
+            } else {
+                response("200 OK", &[ETAG], &bytes)
+            };
+            counted.fetch_add(answer.len() as u64, Ordering::Relaxed);
+            send(stream, &answer);
+        });
+        Self { stub, sent }
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The ranges asked for, in order.
+    fn ranges(&self) -> Vec<String> {
+        let asked = |head: &String| Some(head.split("range: bytes=").nth(1)?.lines().next()?.to_owned());
+        self.stub.requests().iter().filter_map(asked).collect()
+    }
+}
+
+fn range(start: u64, end: u64) -> ByteRange {
+    ByteRange { start, end }
+}
+
+fn slice(bytes: &[u8], range: ByteRange) -> &[u8] {
+    &bytes[range.start as usize..range.end as usize]
+}
+
+#[test]
+fn one_byte_of_a_large_cold_object_costs_one_block() {
+    let bytes = body(20_000_000);
+    let origin = Ranged::new(&bytes);
+    for object in [unlisted("x.iso"), listed("x.iso", &bytes)] {
+        let bench = Bench::new();
+        let store = bench.over(&origin.stub.url);
+        let before = (origin.sent(), origin.ranges().len());
+        let one = range(12_345_678, 12_345_679);
+        let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+        assert_eq!(got.unwrap(), slice(&bytes, one));
+        assert!(origin.sent() - before.0 < 2 * MIB, "{object:?}: {}", origin.sent());
+        assert_eq!(origin.ranges()[before.1..], ["11534336-12582911"], "{object:?}");
+    }
+}
+
+#[test]
+fn a_crowd_shares_the_blocks_and_the_whole_is_completed_by_what_is_missing() {
+    let bench = Bench::new();
+    let bytes = body(20_000_000);
+    let origin = Ranged::new(&bytes);
+    let store = bench.over(&origin.stub.url);
+    let object = listed("x.iso", &bytes);
+    bench.run(async {
+        let mut crowd = JoinSet::new();
+        for number in 0..200_u64 {
+            let (store, object, bytes) = (Arc::clone(&store), object.clone(), bytes.clone());
+            crowd.spawn(async move {
+                // Some overlap, some repeat, all of them small.
+                let wanted = range(10_000_000 + number % 50 * 7_000, 10_000_100 + number % 50 * 7_100);
+                let got = read_range(store.fetch_parts(&object).await.unwrap(), wanted).await.unwrap();
+                assert!(got == slice(&bytes, wanted));
+            });
+        }
+        while let Some(ended) = crowd.join_next().await {
+            ended.unwrap();
+        }
+    });
+    let asked = origin.ranges();
+    assert!(asked.len() <= 2, "{asked:?}");
+    assert_eq!(origin.stub.requests().len() - asked.len(), 1, "one HEAD");
+    assert!(origin.sent() < 3 * MIB);
+    bench.run(store.complete(&object)).unwrap();
+    assert!(bench.drained(&store, &object).unwrap() == bytes);
+    let overhead = 4096 * origin.stub.requests().len() as u64;
+    assert!(origin.sent() <= bytes.len() as u64 + overhead, "no byte twice: {}", origin.sent());
+    assert_eq!((store.stats().objects, bench.files("objects"), bench.files("tmp")), (1, 1, 0));
+}
+
+#[test]
+fn a_flood_of_tiny_ranges_is_bounded_by_the_blocks() {
+    let bench = Bench::new();
+    let bytes = body(20_000_000);
+    let origin = Ranged::new(&bytes);
+    let store = bench.over(&origin.stub.url);
+    let object = unlisted("x.iso");
+    let wanted: Vec<ByteRange> = (0..1000).rev().map(|n| range(n * 20_000, n * 20_000 + 1)).collect();
+    bench.run(async {
+        let Source::Growing(mut tail) = store.fetch_parts(&object).await.unwrap().source else { panic!() };
+        tail.want(&wanted);
+        for one in &wanted {
+            let there = std::future::poll_fn(|cx| tail.poll_past(cx, *one)).await.unwrap();
+            assert!(there >= one.end);
+            let mut byte = [0];
+            tail.file().read_exact_at(&mut byte, one.start).unwrap();
+            assert_eq!(byte[0], bytes[one.start as usize]);
+        }
+    });
+    assert!(origin.ranges().len() <= 20, "{:?}", origin.ranges());
+    assert!(origin.sent() <= bytes.len() as u64 + 20 * 4096);
+}
+
+#[test]
+fn a_far_range_goes_beside_the_fill_and_is_not_fetched_again() {
+    let bench = Bench::new();
+    let bytes = body(30_000_000);
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let answer = bytes.clone();
+    let stub = Stub::start(move |number, head, stream| match number {
+        0 => {
+            let whole = response("200 OK", &[ETAG], &answer);
+            send(stream, &whole[..1000]);
+            let _ = opened.lock().unwrap().recv();
+            send(stream, &whole[1000..]);
+        }
+        _ => send(stream, &answer_range(head, &[ETAG], &answer)),
+    });
+    let store = bench.over(&stub.url);
+    let object = listed("x.iso", &bytes);
+    bench.run(async {
+        let whole = store.fetch(&object).await.unwrap();
+        let far = range(25_000_000, 25_000_010);
+        let got = read_range(store.fetch_parts(&object).await.unwrap(), far).await;
+        assert_eq!(got.unwrap(), slice(&bytes, far));
+        assert!(stub.requests()[1].contains("if-range: \"v1\"\r\n"));
+        gate.send(()).unwrap();
+        assert!(drain(whole).await.unwrap() == bytes);
+        store.complete(&object).await.unwrap();
+    });
+    let asked: Vec<_> =
+        stub.requests().iter().filter_map(|head| head.split("bytes=").nth(1).map(str::to_owned)).collect();
+    let asked: Vec<_> = asked.iter().map(|rest| rest.lines().next().unwrap()).collect();
+    assert_eq!(asked, ["24117248-25165823", "25165824-29999999"], "the pass goes on behind the part");
+}
+
+#[test]
+fn the_end_of_a_large_object_does_not_wait_for_the_whole() {
+    let bench = Bench::new();
+    let bytes = body(20_000_000);
+    let origin = Ranged::new(&bytes);
+    let store = bench.over(&origin.stub.url);
+    let last = range(19_999_000, 20_000_000);
+    let object = listed("x.iso", &bytes);
+    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), last).await });
+    assert_eq!(got.unwrap(), slice(&bytes, last));
+    assert!(origin.sent() < 2 * MIB);
+}
+
+#[test]
+fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
+    let bytes = body(20_000_000);
+    let one = range(12_000_000, 12_000_005);
+    let object = unlisted("x.iso");
+    // No room for a block: the part alone passes through.
+    let origin = Ranged::new(&bytes);
+    let bench = Bench::new();
+    let store = bench.with(&origin.stub.url, &Settings { disk_bytes: 2000, ..bench.settings() });
+    let content = bench.run(store.fetch_parts(&object)).unwrap();
+    assert!(matches!(content.source, Source::Apart));
+    let part = bench.run(store.pass_range(&object, one)).unwrap();
+    assert_eq!(bench.run(drain(part)).unwrap(), slice(&bytes, one));
+    assert_eq!(origin.ranges(), ["12000000-12000004"]);
+    // Without a strong validator parts can't be told apart.
+    let answer = bytes.clone();
+    let stub = Stub::start(move |_, head, stream| {
+        assert!(!head.contains("range:"), "{head}");
+        let all = response("200 OK", &[], &answer);
+        let end = if head.starts_with("head ") { all.len() - answer.len() } else { all.len() };
+        send(stream, &all[..end]);
+    });
+    let bench = Bench::new();
+    let store = bench.over(&stub.url);
+    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+    assert_eq!(got.unwrap(), slice(&bytes, one));
+}

@@ -1,0 +1,42 @@
+//! What the readers of a fill want fetched: how they tell the fill.
+
+use super::spans::Spans;
+use crate::http::ByteRange;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What was asked for since the fill last looked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) whole: bool,
+    pub(super) parts: Spans,
+}
+
+/// Collects it. The lock is held for a look only.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    wanted: Mutex<Wanted>,
+    told: Notify,
+}
+
+impl Wants {
+    pub(super) fn whole(&self) {
+        self.lock().whole = true;
+        self.told.notify_one();
+    }
+
+    pub(super) fn part(&self, range: ByteRange) {
+        self.lock().parts.insert(range);
+        self.told.notify_one();
+    }
+
+    /// Waits until something was asked for, and takes it. May be dropped and called again without loss.
+    pub(super) async fn next(&self) -> Wanted {
+        self.told.notified().await;
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
