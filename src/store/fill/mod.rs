@@ -242,7 +242,7 @@ impl Fill {
         self.room().push(reservation);
         let (cache, file) = (Arc::clone(&self.cache), Arc::clone(&self.file));
         let allocating =
-            move || cache.evictor.with_space(range.len(), || disk::allocate(&file, range.start, range.len()));
+            move || cache.evictor.with_space(range.len(), || cache.disk.reserve(&file, range));
         let allocated = self.cache.runtime.spawn_blocking(allocating).await;
         allocated.map_err(io::Error::other).flatten().map_err(FillError::Disk)
     }

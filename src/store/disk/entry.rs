@@ -1,0 +1,117 @@
+//! The format of an entry, and whether a file is one.
+//!
+//! ```text
+//! body (from offset 0) | trailer: postcard Record | magic and version (8) | trailer length (4, LE) | SHA-256 of length and trailer (32)
+//! ```
+
+use super::files::Files;
+use crate::clock::Timestamp;
+use crate::repo::{Hasher, Sha256};
+use crate::store::object::{Facts, Meta, Object};
+use hyper::header::HeaderValue;
+use serde::{Deserialize, Serialize};
+use std::io;
+
+const MAGIC: [u8; 8] = *b"freshet\x01";
+const FOOTER_BYTES: u64 = 8 + 4 + 32;
+/// A trailer holds a path (4 KiB at most) and some header values.
+const MAX_TRAILER_BYTES: u64 = 64 * 1024;
+/// What an entry may take beyond its body.
+pub(in crate::store) const OVERHEAD_BYTES: u64 = 4096;
+
+/// The trailer.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) origin: String,
+    pub(super) path: String,
+    pub(super) listed: Option<(Sha256, u64)>,
+    pub(super) length: u64,
+    pub(super) sha256: Sha256,
+    etag: Option<Vec<u8>>,
+    last_modified: Option<Timestamp>,
+    content_type: Vec<u8>,
+    stored: Timestamp,
+    fresh_until: Timestamp,
+}
+
+impl Record {
+    /// Of a complete object; `None` where length or digest aren't known.
+    pub(super) fn of(origin: &str, object: &Object, meta: &Meta) -> Option<Self> {
+        Some(Self {
+            origin: origin.to_owned(),
+            path: object.path.as_str().to_owned(),
+            listed: object.identity.map(|identity| (identity.sha256, identity.size)),
+            length: meta.length?,
+            sha256: meta.sha256?,
+            etag: meta.etag.as_ref().map(|value| value.as_bytes().to_vec()),
+            last_modified: meta.last_modified,
+            content_type: meta.content_type.as_bytes().to_vec(),
+            stored: meta.stored,
+            fresh_until: meta.fresh_until,
+        })
+    }
+
+    /// Whether it describes this object of this origin.
+    pub(super) fn is_of(&self, origin: &str, object: &Object) -> bool {
+        let listed = object.identity.map(|identity| (identity.sha256, identity.size));
+        self.origin == origin
+            && self.path == object.path.as_str()
+            && self.listed == listed
+            && listed.is_none_or(|listed| listed == (self.sha256, self.length))
+    }
+}
+
+/// Trailer and footer.
+pub(super) fn encode(record: &Record) -> io::Result<Vec<u8>> {
+    let mut end = postcard::to_stdvec(record).map_err(io::Error::other)?;
+    let length = u32::try_from(end.len()).map_err(io::Error::other)?.to_le_bytes();
+    let digest = trailer_digest(length, &end);
+    end.extend_from_slice(&MAGIC);
+    end.extend_from_slice(&length);
+    end.extend_from_slice(digest.as_bytes());
+    Ok(end)
+}
+
+fn trailer_digest(length: [u8; 4], trailer: &[u8]) -> Sha256 {
+    let mut hasher = Hasher::default();
+    hasher.update(&length);
+    hasher.update(trailer);
+    hasher.finish()
+}
+
+/// The trailer of a file of `size` bytes, if it verifies.
+pub(super) fn read_record<F: Files>(files: &F, file: &F::File, size: u64) -> io::Result<Option<Record>> {
+    let Some(footer_at) = size.checked_sub(FOOTER_BYTES) else { return Ok(None) };
+    let mut footer = [0; FOOTER_BYTES as usize];
+    files.read_exact_at(file, &mut footer, footer_at)?;
+    let (magic, rest) = footer.split_at(8);
+    let (length, digest) = rest.split_at(4);
+    let length: [u8; 4] = length.try_into().expect("split at 4");
+    let trailer_bytes = u64::from(u32::from_le_bytes(length));
+    if magic != MAGIC || trailer_bytes > MAX_TRAILER_BYTES {
+        return Ok(None);
+    }
+    let Some(trailer_at) = footer_at.checked_sub(trailer_bytes) else { return Ok(None) };
+    let mut trailer = vec![0; usize::try_from(trailer_bytes).unwrap_or(0)];
+    files.read_exact_at(file, &mut trailer, trailer_at)?;
+    if trailer_digest(length, &trailer).as_bytes() != digest {
+        return Ok(None);
+    }
+    Ok(postcard::from_bytes::<Record>(&trailer).ok().filter(|record| record.length == trailer_at))
+}
+
+pub(super) fn meta(record: Record) -> Option<Meta> {
+    let etag = match record.etag {
+        Some(raw) => Some(HeaderValue::from_bytes(&raw).ok()?),
+        None => None,
+    };
+    Some(Meta::new(Facts {
+        length: Some(record.length),
+        etag,
+        last_modified: record.last_modified,
+        content_type: HeaderValue::from_bytes(&record.content_type).ok()?,
+        sha256: Some(record.sha256),
+        stored: record.stored,
+        fresh_until: record.fresh_until,
+    }))
+}

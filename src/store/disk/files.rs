@@ -1,0 +1,158 @@
+//! What the disk tier needs of a file system: the seam at which tests put a model that forgets what wasn't synced.
+//!
+//! Nothing else in the tier does IO by path, so every operation that a crash can tear passes here. Readers of entries get
+//! the real file, since sendfile wants a descriptor. All calls block.
+
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+/// What a file system says of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct Facts {
+    pub(in crate::store) length: u64,
+    pub(in crate::store) is_dir: bool,
+    pub(in crate::store) modified: Modified,
+    /// Seconds since the epoch.
+    pub(in crate::store) accessed: i64,
+}
+
+/// A modification time, as file systems keep it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Modified {
+    pub(in crate::store) seconds: i64,
+    pub(in crate::store) nanoseconds: u32,
+}
+
+/// A file system. What is written is durable once its file was synced, a name once its directory was.
+pub(in crate::store) trait Files: Send + Sync + 'static {
+    /// An open file.
+    type File: Send + Sync + 'static;
+
+    /// A new file, to read and write; fails where there is one.
+    fn create_new(&self, path: &Path) -> io::Result<Self::File>;
+    /// A file, to read.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+    fn read_exact_at(&self, file: &Self::File, bytes: &mut [u8], at: u64) -> io::Result<()>;
+    fn write_all_at(&self, file: &Self::File, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Promises blocks for `length` bytes from `offset` on, where the file system can; the file's length stays.
+    fn reserve(&self, file: &Self::File, offset: u64, length: u64) -> io::Result<()>;
+    fn facts(&self, file: &Self::File) -> io::Result<Facts>;
+    /// Makes data, length and times durable. Once it failed, what the kernel dropped is not written by trying again.
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+
+    fn facts_at(&self, path: &Path) -> io::Result<Facts>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn make_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Opens a file, making it where there is none, that this process alone holds as long as it is open;
+    /// `ResourceBusy` where another does.
+    fn lock(&self, path: &Path) -> io::Result<Self::File>;
+    /// Whether `path` still names this very file.
+    fn is_at(&self, file: &Self::File, path: &Path) -> bool;
+}
+
+/// The machine's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::store) struct System;
+
+impl Files for System {
+    type File = File;
+
+    fn create_new(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn read_exact_at(&self, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        file.read_exact_at(bytes, at)
+    }
+
+    fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.write_all_at(bytes, at)
+    }
+
+    fn reserve(&self, file: &File, offset: u64, length: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn facts(&self, file: &File) -> io::Result<Facts> {
+        Ok(file.metadata()?.into())
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn facts_at(&self, path: &Path) -> io::Result<Facts> {
+        Ok(fs::symlink_metadata(path)?.into())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(Errno::WOULDBLOCK) => {
+                let root = path.parent().unwrap_or(path).display();
+                Err(io::Error::new(ErrorKind::ResourceBusy, format!("another process uses {root}")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_at(&self, file: &File, path: &Path) -> bool {
+        let (Ok(held), Ok(there)) =
+            (rustix::fs::fstat(file), rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW))
+        else {
+            return false;
+        };
+        (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
+    }
+}
+
+impl From<Metadata> for Facts {
+    fn from(metadata: Metadata) -> Self {
+        let nanoseconds = u32::try_from(metadata.mtime_nsec()).unwrap_or(0);
+        Self {
+            length: metadata.len(),
+            is_dir: metadata.is_dir(),
+            modified: Modified { seconds: metadata.mtime(), nanoseconds },
+            accessed: metadata.atime(),
+        }
+    }
+}

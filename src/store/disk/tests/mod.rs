@@ -1,0 +1,4 @@
+//! The disk tier over a file system that forgets.
+
+mod crash;
+mod model;
