@@ -146,15 +146,14 @@ impl Cache {
         object: &Object,
         meta: Arc<Meta>,
         mut draft: Draft,
-        reservation: Reservation,
+        mut reservation: Reservation,
     ) -> io::Result<()> {
         let (cache, object) = (Arc::clone(self), object.clone());
         let committing = move || {
             let file = Arc::clone(&draft.file);
             let committing = || cache.disk.commit(&mut draft, &object, &meta);
             let disk_bytes = cache.with_directories(OVERHEAD_BYTES, committing)?;
-            // In this order: the bound is never passed in between.
-            let used = cache.evictor.index.note(cache.disk.key(&object), &object, disk_bytes);
+            let used = reservation.spend(cache.disk.key(&object), disk_bytes);
             drop(reservation);
             cache.renewed.invalidate(&object);
             let Some(body) = cache.body_of(&meta, file)? else {
