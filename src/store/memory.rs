@@ -1,6 +1,6 @@
 //! The memory tier: small bodies, and open files of larger ones. No IO.
 
-use super::evict::LastUse;
+use super::evict::{OpenFile, Uses};
 use super::object::{Content, Meta, Object, Source, Tier};
 use bytes::Bytes;
 use moka::policy::EvictionPolicy;
@@ -17,7 +17,7 @@ const OVERHEAD_BYTES: usize = 1024;
 pub(super) struct Cached {
     pub(super) meta: Arc<Meta>,
     pub(super) body: Body,
-    pub(super) used: Arc<LastUse>,
+    pub(super) used: Arc<Uses>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,11 +37,19 @@ impl Cached {
     }
 }
 
+/// A [`Cached`] as it is kept. Eviction marks it by what they share, and closes its file; whoever finds it then lets go of it.
+#[derive(Clone)]
+struct Kept<B> {
+    meta: Arc<Meta>,
+    body: B,
+    used: Arc<Uses>,
+}
+
 /// Small bodies and open files, each bounded.
 #[derive(Clone)]
 pub(super) struct Memory {
-    bodies: Cache<Object, Cached>,
-    files: Cache<Object, Cached>,
+    bodies: Cache<Object, Kept<Bytes>>,
+    files: Cache<Object, Kept<Arc<OpenFile>>>,
     largest_body: u64,
 }
 
@@ -49,11 +57,8 @@ impl Memory {
     pub(super) fn new(bytes: u64, largest_body: u64, open_files: u64, idle: Duration) -> Self {
         let bodies = Cache::builder()
             .max_capacity(bytes / 1024)
-            .weigher(|_: &Object, cached: &Cached| match &cached.body {
-                Body::Bytes(body) => {
-                    u32::try_from((body.len() + OVERHEAD_BYTES).div_ceil(1024)).unwrap_or(u32::MAX)
-                }
-                Body::File(_) => 1,
+            .weigher(|_: &Object, kept: &Kept<Bytes>| {
+                u32::try_from((kept.body.len() + OVERHEAD_BYTES).div_ceil(1024)).unwrap_or(u32::MAX)
             })
             .build();
         // Strictly by recency: what was just opened is about to be read.
@@ -71,20 +76,35 @@ impl Memory {
     }
 
     pub(super) fn find(&self, object: &Object) -> Option<Cached> {
-        let cached = self.bodies.get(object).or_else(|| self.files.get(object))?;
-        cached.used.touch();
-        Some(cached)
+        let cached = if let Some(Kept { meta, body, used }) = self.bodies.get(object) {
+            (!used.is_evicted()).then(|| Cached { meta, body: Body::Bytes(body), used })
+        } else {
+            let Kept { meta, body, used } = self.files.get(object)?;
+            body.file().map(|file| Cached { meta, body: Body::File(file), used })
+        };
+        match cached {
+            Some(cached) => {
+                cached.used.touch();
+                Some(cached)
+            }
+            None => {
+                self.remove(object);
+                None
+            }
+        }
     }
 
     pub(super) fn insert(&self, object: &Object, cached: Cached) {
-        match cached.body {
-            Body::Bytes(_) => {
+        let Cached { meta, body, used } = cached;
+        match body {
+            Body::Bytes(body) => {
                 self.files.invalidate(object);
-                self.bodies.insert(object.clone(), cached);
+                self.bodies.insert(object.clone(), Kept { meta, body, used });
             }
-            Body::File(_) => {
+            Body::File(file) => {
                 self.bodies.invalidate(object);
-                self.files.insert(object.clone(), cached);
+                let body = used.open(file);
+                self.files.insert(object.clone(), Kept { meta, body, used });
             }
         }
     }

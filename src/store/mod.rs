@@ -34,6 +34,12 @@ pub use pass::PassBody;
 pub use stats::StoreStats;
 pub use tail::{HELD_BACK_BYTES, Tail};
 
+/// For benchmarks: the order of eviction alone, without files.
+#[doc(hidden)]
+pub mod measure {
+    pub use super::evict::policy::{Counted, MOST_USES, Policy, Victim};
+}
+
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
 use crate::origin::{DirEntry, Linked, Origin, OriginError, PollValidators, Polled};
@@ -336,6 +342,16 @@ impl Store {
             open_files: self.memory.open_files(),
             flights,
             ..self.counters.totals()
+        }
+    }
+
+    /// For benchmarks: what the disk tier's index takes in memory, in bytes, by counting.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn index_bytes(&self) -> u64 {
+        match &self.backing {
+            Backing::Cache(cache) => cache.evictor.index.memory_bytes(),
+            Backing::Tree(_) => 0,
         }
     }
 

@@ -3,7 +3,7 @@
 //! What is open stays open while it is used: rsync replaces files by new inodes, so an open file never changes. A path
 //! that no catalogue lists is looked at again every [`TRUSTED`].
 
-use super::evict::LastUse;
+use super::evict::Uses;
 use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Identity, Meta, Object, Tier, etag};
 use super::refusals::Refusals;
@@ -161,7 +161,7 @@ impl Tree {
             }
             _ => Body::File(Arc::new(opened.file)),
         };
-        Ok(Cached { meta: Arc::new(meta), body, used: Arc::new(LastUse::default()) })
+        Ok(Cached { meta: Arc::new(meta), body, used: Arc::new(Uses::default()) })
     }
 
     fn listed(&self, path: &TreePath, listed: &Identity) -> Result<Opened, FetchError> {

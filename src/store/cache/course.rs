@@ -138,7 +138,7 @@ impl Cache {
             file: Arc::clone(&draft.file),
             progress,
             wants: Arc::default(),
-            room: Mutex::new(vec![reservation]),
+            room: Mutex::new(reservation),
         });
         self.counters.fills_started.fetch_add(1, Ordering::Relaxed);
         course.fill(Filling {
@@ -178,8 +178,7 @@ impl Cache {
 
     async fn store(self: &Arc<Self>, fill: &Fill, pumped: Pumped, draft: Draft) -> End {
         let meta = Arc::new(fill.meta.completed(pumped.length, pumped.sha256));
-        let room = std::mem::take(&mut *fill.room.lock().unwrap_or_else(PoisonError::into_inner));
-        match self.commit(&fill.object, meta, draft, room).await {
+        match self.commit(&fill.object, meta, draft, fill.take_room()).await {
             Ok(()) => End::Committed,
             Err(error) => End::Uncommitted(Arc::new(self.disk_failed(error))),
         }
@@ -190,15 +189,14 @@ impl Cache {
         object: &Object,
         meta: Arc<Meta>,
         mut draft: Draft,
-        room: Vec<Reservation>,
+        mut room: Reservation,
     ) -> io::Result<()> {
         let (cache, object) = (Arc::clone(self), object.clone());
         let committing = move || {
             let file = Arc::clone(&draft.file);
             let committing = || cache.disk.commit(&mut draft, &object, &meta);
             let disk_bytes = cache.with_directories(OVERHEAD_BYTES, committing)?;
-            // In this order: the bound is never passed in between.
-            let used = cache.evictor.index.note(cache.disk.key(&object), &object, disk_bytes);
+            let used = room.spend(cache.disk.key(&object), disk_bytes);
             drop(room);
             cache.renewed.invalidate(&object);
             let Some(body) = cache.body_of(&meta, file)? else {

@@ -87,7 +87,6 @@ impl Cache {
         let evictor = Evictor {
             index: Arc::new(Index::new(settings.disk_bytes)),
             disk: Arc::clone(&disk),
-            memory: memory.clone(),
             counters: Arc::clone(&counters),
             trouble: Arc::default(),
             pool: runtime.clone(),
@@ -326,7 +325,7 @@ impl Cache {
             self.damaged(object);
             return Ok(None);
         };
-        let used = self.evictor.index.note(self.disk.key(object), object, found.disk_bytes);
+        let used = self.evictor.index.note(self.disk.key(object), found.disk_bytes);
         let cached = Cached { meta: Arc::new(meta), body, used };
         self.memory.insert(object, cached.clone());
         Ok(Some(cached))

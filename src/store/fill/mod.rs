@@ -11,14 +11,15 @@ mod stream;
 
 pub(super) use order::Pumped;
 
+use super::FillError;
 use super::cache::Cache;
+use super::disk::OVERHEAD_BYTES;
 use super::evict::Reservation;
 use super::flight::Course;
 use super::object::{Meta, Object};
 use super::spans::Spans;
 use super::tail::{NEAR_BYTES, Progress};
 use super::wants::{Wanted, Wants};
-use super::{FillError, disk};
 use crate::clock;
 use crate::http::ByteRange;
 use crate::origin::{OriginBody, OriginError, Version};
@@ -51,7 +52,7 @@ pub(super) struct Fill {
     pub(super) progress: watch::Sender<Progress>,
     pub(super) wants: Arc<Wants>,
     /// Of the disk tier's bound; given back when the fill has ended.
-    pub(super) room: Mutex<Vec<Reservation>>,
+    pub(super) room: Mutex<Reservation>,
 }
 
 /// How it ended.
@@ -238,40 +239,40 @@ impl Fill {
 
     /// Room and blocks for a part.
     async fn make_room(&self, range: ByteRange) -> Result<(), FillError> {
-        let reservation = self.cache.evictor.reserve(range.len()).await.ok_or(FillError::NoRoom)?;
-        self.room().push(reservation);
+        self.reserve(range.len()).await?;
         let (cache, file) = (Arc::clone(&self.cache), Arc::clone(&self.file));
-        let allocating =
-            move || cache.evictor.with_space(range.len(), || cache.disk.reserve(&file, range));
-        let allocated = self.cache.runtime.spawn_blocking(allocating).await;
-        allocated.map_err(io::Error::other).flatten().map_err(FillError::Disk)
+        let reserving = move || cache.evictor.with_space(range.len(), || cache.disk.reserve(&file, range));
+        let reserved = self.cache.runtime.spawn_blocking(reserving).await;
+        reserved.map_err(io::Error::other).flatten().map_err(FillError::Disk)
     }
 
     /// Room for all that isn't reserved yet.
     async fn make_room_for_all(&self) -> Result<(), FillError> {
-        let all = self.length.unwrap_or(0).saturating_add(disk::OVERHEAD_BYTES);
-        let missing = all.saturating_sub(self.reserved_bytes());
-        if missing > 0 {
-            let reservation = self.cache.evictor.reserve(missing).await.ok_or(FillError::NoRoom)?;
-            self.room().push(reservation);
-        }
-        Ok(())
+        let all = self.length.unwrap_or(0).saturating_add(OVERHEAD_BYTES);
+        let missing = all.saturating_sub(self.room().bytes);
+        if missing > 0 { self.reserve(missing).await } else { Ok(()) }
     }
 
     /// Room up to `end`, of a body whose length nobody promised.
     async fn make_room_to(&self, end: u64) -> Result<(), FillError> {
-        while end > self.reserved_bytes() {
-            let reservation = self.cache.evictor.reserve(STEP_BYTES).await.ok_or(FillError::NoRoom)?;
-            self.room().push(reservation);
+        while end > self.room().bytes {
+            self.reserve(STEP_BYTES).await?;
         }
         Ok(())
     }
 
-    fn reserved_bytes(&self) -> u64 {
-        self.room().iter().map(|reservation| reservation.bytes).sum()
+    async fn reserve(&self, bytes: u64) -> Result<(), FillError> {
+        let more = self.cache.evictor.reserve(bytes).await.ok_or(FillError::NoRoom)?;
+        self.room().join(more);
+        Ok(())
     }
 
-    fn room(&self) -> MutexGuard<'_, Vec<Reservation>> {
+    /// The room, for who stores what is in it.
+    pub(super) fn take_room(&self) -> Reservation {
+        self.room().take()
+    }
+
+    fn room(&self) -> MutexGuard<'_, Reservation> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
