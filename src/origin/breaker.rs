@@ -3,8 +3,10 @@
 //! While the origin is up everybody may ask. It is down once [`THRESHOLD`] failures came in a row, with no answer
 //! between them: connections that failed, each for itself, or answers that failed (5xx, 429, silence, a break before the
 //! head), of which those of one path count once, since one broken path says nothing of the others. While it is down one
-//! request at a time is the probe, at intervals that double up to a cap; everybody else is refused at once. Any answer
-//! brings it up. A path whose answer said Retry-After is left alone for that long, up to the cap, whatever the state.
+//! request at a time is the probe, at intervals that double up to a cap; everybody else is refused at once. Where it can
+//! be reached, and only answers badly, paths that are not known to fail may be asked as well, a few each second: one of
+//! them may well work. Any answer brings it up. A path whose answer said Retry-After is left alone for that long, up to
+//! the cap, whatever the state.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,13 +15,14 @@ use std::time::{Duration, Instant};
 const THRESHOLD: usize = 3;
 /// From going down to the first probe.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// Where single paths failed, one that wasn't among them waits no longer than this: it may well work.
-const OTHERS_DELAY: Duration = Duration::from_secs(1);
+/// Requests for paths that are not known to fail, in each [`OTHERS_WINDOW`], while others do.
+const OTHERS: u32 = 8;
+const OTHERS_WINDOW: Duration = Duration::from_secs(1);
 /// A probe that has said nothing for so long no longer keeps the next one from asking: its origin may have been
 /// switched off and on again under it.
 const PROBE_LEASE: Duration = Duration::from_secs(5);
 /// Failing or held paths remembered at once; the oldest make room.
-const MAX_PATHS: usize = 64;
+const MAX_PATHS: usize = 1024;
 
 /// The right to ask once. It has to be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +88,30 @@ struct Down {
     cause: Cause,
     failed_probes: u32,
     next: Instant,
-    /// For paths that are not known to fail.
-    next_other: Instant,
     probe: Option<Probe>,
+    /// When paths that are not known to fail began to be counted, and how many were asked for since.
+    others_since: Instant,
+    others: u32,
+}
+
+impl Down {
+    fn begin(cause: Cause, now: Instant) -> Self {
+        Self { since: now, cause, failed_probes: 0, next: now, probe: None, others_since: now, others: 0 }
+    }
+
+    /// Whether one of the other paths may be asked for, counting it.
+    fn takes_other(&mut self, now: Instant) -> bool {
+        if now >= self.others_since + OTHERS_WINDOW {
+            (self.others_since, self.others) = (now, 0);
+        }
+        let takes = now >= self.others_since && self.others < OTHERS;
+        self.others += u32::from(takes);
+        takes
+    }
+
+    fn is_probed_by(&self, ticket: Ticket) -> bool {
+        self.probe.is_some_and(|probe| probe.number == ticket.number)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -136,12 +160,14 @@ impl Breaker {
         }
         let ticket = Ticket { number: self.tickets, epoch: self.epoch, path };
         if let State::Down(down) = &mut self.state {
-            let known = down.cause == Cause::Connection || self.failing.contains(&path);
-            let due = if known { down.next } else { down.next_other };
-            if now < due || down.probe.is_some_and(|probe| now < probe.lease_until) {
+            if down.cause == Cause::Connection || self.failing.contains(&path) {
+                if now < down.next || down.probe.is_some_and(|probe| now < probe.lease_until) {
+                    return Err(refusal);
+                }
+                down.probe = Some(Probe { number: ticket.number, lease_until: now + PROBE_LEASE });
+            } else if !down.takes_other(now) {
                 return Err(refusal);
             }
-            down.probe = Some(Probe { number: ticket.number, lease_until: now + PROBE_LEASE });
         }
         self.tickets += 1;
         Ok(ticket)
@@ -153,10 +179,9 @@ impl Breaker {
             Outcome::Answered => self.answered(ticket, now),
             Outcome::Dropped => {
                 if let State::Down(down) = &mut self.state
-                    && down.probe.is_some_and(|probe| probe.number == ticket.number)
+                    && down.is_probed_by(ticket)
                 {
-                    let again = now + FIRST_DELAY.min(self.cap);
-                    (down.probe, down.next, down.next_other) = (None, again, again);
+                    (down.probe, down.next) = (None, now + FIRST_DELAY.min(self.cap));
                 }
             }
             Outcome::Unreachable(reason) => self.failed(ticket, reason, Cause::Connection, None, now, jitter),
@@ -170,11 +195,11 @@ impl Breaker {
         }
     }
 
-    /// Whether a connection may be opened: by anybody while it is up, else for the probe.
+    /// Whether a connection may be opened: not to an origin that can't be reached, but for the probe.
     pub(super) fn may_connect(&self) -> bool {
         match &self.state {
             State::Up { .. } => true,
-            State::Down(down) => down.probe.is_some(),
+            State::Down(down) => down.cause == Cause::Paths || down.probe.is_some(),
         }
     }
 
@@ -185,7 +210,7 @@ impl Breaker {
                 is_up: false,
                 since: Some(down.since),
                 reason: Some(Arc::clone(&self.reason)),
-                next_probe: Some(down.next.min(down.next_other)),
+                next_probe: Some(down.next),
             },
         }
     }
@@ -214,7 +239,7 @@ impl Breaker {
         jitter: f64,
     ) {
         match &mut self.state {
-            State::Up { .. } if ticket.epoch != self.epoch => return,
+            _ if ticket.epoch != self.epoch => return,
             State::Up { .. } => {
                 self.count(ticket.path, kind);
                 self.reason = reason;
@@ -223,16 +248,15 @@ impl Breaker {
                 }
                 self.epoch += 1;
                 let cause = if self.unreachable > 0 { Cause::Connection } else { Cause::Paths };
-                self.state = State::Down(Down {
-                    since: now,
-                    cause,
-                    failed_probes: 0,
-                    next: now,
-                    next_other: now,
-                    probe: None,
-                });
+                self.state = State::Down(Down::begin(cause, now));
             }
-            State::Down(down) if down.probe.is_none_or(|probe| probe.number != ticket.number) => return,
+            State::Down(down) if !down.is_probed_by(ticket) && kind == Cause::Paths => {
+                if let Some(after) = retry_after {
+                    (down.others_since, down.others) = (now + after, 0);
+                    down.next = down.next.max(now + after);
+                }
+                return self.count(ticket.path, kind);
+            }
             State::Down(down) if (down.cause, kind) == (Cause::Connection, Cause::Paths) => {
                 // The origin can be reached again, and the rest is this path's trouble until others have it too.
                 self.comes_up(now);
@@ -263,7 +287,9 @@ impl Breaker {
         let doubled = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(down.failed_probes));
         let delay = doubled.min(self.cap).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 4.0);
         down.next = now + delay.max(at_least);
-        down.next_other = now + delay.min(OTHERS_DELAY).max(at_least);
+        if !at_least.is_zero() {
+            (down.others_since, down.others) = (now + at_least, 0);
+        }
     }
 }
 
@@ -416,12 +442,30 @@ mod tests {
             bench.wait(4000);
             bench.meets(1, failed(None));
         }
-        bench.wait(999);
+        // A few of the others each second; then they are known.
+        for path in 11..19 {
+            assert_eq!(bench.admits(1), None, "a path that is known to fail waits for the backoff");
+            bench.meets(path, failed(None));
+            assert_eq!(bench.admits(path), None);
+        }
         assert_eq!(bench.admits(9), None);
-        bench.wait(1);
-        assert_eq!(bench.admits(1), None, "a path that is known to fail waits for the backoff");
+        bench.wait(1000);
         bench.meets(9, Outcome::Answered);
         assert!(bench.is_up());
+    }
+
+    #[test]
+    fn an_origin_that_dies_while_paths_fail_is_probed_by_one() {
+        let mut bench = Bench::new();
+        for path in 1..=3 {
+            bench.meets(path, failed(None));
+        }
+        bench.meets(9, unreachable());
+        assert_eq!(bench.admits(10), None);
+        assert!(!bench.breaker.may_connect());
+        bench.wait(500);
+        assert!(bench.admits(10).is_some());
+        assert_eq!(bench.admits(11), None);
     }
 
     #[test]
@@ -537,7 +581,11 @@ mod tests {
         }
 
         #[test]
-        fn while_it_is_down_one_probe_is_out_at_a_time(steps in steps(any_outcome())) {
+        fn while_it_is_down_one_probe_is_out_at_a_time(
+            steps in steps(prop_oneof![
+                Just(Outcome::Answered), Just(unreachable()), Just(unreachable()), Just(Outcome::Dropped),
+            ]),
+        ) {
             let mut bench = Bench::new();
             let (mut open, mut probe) = (Vec::new(), None);
             for step in steps {
@@ -586,6 +634,21 @@ mod tests {
                 prop_assert!(at >= last + apart, "{:?} after the last", at - last);
                 last = at;
             }
+        }
+
+        #[test]
+        fn an_origin_that_only_fails_is_asked_at_a_bounded_rate(steps in steps(Just(failed(None)))) {
+            let mut bench = Bench::new();
+            for path in 1..=3 {
+                bench.meets(path, failed(None));
+            }
+            let begun = bench.now;
+            let mut asked = 0;
+            run(&mut bench, steps, |_, _| asked += 1);
+            let seconds = (bench.now - begun).as_secs_f64();
+            prop_assert!(!bench.is_up());
+            let probes = 1.0 + seconds / FIRST_DELAY.mul_f64(0.75).as_secs_f64();
+            prop_assert!(f64::from(asked) <= f64::from(OTHERS) * (seconds + 1.0) + probes, "{asked} in {seconds} s");
         }
     }
 }
