@@ -258,17 +258,23 @@ fn open_origin(config: &Config) -> anyhow::Result<Origin> {
         config::Origin::Directory { path, retain } => {
             Origin::Directory(Arc::new(DirectoryOrigin::open(path, retain.as_deref())?))
         }
-        config::Origin::Http { url, ca, connect_timeout, first_byte_timeout, stall_timeout, patience: _ } => {
+        config::Origin::Http { url, ca, connect_timeout, first_byte_timeout, stall_timeout, patience } => {
             let settings = origin::http::Settings {
                 ca: ca.clone(),
                 connect_timeout: *connect_timeout,
                 first_byte_timeout: *first_byte_timeout,
                 stall_timeout: *stall_timeout,
+                backoff_cap: backoff_cap(*patience),
                 ..origin::http::Settings::new(url, &config.node.name)
             };
             Origin::Http(Arc::new(HttpOrigin::new(settings)?))
         }
     })
+}
+
+/// A client that waits for the origin must meet a probe or two before its patience ends.
+fn backoff_cap(patience: Duration) -> Duration {
+    (patience / 3).clamp(Duration::from_secs(1), Duration::from_secs(5))
 }
 
 fn open_store(config: &Config, origin: Origin, background: &Runtime) -> anyhow::Result<Arc<Store>> {

@@ -111,6 +111,10 @@ pub struct Metrics {
     pub store: IntGaugeVec,
     /// Events of the store since the start, by name.
     pub store_events: IntCounterVec,
+    /// 1 while the origin is asked, 0 while it is only probed.
+    pub origin_up: IntGauge,
+    /// Requests to the origin by what became of them.
+    pub origin_requests: IntCounterVec,
     /// 1 while the node takes traffic.
     pub ready: IntGauge,
 }
@@ -237,6 +241,17 @@ impl Metrics {
                 "freshet_store_events_total",
                 "Events of the cache since the start.",
                 &["event"],
+            ),
+            origin_up: gauge(
+                &r,
+                "freshet_origin_up",
+                "1 while the origin is asked, 0 while it is only probed.",
+            ),
+            origin_requests: counters(
+                &r,
+                "freshet_origin_requests_total",
+                "Requests to the origin by what became of them; withheld ones were not sent.",
+                &["outcome"],
             ),
             ready: gauge(&r, "freshet_ready", "1 while the node takes traffic."),
             registry: r,

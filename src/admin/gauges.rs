@@ -43,6 +43,12 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
         let counted = metrics.store_events.with_label_values(&[name]);
         counted.inc_by(total.saturating_sub(counted.get()));
     }
+    let (_, health) = edge.store.origin();
+    metrics.origin_up.set(health.as_ref().is_none_or(|health| health.is_up).into());
+    for (outcome, total) in health.into_iter().flat_map(|health| health.requests) {
+        let counted = metrics.origin_requests.with_label_values(&[outcome]);
+        counted.inc_by(total.saturating_sub(counted.get()));
+    }
     metrics.ready.set(admin.readiness().is_ok().into());
 }
 

@@ -1,6 +1,6 @@
 //! The status page for people: the status value as one HTML document, without scripts and without anything from elsewhere.
 
-use super::status::{Egress, Holding, Mirror, Push, Repo, Status, Window};
+use super::status::{Egress, Holding, Mirror, Origin, Push, Repo, Status, Window};
 use crate::listing::escape;
 use bytesize::ByteSize;
 use std::fmt::Write as _;
@@ -62,6 +62,7 @@ fn summary(html: &mut String, status: &Status) {
     let rows = [
         ("State", state),
         ("Running since", time(&status.started)),
+        ("Origin", origin(&status.origin)),
         ("Egress", egress(&status.egress)),
         ("Cache", cache),
         ("Connections", connections),
@@ -72,6 +73,18 @@ fn summary(html: &mut String, status: &Status) {
         let _ = writeln!(html, "<dt>{term}</dt><dd>{description}</dd>");
     }
     html.push_str("</dl>\n");
+}
+
+fn origin(origin: &Origin) -> String {
+    let url = escape(&origin.url);
+    match (origin.state, &origin.since) {
+        ("down", Some(since)) => {
+            let why = escape(origin.reason.as_deref().unwrap_or_default());
+            format!("{url} is <span class=\"bad\">down</span> since {}: {why}", time(since))
+        }
+        ("up", Some(since)) => format!("{url} is up again since {}", time(since)),
+        _ => url,
+    }
 }
 
 fn egress(egress: &Egress) -> String {

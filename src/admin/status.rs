@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::config::{Bandwidth, Delivery};
 use crate::policy::{MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
 use crate::push;
-use crate::store::StoreStats;
+use crate::store::{Store, StoreStats};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -29,6 +29,8 @@ pub struct Status {
     pub not_ready: Option<String>,
     /// It lets transfers finish and accepts no more.
     pub draining: bool,
+    /// Where the tree is mastered.
+    pub origin: Origin,
     /// In the order of the config.
     pub repos: Vec<Repo>,
     /// In the order of the config.
@@ -41,6 +43,21 @@ pub struct Status {
     pub connections: Connections,
     /// Clients that came back from a mirror that failed them, since the start.
     pub bounces: u64,
+}
+
+/// The origin.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Origin {
+    /// Its base URL, or the local directory.
+    pub url: String,
+    /// `up`, `down`, or `local`.
+    pub state: &'static str,
+    /// When it came to be so; null if it was never otherwise.
+    pub since: Option<String>,
+    /// Down: what happened.
+    pub reason: Option<String>,
+    /// Down: when the next request may be the probe.
+    pub next_probe: Option<String>,
 }
 
 /// A repo.
@@ -231,6 +248,7 @@ impl Status {
             ready: readiness.is_ok(),
             not_ready: readiness.err(),
             draining: admin.is_draining(),
+            origin: origin(&edge.store),
             repos: repos
                 .views()
                 .iter()
@@ -260,6 +278,23 @@ impl Status {
                 .map(|mirror| by_mirror(&edge.metrics.bounces, &mirror.name))
                 .sum(),
         }
+    }
+}
+
+fn origin(store: &Store) -> Origin {
+    let (url, health) = store.origin();
+    let state = match &health {
+        None => "local",
+        Some(health) if health.is_up => "up",
+        Some(_) => "down",
+    };
+    let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    Origin {
+        url,
+        state,
+        since: text(health.as_ref().and_then(|health| health.since)),
+        next_probe: text(health.as_ref().and_then(|health| health.next_probe)),
+        reason: health.and_then(|health| health.reason),
     }
 }
 

@@ -208,6 +208,10 @@ fn readiness_and_status_follow_the_snapshots() {
     let status = node.json("/api/v1/status");
     assert_eq!((&status["ready"], &status["draining"]), (&true.into(), &false.into()));
     assert!(status.get("not_ready").is_none());
+    assert_eq!(
+        (&status["origin"]["url"], &status["origin"]["state"]),
+        (&"http://127.0.0.1:1/".into(), &"up".into())
+    );
     let repo = &status["repos"][0];
     assert_eq!((&repo["id"], &repo["fresh_mirrors"]), (&"updates".into(), &1.into()));
     assert_eq!((&repo["generation"]["sequence"], &repo["generation"]["files"]), (&1.into(), &2.into()));
@@ -225,6 +229,8 @@ fn readiness_and_status_follow_the_snapshots() {
     let metrics = node.get("/metrics").body;
     for sample in [
         "freshet_ready 1",
+        "freshet_origin_up 1",
+        r#"freshet_origin_requests_total{outcome="withheld"} 0"#,
         r#"freshet_generation_sequence{repo="updates"} 1"#,
         r#"freshet_window_phase{repo="updates"} 0"#,
         r#"freshet_mirror_up{mirror="good"} 1"#,

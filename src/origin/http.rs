@@ -1,12 +1,15 @@
 //! The origin as an HTTP(S) server.
 //!
 //! One pooled client. Requests go to one authority only, follow at most [`MAX_REDIRECTS`] redirects on it, and carry
-//! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body.
+//! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body. Every request
+//! passes the [`Guard`]: while the origin is down only its probes are sent.
 
+use super::guard::{Connects, Guard, Verdict};
 use super::version::validators;
 use super::{
-    MAX_OBJECT_BYTES, MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain,
+    Health, MAX_OBJECT_BYTES, MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain,
 };
+use crate::clock;
 use crate::http::{ByteRange, TreePath, date};
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -49,10 +52,12 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// Between two pieces of a body.
     pub stall_timeout: Duration,
+    /// The longest time between two probes of an origin that is down, and for which a Retry-After is honoured.
+    pub backoff_cap: Duration,
 }
 
 impl Settings {
-    /// With the default timers: 5 s, 30 s, 30 s.
+    /// With the default timers: 5 s, 30 s, 30 s, and a backoff of 5 s at most.
     #[must_use]
     pub fn new(url: &str, node: &str) -> Self {
         Self {
@@ -62,6 +67,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
+            backoff_cap: Duration::from_secs(5),
         }
     }
 }
@@ -109,9 +115,12 @@ pub enum Answer {
     NotModified(HeaderMap),
 }
 
+type Connector = Connects<HttpsConnector<HttpConnector>>;
+
 /// An HTTP(S) origin.
 pub struct HttpOrigin {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<Connector, Empty<Bytes>>,
+    guard: Arc<Guard>,
     id: String,
     scheme: Scheme,
     authority: Authority,
@@ -138,8 +147,10 @@ impl HttpOrigin {
         }
         let via = HeaderValue::try_from(format!("1.1 {}", settings.node))
             .map_err(|_| OriginError::Setup("the node's name can't stand in a header".to_owned()))?;
+        let guard = Guard::new(settings.backoff_cap);
         Ok(Self {
-            client: client(&settings, scheme == Scheme::HTTPS)?,
+            client: client(&settings, scheme == Scheme::HTTPS, Arc::clone(&guard))?,
+            guard,
             id: format!("{scheme}://{authority}{base_path}"),
             scheme,
             authority,
@@ -154,6 +165,12 @@ impl HttpOrigin {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.guard.health()
     }
 
     /// GETs an object. `listed` is its size where the catalogue knows size and SHA-256: then, and only then, an end
@@ -246,6 +263,7 @@ impl HttpOrigin {
         more: &HeaderMap,
     ) -> Result<hyper::Response<Incoming>, OriginError> {
         let unusable = |_| redirected(target);
+        let admitted = self.guard.admit(target)?;
         let uri = Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
@@ -263,9 +281,31 @@ impl HttpOrigin {
         // Covers the TLS handshake too, which the connector's own timer doesn't.
         let after = self.settings.connect_timeout + self.settings.first_byte_timeout;
         match tokio::time::timeout(after, self.client.request(request)).await {
-            Err(_) => Err(OriginError::Silent { wait: Wait::FirstByte, after }),
-            Ok(Err(error)) => Err(OriginError::Down { reason: chain(&error) }),
-            Ok(Ok(response)) => Ok(response),
+            Err(_) => {
+                let error = OriginError::Silent { wait: Wait::FirstByte, after };
+                admitted.failed(Verdict::Silent, &error, None);
+                Err(error)
+            }
+            Ok(Err(error)) => {
+                let connecting = error.is_connect();
+                let error = OriginError::Down { reason: chain(&error) };
+                if connecting {
+                    admitted.unreachable(&error);
+                } else {
+                    admitted.failed(Verdict::Broken, &error, None);
+                }
+                Err(error)
+            }
+            Ok(Ok(response)) => {
+                match response.status().as_u16() {
+                    429 | 500 | 502 | 503 | 504 => {
+                        let (error, wait) = (refusal(response.status()), retry_after(response.headers()));
+                        admitted.failed(Verdict::ServerError, &error, wait);
+                    }
+                    _ => admitted.answered(),
+                }
+                Ok(response)
+            }
         }
     }
 
@@ -356,7 +396,8 @@ impl HttpOrigin {
 fn client(
     settings: &Settings,
     tls: bool,
-) -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, OriginError> {
+    guard: Arc<Guard>,
+) -> Result<Client<Connector, Empty<Bytes>>, OriginError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -381,7 +422,7 @@ fn client(
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-        .build(connector))
+        .build(Connects::new(connector, guard)))
 }
 
 fn authorities(ca: &Path) -> Result<RootCertStore, OriginError> {
@@ -426,6 +467,15 @@ fn check_body(headers: &HeaderMap, body: &Incoming, listed: Option<u64>) -> Resu
         return Err(OriginError::NoLength);
     }
     Ok(promised)
+}
+
+/// RFC 9110 10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?;
+    match value.to_str().ok()?.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(date::parse(value)?.since(clock::now())),
+    }
 }
 
 fn redirected(to: &str) -> OriginError {

@@ -5,7 +5,9 @@
 //! blocking pool. The store sees to both.
 
 mod body;
+mod breaker;
 mod directory;
+mod guard;
 pub mod http;
 mod retained;
 mod version;
@@ -17,6 +19,7 @@ mod tls_test;
 
 pub use body::OriginBody;
 pub use directory::{DirEntry, DirectoryOrigin, MAX_LISTED, Node, Opened, Stamp};
+pub use guard::Health;
 pub use http::HttpOrigin;
 pub use retained::{Linked, Retained};
 pub use version::Version;
@@ -85,6 +88,15 @@ impl Origin {
         }
     }
 
+    /// How it stands, where that changes.
+    #[must_use]
+    pub fn health(&self) -> Option<Health> {
+        match self {
+            Self::Http(origin) => Some(origin.health()),
+            Self::Directory(_) => None,
+        }
+    }
+
     /// Asks whether `path` is still the version that `known` names. To be awaited on the background runtime.
     pub async fn poll(&self, path: &TreePath, known: &PollValidators) -> Result<Polled, OriginError> {
         match self {
@@ -130,6 +142,12 @@ pub enum OriginError {
     #[error("the origin can't be reached: {reason}")]
     Down {
         /// All of the cause's chain.
+        reason: String,
+    },
+    /// It wasn't asked: it is down, or wants this path to be left alone for a while.
+    #[error("the origin is not asked just now: {reason}")]
+    Withheld {
+        /// The failure that led to it.
         reason: String,
     },
     /// A timer ran out.

@@ -214,7 +214,10 @@ fn fault(error: &FetchError) -> Reason {
     match error {
         FetchError::Absent | FetchError::IsDirectory => Reason::Removed,
         FetchError::Origin(error)
-            if matches!(**error, OriginError::Down { .. } | OriginError::Silent { .. }) =>
+            if matches!(
+                **error,
+                OriginError::Down { .. } | OriginError::Silent { .. } | OriginError::Withheld { .. }
+            ) =>
         {
             Reason::OriginDown
         }

@@ -42,7 +42,7 @@ pub mod measure {
 
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
-use crate::origin::{DirEntry, Linked, Origin, OriginError, PollValidators, Polled};
+use crate::origin::{DirEntry, Health, Linked, Origin, OriginError, PollValidators, Polled};
 use crate::repo::Sha256;
 use bytes::Bytes;
 use cache::Cache;
@@ -271,6 +271,12 @@ impl Store {
         polling
             .await
             .unwrap_or_else(|_| Err(OriginError::Down { reason: "the node is going down".to_owned() }))
+    }
+
+    /// The origin's name, and how it stands; `None` for a local directory.
+    #[must_use]
+    pub fn origin(&self) -> (String, Option<Health>) {
+        (self.origin.id(), self.origin.health())
     }
 
     /// The entries of a directory; `None` over an HTTP origin: there the path (with its slash) is an object.

@@ -2,6 +2,7 @@
 
 use super::FetchError;
 use super::object::Object;
+use crate::origin::OriginError;
 use crate::repo::{Hasher, Sha256};
 use moka::Expiry;
 use moka::sync::Cache;
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 /// Refusals remembered at once; others make room. Anybody can invent paths that don't exist, so what one takes must not
 /// depend on the length of its path: a digest, and an error whose texts are bounded.
 const MAX_REFUSALS: u64 = 10_000;
+/// An origin that wasn't asked cost nothing, and may be asked again at any moment.
+const WITHHELD: Duration = Duration::from_millis(250);
 
 /// How long which refusal is remembered.
 struct Memory {
@@ -21,6 +24,9 @@ impl Expiry<Sha256, FetchError> for Memory {
     fn expire_after_create(&self, _: &Sha256, refusal: &FetchError, _: Instant) -> Option<Duration> {
         Some(match refusal {
             FetchError::Absent | FetchError::IsDirectory => self.absent,
+            FetchError::Origin(error) if matches!(**error, OriginError::Withheld { .. }) => {
+                self.failed.min(WITHHELD)
+            }
             _ => self.failed,
         })
     }

@@ -8,6 +8,7 @@ mod demo;
 mod directory;
 mod dnf;
 mod fills;
+mod origins;
 mod pressure;
 mod refusals;
 mod restarts;

@@ -3,7 +3,7 @@
 //! Blocking sockets and a thread for each connection, written out by hand: an HTTP library would refuse to send
 //! what these tests need sent.
 
-use super::Port;
+use super::{Port, now};
 use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use std::{fs, mem};
 
 /// What is different about the answers for a path. Several may stand together.
@@ -39,6 +39,10 @@ pub enum Act {
     NoRanges,
     /// Reads the request and says nothing until [`Origin::release`].
     Hang,
+    /// These bytes in place of head and body; then it closes.
+    Raw(Vec<u8>),
+    /// The head a byte at a time, so far apart.
+    Dribble(Duration),
 }
 
 /// A request as it came.
@@ -50,6 +54,8 @@ pub struct Seen {
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// When it came.
+    pub at: Instant,
     sent: Arc<AtomicU64>,
 }
 
@@ -254,6 +260,10 @@ impl Connection {
             };
             (acts, object)
         };
+        if let Some(Act::Raw(bytes)) = acts.iter().find(|act| matches!(act, Act::Raw(_))) {
+            self.stream.write_all(bytes)?;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut status = if object.is_some() { 200 } else { 404 };
         let mut headers = String::new();
         let mut body = Vec::new();
@@ -298,7 +308,16 @@ impl Connection {
         if status != 304 {
             headers += &format!("Content-Length: {length}\r\n");
         }
-        self.stream.write_all(format!("HTTP/1.1 {status} As told\r\n{headers}\r\n").as_bytes())?;
+        let head = format!("HTTP/1.1 {status} As told\r\n{headers}\r\n");
+        match acts.iter().find_map(|act| if let Act::Dribble(apart) = act { Some(*apart) } else { None }) {
+            None => self.stream.write_all(head.as_bytes())?,
+            Some(apart) => {
+                for byte in head.bytes() {
+                    self.stream.write_all(&[byte])?;
+                    thread::sleep(apart);
+                }
+            }
+        }
         if seen.method == "HEAD" {
             return Ok(());
         }
@@ -393,7 +412,7 @@ fn request(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Ok(Some(Seen { method, path, headers, sent: Arc::default() }))
+    Ok(Some(Seen { method, path, headers, at: now(), sent: Arc::default() }))
 }
 
 /// The single range that is asked for; an error where the object has none of it.
