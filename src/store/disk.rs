@@ -9,6 +9,8 @@
 
 use super::object::{Facts, Meta, Object};
 use crate::clock::Timestamp;
+use crate::http::Fields;
+use crate::http::freshness::Terms;
 use crate::repo::{Hasher, Sha256};
 use hyper::header::HeaderValue;
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -22,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-const MAGIC: [u8; 8] = *b"freshet\x01";
+const MAGIC: [u8; 8] = *b"freshet\x02";
 /// The file below the root that is locked.
 const LOCK: &str = "lock";
 /// How often, and how far apart, the lock is tried at the start.
@@ -51,6 +53,8 @@ struct Record {
     content_type: Vec<u8>,
     stored: Timestamp,
     fresh_until: Timestamp,
+    terms: Terms,
+    fields: Vec<(String, Vec<u8>)>,
 }
 
 /// An entry found.
@@ -204,6 +208,8 @@ impl Disk {
             content_type: meta.content_type.as_bytes().to_vec(),
             stored: meta.stored,
             fresh_until: meta.fresh_until,
+            terms: meta.terms,
+            fields: meta.fields.pairs(),
         };
         let end = encode(&record)?;
         draft.file.write_all_at(&end, length)?;
@@ -376,5 +382,7 @@ fn meta(record: Record) -> Option<Meta> {
         sha256: Some(record.sha256),
         stored: record.stored,
         fresh_until: record.fresh_until,
+        terms: record.terms,
+        fields: Fields::from_pairs(&record.fields)?,
     }))
 }

@@ -78,6 +78,11 @@ impl Course {
         self.stage.send_replace(Stage::Filling(filling));
     }
 
+    /// Something for whoever asks until the flight gets further.
+    pub(super) fn offer(&self, outcome: Stage) {
+        self.stage.send_replace(outcome);
+    }
+
     /// Whether anybody follows the fill, or is about to.
     pub(super) fn is_followed(&self, progress: &watch::Sender<Progress>) -> bool {
         // One of each is the map's own. In this order: who waits for the stage becomes who follows the progress.

@@ -51,7 +51,8 @@ impl Memory {
             .max_capacity(bytes / 1024)
             .weigher(|_: &Object, cached: &Cached| match &cached.body {
                 Body::Bytes(body) => {
-                    u32::try_from((body.len() + OVERHEAD_BYTES).div_ceil(1024)).unwrap_or(u32::MAX)
+                    u32::try_from((body.len() + cached.meta.fields.bytes() + OVERHEAD_BYTES).div_ceil(1024))
+                        .unwrap_or(u32::MAX)
                 }
                 Body::File(_) => 1,
             })

@@ -8,24 +8,28 @@ use super::*;
 impl Cache {
     pub(super) async fn fly(self: Arc<Self>, object: Object, course: Course) {
         let held = self.look(&object).await;
-        if let Some(cached) = held.clone().filter(|held| clock::now() < held.meta.fresh_until) {
+        let now = clock::now();
+        if let Some(cached) = held.clone().filter(|held| now < held.meta.fresh_until) {
             return course.land(Stage::Ready { cached, stale: false });
         }
+        if let Some(cached) = held.clone()
+            && cached.meta.terms.may_revalidate_behind(self.settings.stale_while_revalidate, now)
+        {
+            course.offer(Stage::Ready { cached, stale: true });
+        }
+        let covering = |held: Option<Cached>| held.filter(|held| self.covers(&held.meta));
         let places = if held.is_some() { &self.revalidations } else { &self.fills };
         let Ok(Ok(_place)) = tokio::time::timeout(self.settings.fill_patience, places.acquire()).await else {
-            return course.land(match held {
+            return course.land(match covering(held) {
                 Some(cached) => Stage::Ready { cached, stale: true },
                 None => Stage::Failed(FetchError::Busy),
             });
         };
-        let ask = held.as_ref().map_or(Ask::Whole, |held| Ask::Unless {
-            etag: held.meta.etag.clone(),
-            last_modified: held.meta.last_modified_value.clone(),
-        });
-        match (self.origin.get(&object.path, ask, object.size()).await, held) {
-            (Ok(Answer::Body(response)), _) => self.arrive(&object, *response, course).await,
+        let (answer, exchange) = self.ask_anew(&object, held.as_ref()).await;
+        match (answer, held) {
+            (Ok(Answer::Body(response)), _) => self.arrive(&object, *response, exchange, course).await,
             (Ok(Answer::NotModified(headers)), Some(held)) => {
-                let cached = self.renew(&object, &held, &headers);
+                let cached = self.renew(&object, &held, &headers, exchange).await;
                 course.land(Stage::Ready { cached, stale: false });
             }
             (Ok(Answer::NotModified(_)), None) => {
@@ -37,21 +41,30 @@ impl Cache {
                 if refusal.is_absent() && held.is_some() {
                     self.discard(&object).await;
                 }
-                course.land(match held {
-                    Some(cached) if !refusal.is_absent() => Stage::Ready { cached, stale: true },
-                    _ => Stage::Failed(refusal),
+                course.land(match covering(held).filter(|_| !refusal.is_absent()) {
+                    Some(cached) => Stage::Ready { cached, stale: true },
+                    None => Stage::Failed(refusal),
                 });
             }
         }
     }
 
     /// Decides what becomes of a response: stored while readers follow, or passed to one of them.
-    async fn arrive(self: &Arc<Self>, object: &Object, response: Response, course: Course) {
-        let lifetime = match storage(&response.headers, self.settings.revalidate, clock::now()) {
-            Storage::Store { lifetime } => lifetime,
+    async fn arrive(
+        self: &Arc<Self>,
+        object: &Object,
+        response: Response,
+        exchange: Exchange,
+        course: Course,
+    ) {
+        let fits = || Fields::of(&response.headers, exchange.received).fit();
+        let terms = match freshness::judge(&response.headers, self.settings.revalidate, exchange) {
             // A catalogue lists it to everybody: its bytes are public, whatever the origin's headers say.
-            Storage::Pass if object.identity.is_some() => Duration::ZERO,
-            Storage::Pass => {
+            _ if object.identity.is_some() => Terms::none(exchange.received),
+            Storage::Store(terms) if fits() => terms,
+            Storage::Store(_) | Storage::Pass => {
+                // What was stored before is not what the origin would answer now, not even stale.
+                self.discard(object).await;
                 self.unshared.insert(object.clone(), ());
                 return self.hand_over(object, response, course).await;
             }
@@ -60,19 +73,19 @@ impl Cache {
             self.counters.no_room.fetch_add(1, Ordering::Relaxed);
             return self.hand_over(object, response, course).await;
         };
-        self.fill(object, response, lifetime, draft, reservation, course).await;
+        self.fill(object, response, terms, draft, reservation, course).await;
     }
 
     async fn fill(
         self: &Arc<Self>,
         object: &Object,
         response: Response,
-        lifetime: Duration,
+        terms: Terms,
         draft: Draft,
         mut reservation: Reservation,
         course: Course,
     ) {
-        let meta = Arc::new(meta(object, &response.headers, response.length, lifetime));
+        let meta = Arc::new(meta(object, &response.headers, response.length, terms));
         let version = Version::of(&response.headers);
         let (progress, followed) = watch::channel(Progress::default());
         let file = Arc::clone(&draft.file);
@@ -141,7 +154,7 @@ impl Cache {
         }
     }
 
-    async fn commit(
+    pub(super) async fn commit(
         self: &Arc<Self>,
         object: &Object,
         meta: Arc<Meta>,
@@ -193,7 +206,7 @@ impl Cache {
     }
 
     /// Room and a file; `None` where the response has to pass through.
-    async fn draft(self: &Arc<Self>, length: Option<u64>) -> Option<(Draft, Reservation)> {
+    pub(super) async fn draft(self: &Arc<Self>, length: Option<u64>) -> Option<(Draft, Reservation)> {
         if self.evictor.trouble.is_paused(clock::now()) {
             return None;
         }
@@ -226,20 +239,6 @@ impl Cache {
             self.evictor.reload(&self.closing);
         }
         self.evictor.with_space(bytes, work)
-    }
-
-    fn renew(&self, object: &Object, held: &Cached, headers: &HeaderMap) -> Cached {
-        let now = clock::now();
-        let lifetime = match storage(headers, self.settings.revalidate, now) {
-            Storage::Store { lifetime } => lifetime,
-            Storage::Pass => Duration::ZERO,
-        };
-        let fresh_until = now.plus(lifetime);
-        self.renewed.insert(object.clone(), (held.meta.stored, fresh_until));
-        let cached = Cached { meta: Arc::new(held.meta.renewed(fresh_until)), ..held.clone() };
-        self.memory.insert(object, cached.clone());
-        self.counters.revalidated.fetch_add(1, Ordering::Relaxed);
-        cached
     }
 
     async fn hand_over(self: &Arc<Self>, object: &Object, response: Response, course: Course) {

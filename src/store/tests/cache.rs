@@ -273,12 +273,12 @@ fn heads_begin_no_fill() {
     let stub = Stub::fixed(answer);
     let store = bench.over(&stub.url);
     for _ in 0..3 {
-        let meta = bench.run(store.head(&unlisted("x.rpm"))).unwrap();
+        let meta = bench.run(store.head(&unlisted("x.rpm"))).unwrap().meta;
         assert_eq!((meta.length, meta.etag.as_ref().unwrap().to_str().unwrap()), (Some(5000), "\"e\""));
     }
     assert!(stub.requests()[0].starts_with("head /x.rpm "));
     let right = listed("y.rpm", &body(5000));
-    assert_eq!(bench.run(store.head(&right)).unwrap().etag, Some(etag(&Sha256::of(&body(5000)))));
+    assert_eq!(bench.run(store.head(&right)).unwrap().meta.etag, Some(etag(&Sha256::of(&body(5000)))));
     assert!(bench.run(store.head(&listed("y.rpm", b"short"))).is_err());
     assert_eq!((stub.requests().len(), store.stats().fills_started), (3, 0));
 }
