@@ -239,6 +239,21 @@ fn a_304_updates_the_stored_fields_for_good() {
 }
 
 #[test]
+fn a_large_body_that_a_304_renewed_is_revalidated_after_a_restart() {
+    let mut stage = Stage::new("cache.memory_object = \"1 KiB\"");
+    stage.put("f", &"x".repeat(2000), &[("Cache-Control", "max-age=0"), ("X-A", "1")]);
+    stage.get("f");
+    stage.say("f", &[("Cache-Control", "max-age=1000"), ("X-A", "2")]);
+    for _ in 0..2 {
+        assert_eq!((stage.get("f").header("x-a"), stage.asked("f")), (Some("2"), 2));
+    }
+    assert!(stage.node.sigterm().success());
+    stage.node.launch();
+    assert_eq!((stage.get("f").header("x-a"), stage.asked("f")), (Some("2"), 3), "right, if not as cheap");
+    assert!(stage.origin.seen_for("f")[2].header("if-none-match").is_some());
+}
+
+#[test]
 fn a_304_of_another_version_is_not_believed() {
     let stage = Stage::new("");
     stage.put("f", "one", &[("Cache-Control", "no-cache")]);

@@ -57,11 +57,14 @@ impl Cache {
         exchange: Exchange,
         course: Course,
     ) {
-        let fits = || Fields::of(&response.headers, exchange.received).fit();
+        let fields = match object.identity {
+            None => Fields::of(&response.headers, exchange.received),
+            Some(_) => Fields::default(),
+        };
         let terms = match freshness::judge(&response.headers, self.settings.revalidate, exchange) {
             // A catalogue lists it to everybody: its bytes are public, whatever the origin's headers say.
             _ if object.identity.is_some() => Terms::none(exchange.received),
-            Storage::Store(terms) if fits() => terms,
+            Storage::Store(terms) if fields.fit() => terms,
             Storage::Store(_) | Storage::Pass => {
                 // What was stored before is not what the origin would answer now, not even stale.
                 self.discard(object).await;
@@ -69,7 +72,7 @@ impl Cache {
                 return self.hand_over(object, response, course).await;
             }
         };
-        let Some((draft, reservation)) = self.draft(response.length).await else {
+        let Some((draft, reservation)) = self.draft(response.length, &fields).await else {
             self.counters.no_room.fetch_add(1, Ordering::Relaxed);
             return self.hand_over(object, response, course).await;
         };
@@ -206,11 +209,16 @@ impl Cache {
     }
 
     /// Room and a file; `None` where the response has to pass through.
-    pub(super) async fn draft(self: &Arc<Self>, length: Option<u64>) -> Option<(Draft, Reservation)> {
+    pub(super) async fn draft(
+        self: &Arc<Self>,
+        length: Option<u64>,
+        fields: &Fields,
+    ) -> Option<(Draft, Reservation)> {
         if self.evictor.trouble.is_paused(clock::now()) {
             return None;
         }
-        let bytes = length.unwrap_or(STEP_BYTES).checked_add(OVERHEAD_BYTES)?;
+        let beside = OVERHEAD_BYTES + fields.bytes() as u64;
+        let bytes = length.unwrap_or(STEP_BYTES).checked_add(beside)?;
         let reservation = self.evictor.reserve(bytes).await?;
         let cache = Arc::clone(self);
         let drafting = self.runtime.spawn_blocking(move || {

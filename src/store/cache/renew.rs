@@ -80,7 +80,9 @@ impl Cache {
         if confirmed < PERSIST_EVERY && lasting(&found.meta) == lasting(&cached.meta) {
             return;
         }
-        let Some((draft, reservation)) = self.draft(cached.meta.length).await else { return };
+        let Some((draft, reservation)) = self.draft(cached.meta.length, &cached.meta.fields).await else {
+            return;
+        };
         let (body, file) = (body.clone(), Arc::clone(&draft.file));
         let written = self.runtime.spawn_blocking(move || file.write_all_at(&body, 0)).await;
         if matches!(written, Ok(Ok(()))) {

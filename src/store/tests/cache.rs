@@ -121,7 +121,7 @@ fn what_no_catalogue_lists_is_revalidated() {
     let scripted = Arc::clone(&script);
     let stub = Stub::start(move |_, _, stream| {
         let (status, line, bytes) = scripted.lock().unwrap().clone();
-        send(stream, &response(status, &[line, "cache-control: no-cache"], &bytes));
+        send(stream, &response(status, &[line, "cache-control: max-age=0"], &bytes));
     });
     let settings = Settings { failed_for: Duration::ZERO, absent_for: Duration::ZERO, ..bench.settings() };
     let store = bench.with(&stub.url, &settings);
