@@ -284,6 +284,9 @@ fn open_store(config: &Config, origin: Origin, background: &Runtime) -> anyhow::
         memory_bytes: config.cache.memory,
         memory_object_bytes: config.cache.memory_object,
         revalidate: config.cache.revalidate,
+        stale_while_revalidate: config.cache.stale_while_revalidate,
+        stale_if_error: config.cache.stale_if_error,
+        absent_for: config.cache.absent,
         ..store::Settings::new(path, size)
     };
     let disk =

@@ -103,6 +103,8 @@ pub struct Metrics {
     pub push_step: GaugeVec,
     /// Sequence of the current generation.
     pub generation: IntGaugeVec,
+    /// When the origin last answered for the repo.
+    pub repo_confirmed: GaugeVec,
     /// Window phase: 0 closed, 1 open, 2 extended.
     pub window_phase: IntGaugeVec,
     /// When the window ends.
@@ -216,6 +218,12 @@ impl Metrics {
                 &r,
                 "freshet_generation_sequence",
                 "Sequence of the generation on offer; 0 for none.",
+                &["repo"],
+            ),
+            repo_confirmed: float_gauges(
+                &r,
+                "freshet_repo_confirmed_timestamp_seconds",
+                "When the origin last answered a look at the repo's repomd.xml, Unix time; 0 for never.",
                 &["repo"],
             ),
             window_phase: gauges(

@@ -23,6 +23,7 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
         let closes = view.window.map_or(0.0, |window| seconds(window.closes));
         metrics.window_phase.with_label_values(&id).set(phase);
         metrics.window_closes.with_label_values(&id).set(closes);
+        metrics.repo_confirmed.with_label_values(&id).set(seconds(view.confirmed.at()));
         metrics.generation.with_label_values(&id).set(view.sequence().into());
         for mirror in &mirrors.mirrors {
             let is_fresh = mirror.is_current(index, view.sequence());

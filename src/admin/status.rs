@@ -4,8 +4,8 @@
 
 use super::Admin;
 use crate::clock::Timestamp;
-use crate::config::{Bandwidth, Delivery};
-use crate::policy::{MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
+use crate::config::{self, Bandwidth, Delivery};
+use crate::policy::{Currency, MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
 use crate::push;
 use crate::store::{Store, StoreStats};
 use serde::Serialize;
@@ -75,6 +75,11 @@ pub struct Repo {
     pub window: Window,
     /// Reachable mirrors that are proven to hold the current generation.
     pub fresh_mirrors: usize,
+    /// `confirmed`: the origin answers. `unconfirmed`: not of late. `expired`: not for `push.stale`, so that repomd.xml is no
+    /// longer served.
+    pub currency: &'static str,
+    /// When the origin last answered for it; kept over a restart.
+    pub confirmed: Option<String>,
     /// The newest push.
     pub push: Push,
 }
@@ -253,7 +258,7 @@ impl Status {
                 .views()
                 .iter()
                 .enumerate()
-                .map(|(index, view)| repo(index, view, &mirrors, &states, now))
+                .map(|(index, view)| repo(index, view, &mirrors, &states, &edge.config.push, now))
                 .collect(),
             mirrors: mirrors
                 .mirrors
@@ -303,6 +308,7 @@ fn repo(
     view: &RepoView,
     mirrors: &MirrorTable,
     states: &[push::RepoState],
+    settings: &config::Push,
     now: Timestamp,
 ) -> Repo {
     let fresh_mirrors = mirrors.fresh(index, view.sequence());
@@ -312,6 +318,7 @@ fn repo(
         Phase::Extended { .. } | Phase::Closed => 0,
     };
     let state = states.iter().find(|state| state.id == view.repo.id).cloned().unwrap_or_default();
+    let confirmed = view.confirmed.at();
     Repo {
         id: view.repo.id.clone(),
         path: view.repo.path.as_str().to_owned(),
@@ -328,6 +335,8 @@ fn repo(
             seconds_left,
         },
         fresh_mirrors,
+        currency: Currency::at(confirmed, settings, now).word(),
+        confirmed: (confirmed > Timestamp::EPOCH).then(|| confirmed.to_string()),
         push: push_of(&state),
     }
 }

@@ -103,7 +103,9 @@ impl Node {
             repo: Arc::new(self.edge.config.repos[0].clone()),
             history: History::new([Arc::new(generation)]),
             window: None,
+            confirmed: Arc::default(),
         };
+        view.confirmed.note(clock::now());
         self.edge.published.repos.store(Arc::new(Repos::new(vec![Arc::new(view)])));
         let mut mirrors =
             self.edge.config.mirrors.iter().map(|mirror| MirrorState::untried(Arc::new(mirror.clone()), 1));

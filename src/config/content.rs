@@ -102,12 +102,32 @@ pub(super) fn cache(t: &mut Table<'_>, origin: &Origin) -> Cache {
     }
     let size = t.or("disk_size", &kinds::size("64 KiB", "1 PiB"), 10 << 30);
     let revalidate = t.or("revalidate", &kinds::duration("0s", "7days"), default.revalidate);
-    Cache { memory, memory_object, revalidate, disk: path.map(|path| DiskCache { path, size }) }
+    Cache {
+        memory,
+        memory_object,
+        revalidate,
+        stale_while_revalidate: t.or(
+            "stale_while_revalidate",
+            &kinds::duration("0s", "7days"),
+            default.stale_while_revalidate,
+        ),
+        stale_if_error: t.or("stale_if_error", &kinds::duration("0s", "90days"), default.stale_if_error),
+        absent: t.or("absent", &kinds::duration("0s", "1h"), default.absent),
+        disk: path.map(|path| DiskCache { path, size }),
+    }
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { memory: 256 << 20, memory_object: 64 << 10, revalidate: Duration::from_secs(60), disk: None }
+        Self {
+            memory: 256 << 20,
+            memory_object: 64 << 10,
+            revalidate: Duration::from_secs(60),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::from_secs(7 * 24 * 3600),
+            absent: Duration::from_secs(5),
+            disk: None,
+        }
     }
 }
 
@@ -124,6 +144,7 @@ pub(super) fn push(t: &mut Table<'_>, cache: &Cache) -> Push {
     }
     Push {
         poll: t.or("poll", &kinds::duration("10ms", "1day"), default.poll),
+        stale: t.or("stale", &kinds::duration("0s", "90days"), default.stale),
         keep: t.or("keep", &kinds::duration("0s", "90days"), default.keep),
         warm,
         warm_for: t.or("warm_for", &kinds::duration("0s", "1day"), default.warm_for),
@@ -136,6 +157,7 @@ impl Default for Push {
     fn default() -> Self {
         Self {
             poll: Duration::from_secs(15),
+            stale: Duration::from_secs(7 * 24 * 3600),
             keep: Duration::from_secs(48 * 3600),
             warm: 0,
             warm_for: Duration::from_secs(30),

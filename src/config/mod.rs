@@ -166,6 +166,12 @@ pub struct Cache {
     pub memory_object: u64,
     /// How long an object is fresh that no repo lists and about which the origin says nothing. 0s to 7d, default 60s.
     pub revalidate: Duration,
+    /// How long such an object may be used stale while it is revalidated, where the origin doesn't say. 0s to 7d, default 0s.
+    pub stale_while_revalidate: Duration,
+    /// How long it may be used stale while the origin fails, where that doesn't say. 0s to 90d, default 7d.
+    pub stale_if_error: Duration,
+    /// How long what the origin doesn't have is taken as absent. 0s to 1h, default 5s.
+    pub absent: Duration,
     /// Some for every HTTP origin.
     pub disk: Option<DiskCache>,
 }
@@ -280,6 +286,8 @@ pub enum OutsideWindow {
 pub struct Push {
     /// Between two looks at the origin's repomd.xml. 10ms to 1d, default 15s.
     pub poll: Duration,
+    /// For how long repomd.xml is served while the origin is silent; at least a few polls. 0s to 90d, default 7d.
+    pub stale: Duration,
     /// For how long a superseded generation stays served. 0s to 90d, default 48h (dnf's expiry).
     pub keep: Duration,
     /// At most so many bytes are fetched before the flip. Default: half of the disk cache; 0 without one.

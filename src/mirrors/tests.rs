@@ -221,7 +221,7 @@ impl Node {
             twin: None,
         };
         let published = Published::default();
-        let view = RepoView { repo: Arc::new(repo), history, window: None };
+        let view = RepoView { repo: Arc::new(repo), history, window: None, confirmed: Arc::default() };
         published.repos.store(Arc::new(Repos::new(vec![Arc::new(view)])));
         Arc::new(published)
     }

@@ -38,7 +38,12 @@ fn repos() -> Repos {
         verified: true,
     };
     let history = History::new([Arc::new(generation)]);
-    Repos::new(vec![Arc::new(RepoView { repo: Arc::new(repo), history, window: None })])
+    Repos::new(vec![Arc::new(RepoView {
+        repo: Arc::new(repo),
+        history,
+        window: None,
+        confirmed: Arc::default(),
+    })])
 }
 
 /// So many mirrors, all proven to hold it.

@@ -6,6 +6,7 @@
 
 pub mod bounce;
 pub mod client;
+pub mod confirm;
 mod crowd;
 pub mod decide;
 pub mod egress;
@@ -18,6 +19,7 @@ pub mod window;
 
 pub use bounce::{Ask, BounceReport, Failed, Past, Standing, Trail};
 pub use client::Client;
+pub use confirm::{Confirmed, Currency};
 pub use decide::{Decision, Facts, decide, last_resort};
 pub use mirrors::{MirrorState, MirrorTable, Pair, Proof, Reach};
 pub use reason::Reason;

@@ -1,6 +1,6 @@
 //! The repos as the node offers them now.
 
-use super::{MirrorTable, Phase, Window};
+use super::{Confirmed, MirrorTable, Phase, Window};
 use crate::clock::Timestamp;
 use crate::config::Repo;
 use crate::http::TreePath;
@@ -18,6 +18,8 @@ pub struct RepoView {
     pub history: History,
     /// The window that the current generation opened.
     pub window: Option<Window>,
+    /// When the origin last answered for it.
+    pub confirmed: Arc<Confirmed>,
 }
 
 impl RepoView {

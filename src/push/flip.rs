@@ -62,7 +62,7 @@ pub(super) async fn restore(shared: &Arc<Shared>) {
     for (index, watched) in shared.repos.iter().enumerate() {
         let Some(dir) = watched.dir.clone() else { continue };
         let loaded = spawn_blocking(move || dir.load()).await;
-        let Ok(Loaded { generations, newest, window, damaged }) = loaded else { continue };
+        let Ok(Loaded { generations, newest, window, confirmed, damaged }) = loaded else { continue };
         for why in damaged {
             tracing::warn!(repo = watched.repo.id, "kept state skipped: {why}");
         }
@@ -83,6 +83,8 @@ pub(super) async fn restore(shared: &Arc<Shared>) {
             let _ = watched.base.set(base);
             continue;
         }
+        // Without that file, the time since which it is offered at least.
+        watched.confirmed.note(confirmed.unwrap_or(current.flipped));
         // Without the window's own file, or with that of another generation, the generation tells.
         let window = match window {
             Some(kept) if kept.sequence == current.sequence => kept.window,
@@ -111,7 +113,9 @@ fn publish(
     told: impl FnOnce(&Shared, &Generation),
 ) {
     let Some(current) = history.current().cloned() else { return };
-    let view = RepoView { repo: Arc::clone(&shared.repos[index].repo), history, window };
+    let watched = &shared.repos[index];
+    let (repo, confirmed) = (Arc::clone(&watched.repo), Arc::clone(&watched.confirmed));
+    let view = RepoView { repo, history, window, confirmed };
     let mut phases = shared.phases();
     let repos = shared.published.repos.load();
     shared.published.repos.store(Arc::new(repos.with(index, view)));

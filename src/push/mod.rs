@@ -26,7 +26,7 @@ pub use verify::PushError;
 use crate::clock;
 use crate::config::{Config, Origin, Repo};
 use crate::metrics::Metrics;
-use crate::policy::{Published, RepoView, Repos};
+use crate::policy::{Confirmed, Published, RepoView, Repos};
 use crate::repo::{Generation, History};
 use crate::store::Store;
 use phases::Phases;
@@ -85,6 +85,8 @@ struct Watched {
     repo: Arc<Repo>,
     dir: Option<RepoDir>,
     status: Mutex<Status>,
+    /// As in all views of it.
+    confirmed: Arc<Confirmed>,
     /// Ends the wait for the next poll.
     wake: Notify,
     /// The operator asked for this repo: the next poll may go back a generation.
@@ -113,6 +115,7 @@ impl Pushes {
             repo: Arc::clone(&watched.repo),
             history: History::default(),
             window: None,
+            confirmed: Arc::clone(&watched.confirmed),
         };
         published
             .repos
@@ -291,6 +294,7 @@ impl Watched {
             repo: Arc::new(repo.clone()),
             dir: state_dir.map(|dir| RepoDir::new(dir, &repo.id)),
             status: Mutex::default(),
+            confirmed: Arc::default(),
             wake: Notify::new(),
             may_go_back: AtomicBool::new(false),
             base: OnceLock::new(),

@@ -1,8 +1,9 @@
 //! What is kept of one repo over a restart: its generations and its window. All calls block.
 //!
 //! A directory for each repo, in it a file for each generation (`0000000007.generation`) and `window.json`. Each is written
-//! under another name, synced and renamed, so that it is there whole or not at all.
+//! under another name, synced and renamed, so that it is there whole or not at all. `confirmed` tells when the origin last answered.
 
+use crate::clock::Timestamp;
 use crate::policy::Window;
 use crate::repo::{Generation, decode, encode};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const WINDOW: &str = "window.json";
+const CONFIRMED: &str = "confirmed";
 const SUFFIX: &str = ".generation";
 
 /// The directory of one repo's state.
@@ -28,6 +30,8 @@ pub(super) struct Loaded {
     pub(super) newest: u32,
     /// The window of the generation with this sequence.
     pub(super) window: Option<KeptWindow>,
+    /// When the origin last answered for it, a little earlier than true.
+    pub(super) confirmed: Option<Timestamp>,
     /// What could not be read, in words.
     pub(super) damaged: Vec<String>,
 }
@@ -67,6 +71,9 @@ impl RepoDir {
                 }
             }
         }
+        // One that can't be read is as good as none.
+        loaded.confirmed =
+            fs::read(self.0.join(CONFIRMED)).ok().and_then(|at| serde_json::from_slice(&at).ok());
         let window = self.0.join(WINDOW);
         match fs::read(&window).and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other)) {
             Ok(kept) => loaded.window = Some(kept),
@@ -96,6 +103,12 @@ impl RepoDir {
             }
         }
         Ok(())
+    }
+
+    /// Notes that the origin answered at `at`.
+    pub(super) fn confirm(&self, at: Timestamp) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        self.write(CONFIRMED, &serde_json::to_vec(&at)?)
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

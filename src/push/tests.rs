@@ -699,6 +699,6 @@ async fn a_directory_origin_keeps_what_rsync_deletes_for_as_long_as_it_is_listed
     drop(node.handle.shared.flips.lock().await);
     assert!(!link.exists() && node.view(0).history.find("Packages/old.rpm").is_none());
     let kept = std::fs::read_dir(dir.path().join("state/repos/updates")).unwrap();
-    assert_eq!(kept.count(), 3, "generations 2 and 3, and the window");
+    assert_eq!(kept.count(), 4, "generations 2 and 3, the window, and the last answer");
     node.stop().await;
 }

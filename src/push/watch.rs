@@ -5,11 +5,13 @@ use super::warm::{Behind, Warming};
 use super::{Event, Shared, Step, flip, stopped};
 use crate::clock::{self, Timestamp};
 use crate::origin::{PollValidators, Polled};
+use crate::policy::confirm::persist_every;
 use crate::repo::{Generation, History, Pinned, REPOMD, Repomd, Sha256, repomd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 /// So many polls does an origin get to finish what it is publishing, before gaps that can be borne are.
 const PATIENCE: u32 = 3;
@@ -76,6 +78,8 @@ struct Watcher<'a> {
     may_go_back: bool,
     /// What the newest flip did not wait for.
     behind: Behind,
+    /// The confirmation that is on disk.
+    persisted: Timestamp,
 }
 
 /// A version that isn't offered yet.
@@ -102,6 +106,7 @@ impl<'a> Watcher<'a> {
             signature_checked: Timestamp::EPOCH,
             may_go_back: false,
             behind: Behind::default(),
+            persisted: Timestamp::EPOCH,
         }
     }
 
@@ -111,7 +116,9 @@ impl<'a> Watcher<'a> {
         self.may_go_back = self.shared.repos[self.index].may_go_back.swap(false, Ordering::Relaxed);
         let known = self.known.clone();
         let shown = self.poll(&known).await?;
-        self.shared.repos[self.index].status().last_poll = Some(clock::now());
+        let answered = clock::now();
+        self.shared.repos[self.index].status().last_poll = Some(answered);
+        self.confirm(answered).await;
         let current = self.shared.current(self.index);
         match (shown, current) {
             (Some(version), current) if current.as_ref().is_none_or(|current| current.id != version.id) => {
@@ -142,6 +149,22 @@ impl<'a> Watcher<'a> {
             Polled::Changed { body, last_modified, validators } => {
                 Ok(Some(Version { id: Sha256::of(&body), body, last_modified, validators }))
             }
+        }
+    }
+
+    /// Notes that the origin answered; on disk only now and then.
+    async fn confirm(&mut self, answered: Timestamp) {
+        let watched = &self.shared.repos[self.index];
+        watched.confirmed.note(answered);
+        let due = answered.since(self.persisted) >= persist_every(&self.shared.config.push);
+        let Some(dir) = watched.dir.clone().filter(|_| due) else { return };
+        self.persisted = answered;
+        let written = spawn_blocking(move || dir.confirm(answered)).await;
+        if let Err(error) = written.map_err(std::io::Error::other).flatten() {
+            tracing::debug!(
+                repo = watched.repo.id,
+                "when the origin answered can't be written to disk: {error}"
+            );
         }
     }
 

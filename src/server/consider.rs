@@ -4,10 +4,11 @@
 use super::Edge;
 use crate::clock::Timestamp;
 use crate::config;
-use crate::http::{TreePath, date};
+use crate::http::freshness::Terms;
+use crate::http::{Fields, TreePath, date};
 use crate::policy::decide::{self, Facts};
 use crate::policy::select::{self, Unfit, Wanted};
-use crate::policy::{Client, Decision, MirrorTable, Past, Place, Reason, Repos};
+use crate::policy::{Client, Currency, Decision, MirrorTable, Past, Place, Reason, Repos};
 use crate::repo::{Kind, Listed, Sha256};
 use crate::store::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 use http::HeaderValue;
@@ -94,9 +95,19 @@ impl<'a> Question<'a> {
             repr_digest: repr_digest(&pinned.sha256),
             stored: generation.flipped,
             fresh_until: FOREVER,
+            terms: Terms::none(generation.flipped),
+            fields: Fields::default(),
         };
         let source = Source::Memory(pinned.body.clone());
-        Some(Content { meta: Arc::new(meta), source, tier: Tier::Memory, stale: false })
+        let stale = self.currency() != Some(Currency::Confirmed);
+        Some(Content { meta: Arc::new(meta), source, tier: Tier::Memory, stale })
+    }
+
+    /// How sure it is that the repo's metadata are current; `None` outside of all repos.
+    #[must_use]
+    pub fn currency(&self) -> Option<Currency> {
+        let view = self.place()?.view;
+        Some(Currency::at(view.confirmed.at(), &self.edge.config.push, self.now))
     }
 
     /// Decides.

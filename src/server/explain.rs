@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::http::TreePath;
 use crate::policy::select::Unfit;
-use crate::policy::{Client, Decision, Past, Place, Reason, Standing};
+use crate::policy::{Client, Currency, Decision, Past, Place, Reason, Standing};
 use crate::repo::Kind;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -215,6 +215,7 @@ fn outcome(
         return answer(Reason::Moved, Some(url));
     }
     let decision = match question.pinned() {
+        Some(_) if question.currency() == Some(Currency::Expired) => return answer(Reason::OriginDown, None),
         Some(_) => Decision::Serve(Reason::Metadata),
         None => question.decide(at_hand, past),
     };

@@ -4,6 +4,7 @@ use super::account::{Tally, Verdict};
 use super::asked::{Asked, Refused};
 use super::body::{ResponseBody, Supply};
 use super::consider::repr_digest;
+use crate::clock::Timestamp;
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};
@@ -13,8 +14,8 @@ use crate::repo::Sha256;
 use crate::store::{Content, Meta, Object, Source, Tail, Tier};
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderName, LAST_MODIFIED, LINK, LOCATION, RANGE, VIA,
+    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
+    ETAG, EXPIRES, HeaderName, LAST_MODIFIED, LINK, LOCATION, RANGE, VARY, VIA,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use std::rc::Rc;
@@ -64,7 +65,7 @@ pub struct Served {
     pub part: Option<ByteRange>,
     /// Why the node serves it.
     pub reason: Reason,
-    /// What caches downstream may do with it.
+    /// What caches downstream may do with it, where the origin's own fields don't say.
     pub cache_control: HeaderValue,
 }
 
@@ -176,7 +177,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
 fn content(asked: &Asked, served: Served) -> Draft {
     let Served { content, object: _, part, reason, cache_control } = served;
     let meta = content.meta.clone();
-    let cache = cache_word(&content);
+    let (cache, held) = (cache_word(&content), held(&content));
     let validators = validators(&meta);
     let mut draft = match conditional::evaluate(&asked.headers, &validators) {
         Condition::NotModified => Draft::new(StatusCode::NOT_MODIFIED, Outcome::Answer, reason),
@@ -210,19 +211,56 @@ fn content(asked: &Asked, served: Served) -> Draft {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return draft;
     }
+    describe(&mut draft, &meta, cache_control, held, asked.now);
+    draft
+}
+
+/// The header fields of content: the origin's, where it is the origin who speaks, and the node's own.
+fn describe(draft: &mut Draft, meta: &Meta, cache_control: HeaderValue, held: Held, now: Timestamp) {
+    let status = draft.status;
+    let headers = &mut draft.headers;
+    for (name, value) in meta.fields.map() {
+        if is_sent_with(status, name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    if !meta.fields.govern_caching() {
+        headers.insert(CACHE_CONTROL, cache_control);
+    }
+    insert(headers, ETAG, meta.etag.as_ref());
+    // RFC 9111 5.1. What a catalogue lists, or lies in a local tree, has the node for its origin: it has no age, and a downstream
+    // cache may count its lifetime from now.
+    let age = meta.terms.age(now);
+    if meta.speaks_for_origin() && (held == Held::Cached || age > 0) {
+        headers.insert(AGE, age.into());
+    }
+    if status == StatusCode::NOT_MODIFIED {
+        // RFC 9110 15.4.5: no more than guides the update of what the client has.
+        insert(headers, LAST_MODIFIED, meta.last_modified_value.as_ref().filter(|_| meta.etag.is_none()));
+        return;
+    }
     if !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, meta.content_type.clone());
     }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CACHE_CONTROL, cache_control);
-    let fields =
-        [(ETAG, &meta.etag), (LAST_MODIFIED, &meta.last_modified_value), (REPR_DIGEST, &meta.repr_digest)];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            headers.insert(name, value.clone());
-        }
+    insert(headers, LAST_MODIFIED, meta.last_modified_value.as_ref());
+    insert(headers, REPR_DIGEST, meta.repr_digest.as_ref());
+}
+
+/// Whether a field of the origin's 200 belongs to an answer of this status.
+fn is_sent_with(status: StatusCode, name: &HeaderName) -> bool {
+    match status {
+        StatusCode::NOT_MODIFIED => [CACHE_CONTROL, DATE, EXPIRES, VARY].contains(name),
+        // These are of all bytes, in this very message.
+        StatusCode::PARTIAL_CONTENT => !["content-digest", "content-md5"].contains(&name.as_str()),
+        _ => true,
     }
-    draft
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+    if let Some(value) = value {
+        headers.insert(name, value.clone());
+    }
 }
 
 /// What conditions are held against.
@@ -342,6 +380,20 @@ fn page(
         draft.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     draft
+}
+
+/// Whether an answer was stored before it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Cached,
+    Arriving,
+}
+
+const fn held(content: &Content) -> Held {
+    match content.tier {
+        Tier::Memory | Tier::Disk | Tier::Tree => Held::Cached,
+        Tier::Fill | Tier::Pass => Held::Arriving,
+    }
 }
 
 /// What the cache had, in a word.

@@ -10,19 +10,27 @@ use crate::http::range::{self, ByteRange, Requested};
 use crate::http::{TreePath, conditional};
 use crate::listing::{IndexEntry, duplicate, index};
 use crate::origin::OriginError;
-use crate::policy::{Decision, Past, Reason};
-use crate::store::{Content, FetchError, Meta, Object, Source, Tier};
+use crate::policy::{Currency, Decision, Past, Reason};
+use crate::store::{Content, FetchError, Meta, Object, Source};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::RANGE;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two tries of an origin that fails. The store remembers a failure for as long.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A file that lies in memory with its generation.
+/// A file that lies in memory with its generation: repomd.xml and what signs it.
+///
+/// Once the origin has been silent for `push.stale`, these alone get a 503: dnf then takes another mirror of its list, or
+/// what it has, and says so, instead of taking old metadata for current. All else goes on, also mirrorlist and metalink (which
+/// lead to nodes that may see the origin), metadata of any name and packages: a client that began with an
+/// earlier repomd.xml can finish, and breaking its transaction would protect nobody.
 pub fn pinned(question: &Question<'_>, content: Content) -> Answer {
+    if question.currency() == Some(Currency::Expired) {
+        let why = "the origin has not answered for this repo for longer than push.stale";
+        return Answer::error(StatusCode::SERVICE_UNAVAILABLE, Reason::OriginDown, why);
+    }
     let (reason, cache_control) = (Reason::Metadata, question.cache_control());
     Answer::Content(Served { content, object: None, part: None, reason, cache_control })
 }
@@ -71,7 +79,7 @@ async fn fetch(
     };
     loop {
         let fetched = if asked.is_head {
-            edge.store.head(object).await.map(head_only)
+            edge.store.head(object).await
         } else if asked.headers.contains_key(RANGE) {
             edge.store.fetch_parts(object).await
         } else {
@@ -226,9 +234,4 @@ fn fault(error: &FetchError) -> Reason {
             Reason::Internal
         }
     }
-}
-
-/// Content for the answer to a HEAD: nobody reads its body.
-fn head_only(meta: Arc<Meta>) -> Content {
-    Content { meta, source: Source::Memory(Bytes::new()), tier: Tier::Pass, stale: false }
 }

@@ -83,6 +83,11 @@ impl Course {
         self.stage.send_replace(Stage::Filling(filling));
     }
 
+    /// Something for whoever asks until the flight gets further.
+    pub(super) fn offer(&self, outcome: Stage) {
+        self.stage.send_replace(outcome);
+    }
+
     /// Whether anybody waits to be told of a stage.
     pub(super) fn is_awaited(&self) -> bool {
         // One is the map's own.

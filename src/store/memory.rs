@@ -58,7 +58,8 @@ impl Memory {
         let bodies = Cache::builder()
             .max_capacity(bytes / 1024)
             .weigher(|_: &Object, kept: &Kept<Bytes>| {
-                u32::try_from((kept.body.len() + OVERHEAD_BYTES).div_ceil(1024)).unwrap_or(u32::MAX)
+                u32::try_from((kept.body.len() + kept.meta.fields.bytes() + OVERHEAD_BYTES).div_ceil(1024))
+                    .unwrap_or(u32::MAX)
             })
             .build();
         // Strictly by recency: what was just opened is about to be read.

@@ -6,7 +6,7 @@
 //!
 //! Invariants: one fill per object at a time. Nothing is committed that isn't complete, and nothing listed that doesn't
 //! match its SHA-256; no reader of either ends cleanly. An entry that doesn't verify is a miss. Listed objects never go
-//! stale; others are revalidated, and served stale (and marked so) while the origin is down.
+//! stale; others follow RFC 9111, and are served stale (and marked so) while the origin is down, for a bounded time.
 
 mod cache;
 mod disk;
@@ -76,6 +76,10 @@ pub struct Settings {
     pub open_file_idle: Duration,
     /// Lifetime of what no catalogue lists and the origin says nothing about.
     pub revalidate: Duration,
+    /// What is stale is used for so long while it is revalidated, where the origin doesn't say.
+    pub stale_while_revalidate: Duration,
+    /// What is stale is used for so long while the origin fails, where it doesn't say.
+    pub stale_if_error: Duration,
     /// How long an absent object is not asked for again.
     pub absent_for: Duration,
     /// How long after a failure the origin is not asked again for that object.
@@ -110,6 +114,8 @@ impl Settings {
             open_files: 4096,
             open_file_idle: Duration::from_secs(300),
             revalidate: Duration::from_secs(60),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::from_secs(7 * 24 * 3600),
             absent_for: Duration::from_secs(5),
             failed_for: Duration::from_secs(1),
             max_fills: 256,
@@ -221,11 +227,11 @@ impl Store {
         }
     }
 
-    /// What a HEAD says. The origin is asked for the head only, and no fill begins.
-    pub async fn head(&self, object: &Object) -> Result<Arc<Meta>, FetchError> {
+    /// What a HEAD says, as content without its bytes. The origin is asked for the head only, and no fill begins.
+    pub async fn head(&self, object: &Object) -> Result<Content, FetchError> {
         match &self.backing {
             Backing::Cache(cache) => cache.head(object).await,
-            Backing::Tree(tree) => Ok(tree.fetch(object).await?.meta),
+            Backing::Tree(tree) => Ok(tree.fetch(object).await?.head_only()),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::{PassBody, Tail};
 use crate::clock::Timestamp;
-use crate::http::{TreePath, date};
+use crate::http::freshness::Terms;
+use crate::http::{Fields, TreePath, date};
 use crate::repo::Sha256;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
@@ -78,6 +79,11 @@ pub struct Meta {
     pub stored: Timestamp,
     /// Until when they may be used without asking the origin; [`FOREVER`] for listed objects.
     pub fresh_until: Timestamp,
+    /// What else the origin's answer says of its use. Of no meaning where nothing goes stale.
+    pub terms: Terms,
+    /// The origin's other header fields, to be sent with what no catalogue lists; none of what one does, or of a file in a
+    /// local tree: there the node speaks for itself.
+    pub fields: Fields,
 }
 
 /// The independent ones of [`Meta`]'s fields.
@@ -89,6 +95,8 @@ pub(super) struct Facts {
     pub(super) sha256: Option<Sha256>,
     pub(super) stored: Timestamp,
     pub(super) fresh_until: Timestamp,
+    pub(super) terms: Terms,
+    pub(super) fields: Fields,
 }
 
 impl Meta {
@@ -104,12 +112,21 @@ impl Meta {
             repr_digest: facts.sha256.and_then(digest),
             stored: facts.stored,
             fresh_until: facts.fresh_until,
+            terms: facts.terms,
+            fields: facts.fields,
         }
     }
 
+    /// Whether the origin's fields are sent with it, and its age told: no catalogue lists it, and it isn't of a local tree. Such
+    /// an answer always has a Date.
+    #[must_use]
+    pub fn speaks_for_origin(&self) -> bool {
+        !self.fields.map().is_empty()
+    }
+
     /// The same bytes, found to be current again.
-    pub(super) fn renewed(&self, fresh_until: Timestamp) -> Self {
-        Self { fresh_until, ..self.clone() }
+    pub(super) fn renewed(&self, terms: Terms, fields: Fields) -> Self {
+        Self { fresh_until: terms.fresh_until(), terms, fields, ..self.clone() }
     }
 
     /// The same object once all of its bytes are there.
@@ -122,6 +139,8 @@ impl Meta {
             sha256: Some(sha256),
             stored: self.stored,
             fresh_until: self.fresh_until,
+            terms: self.terms,
+            fields: self.fields.clone(),
         })
     }
 }
@@ -172,11 +191,17 @@ pub struct Content {
     pub source: Source,
     /// Where they come from.
     pub tier: Tier,
-    /// Served although stale, since the origin gave no usable answer (RFC 5861 stale-if-error).
+    /// Served although stale, since the origin gave no usable answer or is being asked meanwhile (RFC 5861).
     pub stale: bool,
 }
 
 impl Content {
+    /// For the answer to a HEAD: nobody reads its body.
+    #[must_use]
+    pub(super) fn head_only(self) -> Self {
+        Self { source: Source::Memory(Bytes::new()), ..self }
+    }
+
     /// Whether it may be served without asking the origin. What is just arriving is.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {

@@ -9,7 +9,8 @@ use super::object::{Content, FOREVER, Facts, Identity, Meta, Object, Tier, etag}
 use super::refusals::Refusals;
 use super::{Counters, FetchError, FillError, Settings};
 use crate::clock;
-use crate::http::{TreePath, content_type};
+use crate::http::freshness::Terms;
+use crate::http::{Fields, TreePath, content_type};
 use crate::origin::{DirEntry, DirectoryOrigin, Linked, Opened, OriginError};
 use crate::repo::{Hasher, Sha256};
 use std::collections::HashSet;
@@ -152,6 +153,8 @@ impl Tree {
             sha256: object.identity.map(|listed| listed.sha256),
             stored: now,
             fresh_until,
+            terms: Terms::none(now),
+            fields: Fields::default(),
         });
         let body = match &object.identity {
             Some(listed) if self.memory.takes(length) => {

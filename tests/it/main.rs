@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
 mod architecture;
+mod caching;
 mod cli;
 mod demo;
 mod directory;

@@ -20,40 +20,47 @@ pub(super) struct Opening {
 impl Cache {
     pub(super) async fn fly(self: Arc<Self>, object: Object, interest: Interest, course: Course) {
         let held = self.look(&object).await;
-        if let Some(cached) = held.clone().filter(|held| clock::now() < held.meta.fresh_until) {
+        let now = clock::now();
+        if let Some(cached) = held.clone().filter(|held| now < held.meta.fresh_until) {
             return course.land(Stage::Ready { cached, stale: false });
         }
+        if let Some(cached) = held.clone()
+            && cached.meta.terms.may_revalidate_behind(self.settings.stale_while_revalidate, now)
+        {
+            course.offer(Stage::Ready { cached, stale: true });
+        }
+        let covering = |held: Option<Cached>| held.filter(|held| self.covers(&held.meta));
         let places = if held.is_some() { &self.revalidations } else { &self.fills };
         let Ok(Ok(_place)) = tokio::time::timeout(self.settings.fill_patience, places.acquire()).await else {
-            return course.land(match held {
+            return course.land(match covering(held) {
                 Some(cached) => Stage::Ready { cached, stale: true },
                 None => Stage::Failed(FetchError::Busy),
             });
         };
         match held {
-            Some(held) => self.revalidate(&object, held, course).await,
+            Some(held) => self.revalidate(&object, held, interest, course).await,
             None => self.begin(&object, interest, course).await,
         }
     }
 
-    async fn revalidate(self: &Arc<Self>, object: &Object, held: Cached, course: Course) {
-        let ask = Ask::Unless {
-            etag: held.meta.etag.clone(),
-            last_modified: held.meta.last_modified_value.clone(),
-        };
-        match self.origin.get(&object.path, ask, object.size()).await {
-            Ok(Answer::Body(response)) => self.arrive(object, *response, course).await,
+    async fn revalidate(self: &Arc<Self>, object: &Object, held: Cached, interest: Interest, course: Course) {
+        let (answer, exchange) = self.ask_anew(object, Some(&held)).await;
+        match answer {
+            Ok(Answer::Body(response)) => self.arrive(object, *response, exchange, interest, course).await,
             Ok(Answer::NotModified(headers)) => {
-                let cached = self.renew(object, &held, &headers);
+                let cached = self.renew(object, &held, &headers, exchange).await;
                 course.land(Stage::Ready { cached, stale: false });
             }
             Err(error) => {
                 let refusal = self.refuse(object, error);
                 if refusal.is_absent() {
                     self.discard(object).await;
-                    return course.land(Stage::Failed(refusal));
                 }
-                course.land(Stage::Ready { cached: held, stale: true });
+                course.land(if !refusal.is_absent() && self.covers(&held.meta) {
+                    Stage::Ready { cached: held, stale: true }
+                } else {
+                    Stage::Failed(refusal)
+                });
             }
         }
     }
@@ -69,7 +76,7 @@ impl Cache {
                 Err(refusal) => return course.land(Stage::Failed(refusal)),
             };
             if head.takes_parts(self.settings.part_from) {
-                return match self.draft(None).await {
+                return match self.draft(None, &head.meta.fields).await {
                     Some((draft, reservation)) => {
                         let Head { meta, version, .. } = head;
                         let opening = Opening {
@@ -89,8 +96,9 @@ impl Cache {
                 };
             }
         }
-        match self.origin.get(&object.path, Ask::Whole, object.size()).await {
-            Ok(Answer::Body(response)) => self.arrive(object, *response, course).await,
+        let (answer, exchange) = self.ask_anew(object, None).await;
+        match answer {
+            Ok(Answer::Body(response)) => self.arrive(object, *response, exchange, interest, course).await,
             Ok(Answer::NotModified(_)) => {
                 let status = OriginError::Status(hyper::StatusCode::NOT_MODIFIED);
                 course.land(Stage::Failed(self.refuse(object, status)));
@@ -100,27 +108,44 @@ impl Cache {
     }
 
     /// Decides what becomes of a response: stored while readers follow, or passed to one of them.
-    async fn arrive(self: &Arc<Self>, object: &Object, response: Response, course: Course) {
-        let lifetime = match storage(&response.headers, self.settings.revalidate, clock::now()) {
-            Storage::Store { lifetime } => lifetime,
+    async fn arrive(
+        self: &Arc<Self>,
+        object: &Object,
+        response: Response,
+        exchange: Exchange,
+        interest: Interest,
+        course: Course,
+    ) {
+        let fields = match object.identity {
+            None => Fields::of(&response.headers, exchange.received),
+            Some(_) => Fields::default(),
+        };
+        let terms = match freshness::judge(&response.headers, self.settings.revalidate, exchange) {
             // A catalogue lists it to everybody: its bytes are public, whatever the origin's headers say.
-            Storage::Pass if object.identity.is_some() => Duration::ZERO,
-            Storage::Pass => {
+            _ if object.identity.is_some() => Terms::none(exchange.received),
+            Storage::Store(terms) if fields.fit() => terms,
+            Storage::Store(_) | Storage::Pass => {
+                // What was stored before is not what the origin would answer now, not even stale.
+                self.discard(object).await;
                 self.unshared.insert(object.clone(), ());
                 return self.hand_over(object, response, course).await;
             }
         };
-        let Some((draft, reservation)) = self.draft(response.length).await else {
+        let version = Version::of(&response.headers);
+        let is_large = response.length.is_some_and(|length| length >= self.settings.part_from);
+        let in_parts = interest == Interest::Parts && is_large && version.is_some();
+        let Some((draft, reservation)) = self.draft(response.length.filter(|_| !in_parts), &fields).await
+        else {
             self.counters.no_room.fetch_add(1, Ordering::Relaxed);
             return self.hand_over(object, response, course).await;
         };
         let opening = Opening {
-            meta: Arc::new(meta(object, &response.headers, response.length, lifetime)),
-            version: Version::of(&response.headers),
+            meta: Arc::new(meta(object, &response.headers, response.length, terms)),
+            version,
             draft,
             reservation,
             spans: Spans::default(),
-            first: Some(response.body),
+            first: Some(response.body).filter(|_| !in_parts),
         };
         self.fill(object, opening, course).await;
     }
@@ -184,7 +209,7 @@ impl Cache {
         }
     }
 
-    async fn commit(
+    pub(super) async fn commit(
         self: &Arc<Self>,
         object: &Object,
         meta: Arc<Meta>,
@@ -235,11 +260,16 @@ impl Cache {
     }
 
     /// Room and a file; `None` where the response has to pass through.
-    async fn draft(self: &Arc<Self>, length: Option<u64>) -> Option<(Draft, Reservation)> {
+    pub(super) async fn draft(
+        self: &Arc<Self>,
+        length: Option<u64>,
+        fields: &Fields,
+    ) -> Option<(Draft, Reservation)> {
         if self.evictor.trouble.is_paused(clock::now()) {
             return None;
         }
-        let bytes = length.unwrap_or(STEP_BYTES).checked_add(OVERHEAD_BYTES)?;
+        let beside = OVERHEAD_BYTES + fields.bytes() as u64;
+        let bytes = length.unwrap_or(STEP_BYTES).checked_add(beside)?;
         let reservation = self.evictor.reserve(bytes).await?;
         let cache = Arc::clone(self);
         let drafting = self.runtime.spawn_blocking(move || {
@@ -268,20 +298,6 @@ impl Cache {
             self.evictor.reload(&self.closing);
         }
         self.evictor.with_space(bytes, work)
-    }
-
-    fn renew(&self, object: &Object, held: &Cached, headers: &HeaderMap) -> Cached {
-        let now = clock::now();
-        let lifetime = match storage(headers, self.settings.revalidate, now) {
-            Storage::Store { lifetime } => lifetime,
-            Storage::Pass => Duration::ZERO,
-        };
-        let fresh_until = now.plus(lifetime);
-        self.renewed.insert(object.clone(), (held.meta.stored, fresh_until));
-        let cached = Cached { meta: Arc::new(held.meta.renewed(fresh_until)), ..held.clone() };
-        self.memory.insert(object, cached.clone());
-        self.counters.revalidated.fetch_add(1, Ordering::Relaxed);
-        cached
     }
 
     async fn hand_over(self: &Arc<Self>, object: &Object, response: Response, course: Course) {

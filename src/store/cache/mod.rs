@@ -4,6 +4,7 @@
 
 mod course;
 mod kept;
+mod renew;
 
 use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
 use super::evict::{Evictor, Index, Reservation};
@@ -16,12 +17,13 @@ use super::spans::Spans;
 use super::tail::{End, Progress};
 use super::{Counters, FetchError, FillError, Interest, PassBody, Settings};
 use crate::clock::{self, Timestamp};
-use crate::http::freshness::{Storage, storage};
-use crate::http::{ByteRange, TreePath, content_type, date};
+use crate::http::freshness::{self, Exchange, Storage, Terms};
+use crate::http::{ByteRange, Fields, content_type, date};
 use crate::origin::Version;
 use crate::origin::http::{Answer, Ask, Response};
 use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginBody, OriginError};
 use crate::repo::Sha256;
+use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
 use std::io;
@@ -43,8 +45,8 @@ pub(super) struct Cache {
     memory: Memory,
     flights: Arc<Flights>,
     pub(super) refusals: Refusals,
-    /// Revalidated since they were stored: (stored, fresh until).
-    renewed: Moka<Object, (Timestamp, Timestamp)>,
+    /// Revalidated since they were written to disk.
+    renewed: Moka<Object, Arc<Meta>>,
     /// The origin said that they are not to be shared: the next ones don't even wait for each other.
     unshared: Moka<Object, ()>,
     heads: Moka<Object, Head>,
@@ -98,9 +100,9 @@ impl Cache {
             memory,
             flights: Arc::default(),
             refusals: Refusals::new(settings.absent_for, settings.failed_for),
-            renewed: notes(None),
-            unshared: notes(Some(settings.revalidate)),
-            heads: notes(Some(settings.absent_for)),
+            renewed: notes(None, |meta| meta.fields.bytes()),
+            unshared: notes(Some(settings.revalidate), |()| 0),
+            heads: notes(Some(settings.absent_for), |head| head.meta.fields.bytes()),
             fills: Semaphore::new(settings.max_fills),
             revalidations: Semaphore::new(settings.max_fills),
             passes: Arc::new(Semaphore::new(settings.max_passes)),
@@ -143,7 +145,9 @@ impl Cache {
                 // A refusal hides nothing that is here.
                 return match self.find(object).await {
                     Some(content) if content.is_fresh(clock::now()) => Ok(interest.begin(content)),
-                    Some(content) if !refusal.is_absent() => Ok(Content { stale: true, ..content }),
+                    Some(content) if !refusal.is_absent() && self.covers(&content.meta) => {
+                        Ok(Content { stale: true, ..content })
+                    }
                     _ => Err(refusal),
                 };
             }
@@ -203,26 +207,47 @@ impl Cache {
         Ok(Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false })
     }
 
-    pub(super) async fn head(self: &Arc<Self>, object: &Object) -> Result<Arc<Meta>, FetchError> {
-        if let Some(content) = self.find(object).await
-            && content.is_fresh(clock::now())
-        {
-            return Ok(content.meta);
+    /// What a HEAD says, as content without its bytes.
+    pub(super) async fn head(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
+        let held = self.find(object).await;
+        let held = match held {
+            Some(content) if content.is_fresh(clock::now()) => return Ok(content.head_only()),
+            stale => stale.map(Content::head_only),
+        };
+        if let Some(Head { meta, .. }) = self.known_head(object) {
+            let (source, tier) = (Source::Memory(Bytes::new()), Tier::Memory);
+            return Ok(Content { meta, source, tier, stale: false });
         }
-        Ok(self.ask_head(object).await?.meta)
+        match self.ask_head(object).await {
+            Ok(Head { meta, .. }) => {
+                let (source, tier) = (Source::Memory(Bytes::new()), Tier::Pass);
+                Ok(Content { meta, source, tier, stale: false })
+            }
+            Err(refusal) => match held {
+                Some(content) if !refusal.is_absent() && self.covers(&content.meta) => {
+                    Ok(Content { stale: true, ..content })
+                }
+                _ => Err(refusal),
+            },
+        }
+    }
+
+    fn known_head(&self, object: &Object) -> Option<Head> {
+        self.heads.get(object).filter(|head| clock::now() < head.meta.fresh_until)
     }
 
     /// What the origin says of an object, lately or now.
     async fn ask_head(self: &Arc<Self>, object: &Object) -> Result<Head, FetchError> {
-        if let Some(head) = self.heads.get(object) {
+        if let Some(head) = self.known_head(object) {
             return Ok(head);
         }
         if let Some(refusal) = self.refusals.find(object) {
             return Err(refusal);
         }
-        let (origin, path) = (Arc::clone(&self.origin), object.path.clone());
-        let asked = self.runtime.spawn(async move { origin.head(&path).await }).await;
-        let headers = asked.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
+        let (origin, path, asked) = (Arc::clone(&self.origin), object.path.clone(), clock::now());
+        let answer = self.runtime.spawn(async move { origin.head(&path).await }).await;
+        let headers = answer.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
+        let exchange = Exchange { asked, received: clock::now() };
         let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         if let Some(promised) = length.filter(|length| *length > MAX_OBJECT_BYTES) {
             return Err(self.refuse(object, OriginError::Absurd { promised }));
@@ -232,13 +257,18 @@ impl Cache {
         {
             return Err(self.refuse(object, OriginError::Length { promised, listed }));
         }
-        let (lifetime, is_shared) = match storage(&headers, self.settings.revalidate, clock::now()) {
-            Storage::Store { lifetime } => (lifetime, true),
-            Storage::Pass => (Duration::ZERO, object.identity.is_some()),
+        let storage = freshness::judge(&headers, self.settings.revalidate, exchange);
+        let terms = match storage {
+            Storage::Store(terms) => terms,
+            Storage::Pass => passing_terms(&headers, exchange.received),
         };
-        let meta = Arc::new(meta(object, &headers, object.size().or(length), lifetime));
+        let meta = Arc::new(meta(object, &headers, object.size().or(length), terms));
+        let is_shared =
+            object.identity.is_some() || matches!(storage, Storage::Store(_)) && meta.fields.fit();
         let head = Head { meta, version: Version::of(&headers), is_shared };
-        self.heads.insert(object.clone(), head.clone());
+        if is_shared {
+            self.heads.insert(object.clone(), head.clone());
+        }
         Ok(head)
     }
 
@@ -316,10 +346,10 @@ impl Cache {
             }
         };
         let mut meta = found.meta;
-        if let Some((stored, fresh_until)) = self.renewed.get(object)
-            && stored == meta.stored
+        if let Some(renewed) = self.renewed.get(object)
+            && renewed.stored == meta.stored
         {
-            meta.fresh_until = fresh_until;
+            meta = Meta::clone(&renewed);
         }
         let Some(body) = self.body_of(&meta, Arc::new(found.file))? else {
             self.damaged(object);
@@ -384,9 +414,17 @@ impl Cache {
 
     fn passing(&self, object: &Object, response: Response, permit: OwnedSemaphorePermit) -> Content {
         self.counters.passed.fetch_add(1, Ordering::Relaxed);
-        let meta = Arc::new(meta(object, &response.headers, response.length, Duration::ZERO));
+        let terms = passing_terms(&response.headers, clock::now());
+        let meta = Arc::new(meta(object, &response.headers, response.length, terms));
         let body = PassBody::start(response.body, object.identity, permit, &self.runtime);
         Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false }
+    }
+
+    /// Whether what is stale may be used although the origin gave no usable answer.
+    fn covers(&self, meta: &Meta) -> bool {
+        let (settings, now) = (&self.settings, clock::now());
+        meta.terms.may_cover_error(settings.stale_if_error, now)
+            || meta.terms.may_revalidate_behind(settings.stale_while_revalidate, now)
     }
 
     /// Waits for others to end, within reason.
@@ -399,13 +437,15 @@ impl Cache {
 }
 
 /// What a response's header fields and the catalogue say of an object.
-fn meta(object: &Object, headers: &HeaderMap, length: Option<u64>, lifetime: Duration) -> Meta {
-    let now = clock::now();
+fn meta(object: &Object, headers: &HeaderMap, length: Option<u64>, terms: Terms) -> Meta {
     let last_modified = headers.get(header::LAST_MODIFIED).and_then(date::parse);
     let stated = headers.get(header::CONTENT_TYPE);
-    let (length, etag, fresh_until) = match object.identity {
-        Some(listed) => (Some(listed.size), Some(etag(&listed.sha256)), FOREVER),
-        None => (length, headers.get(header::ETAG).cloned(), now.plus(lifetime)),
+    let (length, etag, fresh_until, fields) = match object.identity {
+        Some(listed) => (Some(listed.size), Some(etag(&listed.sha256)), FOREVER, Fields::default()),
+        None => {
+            let fields = Fields::of(headers, terms.confirmed);
+            (length, headers.get(header::ETAG).cloned(), terms.fresh_until(), fields)
+        }
     };
     Meta::new(Facts {
         length,
@@ -413,28 +453,36 @@ fn meta(object: &Object, headers: &HeaderMap, length: Option<u64>, lifetime: Dur
         last_modified,
         content_type: type_of(object, stated),
         sha256: object.identity.map(|listed| listed.sha256),
-        stored: now,
+        stored: terms.confirmed,
         fresh_until,
+        terms,
+        fields,
     })
 }
 
-/// By name, the same on all nodes; what the name doesn't tell, the origin may.
-fn type_of(object: &Object, stated: Option<&HeaderValue>) -> HeaderValue {
-    let path: &TreePath = &object.path;
-    let by_name = content_type::of(path);
-    let unknown = path.is_directory() || by_name == "application/octet-stream";
-    stated.filter(|_| unknown && object.identity.is_none()).cloned().unwrap_or(by_name)
+/// Of what is not stored: only its age is of interest, which caches before this one may have told.
+fn passing_terms(headers: &HeaderMap, received: Timestamp) -> Terms {
+    Terms { initial_age: freshness::stated_age(headers), ..Terms::none(received) }
 }
 
-fn notes<V: Clone + Send + Sync + 'static>(lifetime: Option<Duration>) -> Moka<Object, V> {
-    let notes = Moka::builder().max_capacity(MAX_NOTES_BYTES).weigher(|object, _| note_bytes(object));
+/// Of what is listed by name, the same on all nodes; else as the origin says.
+fn type_of(object: &Object, stated: Option<&HeaderValue>) -> HeaderValue {
+    stated.filter(|_| object.identity.is_none()).cloned().unwrap_or_else(|| content_type::of(&object.path))
+}
+
+fn notes<V: Clone + Send + Sync + 'static>(
+    lifetime: Option<Duration>,
+    bytes: fn(&V) -> usize,
+) -> Moka<Object, V> {
+    let weigh = move |object: &Object, note: &V| note_bytes(object, bytes(note));
+    let notes = Moka::builder().max_capacity(MAX_NOTES_BYTES).weigher(weigh);
     match lifetime {
         Some(lifetime) => notes.time_to_live(lifetime).build(),
         None => notes.build(),
     }
 }
 
-/// What a note takes, roughly: its path is the only part that clients choose.
-fn note_bytes(object: &Object) -> u32 {
-    u32::try_from(object.path.as_str().len()).unwrap_or(u32::MAX).saturating_add(384)
+/// What a note takes, roughly, with its content of `bytes`: beside that, its path is the only part that clients choose.
+fn note_bytes(object: &Object, bytes: usize) -> u32 {
+    u32::try_from(object.path.as_str().len() + bytes).unwrap_or(u32::MAX).saturating_add(512)
 }

@@ -6,13 +6,15 @@
 
 use super::files::Files;
 use crate::clock::Timestamp;
+use crate::http::Fields;
+use crate::http::freshness::Terms;
 use crate::repo::{Hasher, Sha256};
 use crate::store::object::{Facts, Meta, Object};
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use std::io;
 
-const MAGIC: [u8; 8] = *b"freshet\x01";
+const MAGIC: [u8; 8] = *b"freshet\x02";
 const FOOTER_BYTES: u64 = 8 + 4 + 32;
 /// A trailer holds a path (4 KiB at most) and some header values.
 const MAX_TRAILER_BYTES: u64 = 64 * 1024;
@@ -32,6 +34,8 @@ pub(super) struct Record {
     content_type: Vec<u8>,
     stored: Timestamp,
     fresh_until: Timestamp,
+    terms: Terms,
+    fields: Vec<(String, Vec<u8>)>,
 }
 
 impl Record {
@@ -48,6 +52,8 @@ impl Record {
             content_type: meta.content_type.as_bytes().to_vec(),
             stored: meta.stored,
             fresh_until: meta.fresh_until,
+            terms: meta.terms,
+            fields: meta.fields.pairs(),
         })
     }
 
@@ -113,5 +119,7 @@ pub(super) fn meta(record: Record) -> Option<Meta> {
         sha256: Some(record.sha256),
         stored: record.stored,
         fresh_until: record.fresh_until,
+        terms: record.terms,
+        fields: Fields::from_pairs(&record.fields)?,
     }))
 }

@@ -35,6 +35,8 @@ pub enum Act {
     Length(usize),
     /// The byte of the file at this offset is flipped.
     Corrupt(usize),
+    /// Neither ETag nor Last-Modified.
+    NoValidators,
     /// 200 and everything, whatever `Range` says.
     NoRanges,
     /// Reads the request and says nothing until [`Origin::release`].
@@ -279,6 +281,7 @@ impl Connection {
                     Act::Corrupt(at) => object.bytes[*at] ^= 0xff,
                     Act::NoRanges => part = Ok(None),
                     Act::Length(length) => claimed = Some(*length),
+                    Act::NoValidators => headers = "Accept-Ranges: bytes\r\n".to_owned(),
                     _ => {}
                 }
             }

@@ -2,6 +2,8 @@
 
 use super::model::{Machine, Syncs};
 use crate::clock::Timestamp;
+use crate::http::Fields;
+use crate::http::freshness::Terms;
 use crate::http::TreePath;
 use crate::repo::Sha256;
 use crate::store::disk::files::Files;
@@ -94,6 +96,8 @@ fn meta(body: &[u8]) -> Meta {
         sha256: Some(Sha256::of(body)),
         stored: Timestamp::from_secs(1_800_000_000),
         fresh_until: FOREVER,
+        terms: Terms::none(Timestamp::from_secs(1_800_000_000)),
+        fields: Fields::default(),
     })
 }
 
