@@ -3,6 +3,7 @@
 //! All IO happens on the background runtime and its blocking pool; callers on any runtime wait on channels.
 
 mod course;
+mod head;
 mod renew;
 
 use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
@@ -21,7 +22,6 @@ use crate::origin::Version;
 use crate::origin::http::{Answer, Ask, Response};
 use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginError};
 use crate::repo::Sha256;
-use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
 use std::io;
@@ -174,64 +174,6 @@ impl Cache {
         // A part can't be checked against the digest of the whole.
         let body = PassBody::start(response.body, None, permit, &self.runtime);
         Ok(Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false })
-    }
-
-    /// What a HEAD says, as content without its bytes.
-    pub(super) async fn head(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
-        let held = self.find(object).await;
-        let held = match held {
-            Some(content) if content.is_fresh(clock::now()) => return Ok(content.head_only()),
-            stale => stale.map(Content::head_only),
-        };
-        if let Some(meta) = self.heads.get(object).filter(|meta| clock::now() < meta.fresh_until) {
-            return Ok(Content {
-                meta,
-                source: Source::Memory(Bytes::new()),
-                tier: Tier::Memory,
-                stale: false,
-            });
-        }
-        match self.ask_head(object).await {
-            Ok(meta) => {
-                let (source, tier) = (Source::Memory(Bytes::new()), Tier::Pass);
-                Ok(Content { meta, source, tier, stale: false })
-            }
-            Err(refusal) => match held {
-                Some(content) if !refusal.is_absent() && self.covers(&content.meta) => {
-                    Ok(Content { stale: true, ..content })
-                }
-                _ => Err(refusal),
-            },
-        }
-    }
-
-    async fn ask_head(self: &Arc<Self>, object: &Object) -> Result<Arc<Meta>, FetchError> {
-        if let Some(refusal) = self.refusals.find(object) {
-            return Err(refusal);
-        }
-        let (origin, path, asked) = (Arc::clone(&self.origin), object.path.clone(), clock::now());
-        let answer = self.runtime.spawn(async move { origin.head(&path).await }).await;
-        let headers = answer.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
-        let exchange = Exchange { asked, received: clock::now() };
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        if let Some(promised) = length.filter(|length| *length > MAX_OBJECT_BYTES) {
-            return Err(self.refuse(object, OriginError::Absurd { promised }));
-        }
-        if let (Some(promised), Some(listed)) = (length, object.size())
-            && promised != listed
-        {
-            return Err(self.refuse(object, OriginError::Length { promised, listed }));
-        }
-        let storage = freshness::judge(&headers, self.settings.revalidate, exchange);
-        let terms = match storage {
-            Storage::Store(terms) => terms,
-            Storage::Pass => passing_terms(&headers, exchange.received),
-        };
-        let meta = Arc::new(meta(object, &headers, object.size().or(length), terms));
-        if matches!(storage, Storage::Store(_)) || object.identity.is_some() {
-            self.heads.insert(object.clone(), Arc::clone(&meta));
-        }
-        Ok(meta)
     }
 
     /// Removes an object and all notes about it; whether it was there.
