@@ -83,8 +83,8 @@ pub(super) async fn restore(shared: &Arc<Shared>) {
             let _ = watched.base.set(base);
             continue;
         }
-        // Without that file, the time since which it is offered at least.
-        watched.confirmed.note(confirmed.unwrap_or(current.flipped));
+        // The origin showed it when it was flipped, and maybe since.
+        watched.confirmed.note(confirmed.unwrap_or_default().max(current.flipped));
         // Without the window's own file, or with that of another generation, the generation tells.
         let window = match window {
             Some(kept) if kept.sequence == current.sequence => kept.window,

@@ -154,6 +154,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_confirmation_is_kept_and_a_damaged_one_is_none() {
+        let state = tempfile::tempdir().unwrap();
+        let dir = RepoDir::new(state.path(), "updates/7");
+        assert_eq!(dir.load().confirmed, None);
+        for secs in [7, 5] {
+            dir.confirm(Timestamp::from_secs(secs)).unwrap();
+            assert_eq!(dir.load().confirmed, Some(Timestamp::from_secs(secs)));
+        }
+        fs::write(dir.0.join(CONFIRMED), "x").unwrap();
+        let loaded = dir.load();
+        assert_eq!((loaded.confirmed, loaded.damaged.len()), (None, 0));
+    }
+
+    #[test]
     fn ids_are_file_names_without_collisions() {
         let cases = [
             ("updates/7/x86_64", "updates+7+x86_64"),

@@ -3,6 +3,7 @@
 //! All IO happens on the background runtime and its blocking pool; callers on any runtime wait on channels.
 
 mod course;
+mod head;
 mod kept;
 mod renew;
 
@@ -23,7 +24,7 @@ use crate::origin::Version;
 use crate::origin::http::{Answer, Ask, Response};
 use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginBody, OriginError};
 use crate::repo::Sha256;
-use bytes::Bytes;
+use head::Head;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
 use std::io;
@@ -58,22 +59,6 @@ pub(super) struct Cache {
     pub(super) counters: Arc<Counters>,
     pub(super) settings: Settings,
     pub(super) runtime: Handle,
-}
-
-/// What a HEAD says of an object.
-#[derive(Clone)]
-struct Head {
-    meta: Arc<Meta>,
-    version: Option<Version>,
-    /// It may be shared.
-    is_shared: bool,
-}
-
-impl Head {
-    /// Whether parts of it can be fetched, and are worth it.
-    fn takes_parts(&self, part_from: u64) -> bool {
-        self.is_shared && self.version.is_some() && self.meta.length.is_some_and(|length| length >= part_from)
-    }
 }
 
 impl Cache {
@@ -205,71 +190,6 @@ impl Cache {
         // A part can't be checked against the digest of the whole.
         let body = PassBody::start(response.body, None, permit, &self.runtime);
         Ok(Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false })
-    }
-
-    /// What a HEAD says, as content without its bytes.
-    pub(super) async fn head(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
-        let held = self.find(object).await;
-        let held = match held {
-            Some(content) if content.is_fresh(clock::now()) => return Ok(content.head_only()),
-            stale => stale.map(Content::head_only),
-        };
-        if let Some(Head { meta, .. }) = self.known_head(object) {
-            let (source, tier) = (Source::Memory(Bytes::new()), Tier::Memory);
-            return Ok(Content { meta, source, tier, stale: false });
-        }
-        match self.ask_head(object).await {
-            Ok(Head { meta, .. }) => {
-                let (source, tier) = (Source::Memory(Bytes::new()), Tier::Pass);
-                Ok(Content { meta, source, tier, stale: false })
-            }
-            Err(refusal) => match held {
-                Some(content) if !refusal.is_absent() && self.covers(&content.meta) => {
-                    Ok(Content { stale: true, ..content })
-                }
-                _ => Err(refusal),
-            },
-        }
-    }
-
-    fn known_head(&self, object: &Object) -> Option<Head> {
-        self.heads.get(object).filter(|head| clock::now() < head.meta.fresh_until)
-    }
-
-    /// What the origin says of an object, lately or now.
-    async fn ask_head(self: &Arc<Self>, object: &Object) -> Result<Head, FetchError> {
-        if let Some(head) = self.known_head(object) {
-            return Ok(head);
-        }
-        if let Some(refusal) = self.refusals.find(object) {
-            return Err(refusal);
-        }
-        let (origin, path, asked) = (Arc::clone(&self.origin), object.path.clone(), clock::now());
-        let answer = self.runtime.spawn(async move { origin.head(&path).await }).await;
-        let headers = answer.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
-        let exchange = Exchange { asked, received: clock::now() };
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        if let Some(promised) = length.filter(|length| *length > MAX_OBJECT_BYTES) {
-            return Err(self.refuse(object, OriginError::Absurd { promised }));
-        }
-        if let (Some(promised), Some(listed)) = (length, object.size())
-            && promised != listed
-        {
-            return Err(self.refuse(object, OriginError::Length { promised, listed }));
-        }
-        let storage = freshness::judge(&headers, self.settings.revalidate, exchange);
-        let terms = match storage {
-            Storage::Store(terms) => terms,
-            Storage::Pass => passing_terms(&headers, exchange.received),
-        };
-        let meta = Arc::new(meta(object, &headers, object.size().or(length), terms));
-        let is_shared =
-            object.identity.is_some() || matches!(storage, Storage::Store(_)) && meta.fields.fit();
-        let head = Head { meta, version: Version::of(&headers), is_shared };
-        if is_shared {
-            self.heads.insert(object.clone(), head.clone());
-        }
-        Ok(head)
     }
 
     /// Removes an object and all notes about it; whether it was there.

@@ -3,8 +3,8 @@
 use super::model::{Machine, Syncs};
 use crate::clock::Timestamp;
 use crate::http::Fields;
-use crate::http::freshness::Terms;
 use crate::http::TreePath;
+use crate::http::freshness::Terms;
 use crate::repo::Sha256;
 use crate::store::disk::files::Files;
 use crate::store::disk::{Disk, Draft, Look, Stage};
