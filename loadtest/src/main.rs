@@ -1,14 +1,19 @@
-//! Load for a node: many kept-alive connections, each with one request at a time, as librepo's are.
+//! Load for a node: many kept-alive connections, each with one request at a time, as librepo's are. Beside it, benchmarks of
+//! the store's parts.
 //!
 //! Sends to loopback only, is bounded in time, and stops by itself.
 
 #![forbid(unsafe_code)]
 
+mod caches;
+mod eviction;
+mod index;
 mod run;
 mod server;
+mod trace;
 
 use anyhow::{Context, bail, ensure};
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use hyper::Uri;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -18,10 +23,27 @@ const LONGEST: u64 = 600;
 
 /// Fetches one URL over many connections for some seconds, and tells what came and what it cost the server.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct CommandLine {
+    #[command(subcommand)]
+    benchmark: Option<Benchmark>,
+    #[command(flatten)]
+    load: Load,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Hit ratios of the disk tier's order of eviction, against others and the best possible.
+    Eviction(eviction::Eviction),
+    /// A start over many objects on disk: time to the first answer and to the whole index, memory for each.
+    Index(index::Index),
+}
+
+#[derive(Debug, Args)]
+struct Load {
     /// An http URL on loopback.
-    url: Uri,
+    #[arg(required = true)]
+    url: Option<Uri>,
     /// Connections.
     #[arg(long, default_value_t = 32)]
     connections: usize,
@@ -35,13 +57,25 @@ struct CommandLine {
 
 fn main() -> anyhow::Result<()> {
     let line = CommandLine::parse();
+    match line.benchmark {
+        Some(Benchmark::Eviction(line)) => {
+            eviction::run(&line);
+            Ok(())
+        }
+        Some(Benchmark::Index(line)) => index::run(&line),
+        None => load(&line.load),
+    }
+}
+
+fn load(line: &Load) -> anyhow::Result<()> {
+    let url = line.url.as_ref().context("no URL")?;
     ensure!((1..=LONGEST).contains(&line.seconds), "--seconds is 1 to {LONGEST}");
     ensure!((1..=10_000).contains(&line.connections), "--connections is 1 to 10000");
-    let target = loopback(&line.url)?;
+    let target = loopback(url)?;
     let before = line.pid.map(server::cpu_seconds).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let span = Duration::from_secs(line.seconds);
-    let result = runtime.block_on(run::closed_loop(target, &line.url, line.connections, span))?;
+    let result = runtime.block_on(run::closed_loop(target, url, line.connections, span))?;
     let after = line.pid.map(server::cpu_seconds).transpose()?;
 
     let seconds = result.took.as_secs_f64();

@@ -14,6 +14,8 @@ mod error;
 mod evict;
 mod fill;
 mod flight;
+#[doc(hidden)]
+pub mod measure;
 mod memory;
 mod object;
 mod pass;
@@ -33,12 +35,6 @@ pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 pub use pass::PassBody;
 pub use stats::StoreStats;
 pub use tail::{HELD_BACK_BYTES, Tail};
-
-/// For benchmarks: the order of eviction alone, without files.
-#[doc(hidden)]
-pub mod measure {
-    pub use super::evict::policy::{Counted, MOST_USES, Policy, Victim};
-}
 
 use crate::clock;
 use crate::http::{ByteRange, TreePath};

@@ -86,10 +86,10 @@ fn a_scan_leaves_what_is_in_use() {
     let mut policy = Plain::new(BOUND);
     let hot = 0..800;
     for _ in 0..4 {
-        hot.clone().for_each(|key| drop(fetch(&mut policy, BOUND, key, 1000)));
+        hot.clone().for_each(|key| _ = fetch(&mut policy, BOUND, key, 1000));
     }
     // Ten times the cache, in one pass.
-    (1000..11_000).for_each(|key| drop(fetch(&mut policy, BOUND, key, 1000)));
+    (1000..11_000).for_each(|key| _ = fetch(&mut policy, BOUND, key, 1000));
     let left = hot.filter(|key| policy.get(key).is_some()).count();
     assert_eq!(left, 800);
     assert!(policy.bytes() > BOUND - 1000);
@@ -100,10 +100,10 @@ fn a_large_object_pushes_no_small_ones_from_their_probation() {
     const BOUND: u64 = 1_000_000;
     let mut policy = Plain::new(BOUND);
     for _ in 0..3 {
-        (0..900).for_each(|key| drop(fetch(&mut policy, BOUND, key, 1000)));
+        (0..900).for_each(|key| _ = fetch(&mut policy, BOUND, key, 1000));
     }
     // What is on probation: small ones, half of the share of 100,000.
-    (1000..1050).for_each(|key| drop(fetch(&mut policy, BOUND, key, 1000)));
+    (1000..1050).for_each(|key| _ = fetch(&mut policy, BOUND, key, 1000));
     for large in 2000..2020 {
         fetch(&mut policy, BOUND, large, 90_000);
     }
@@ -403,7 +403,7 @@ fn racing_reservations_are_never_refused_and_never_pass_the_bound() {
                         match promise.cover() {
                             index::Step::Covered => break,
                             index::Step::Evicted(victims) => {
-                                victims.iter().for_each(|victim| drop(written(&victim.key, None)));
+                                victims.iter().for_each(|victim| _ = written(&victim.key, None));
                                 promise.settle();
                             }
                             index::Step::Short => panic!("refused"),

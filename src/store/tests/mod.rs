@@ -2,6 +2,7 @@
 //! must happen on the background runtime.
 
 mod cache;
+mod eviction;
 mod faults;
 mod hostile;
 mod parts;
