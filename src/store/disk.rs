@@ -7,8 +7,9 @@
 //! An entry is written below `tmp/`, synced, and renamed to `objects/ab/cdef...`; it is never truncated or overwritten.
 //! Whatever doesn't verify is removed and counts as a miss. All calls block.
 
-use super::object::{Facts, Meta, Object};
+use super::object::{Facts, Identity, Meta, Object};
 use crate::clock::Timestamp;
+use crate::http::TreePath;
 use crate::repo::{Hasher, Sha256};
 use hyper::header::HeaderValue;
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -58,6 +59,15 @@ pub(super) struct Found {
     pub(super) meta: Meta,
     pub(super) file: File,
     pub(super) disk_bytes: u64,
+}
+
+/// What an entry says of itself.
+pub(super) struct Described {
+    pub(super) object: Object,
+    pub(super) stored: Timestamp,
+    pub(super) sha256: Sha256,
+    pub(super) length: u64,
+    pub(super) file: File,
 }
 
 /// What a look at the disk gave.
@@ -244,6 +254,22 @@ impl Disk {
                 Ok(Look::Damaged)
             }
         }
+    }
+
+    /// Which object of this origin an entry is; `None` where it isn't there or doesn't verify.
+    pub(super) fn described(&self, key: &Key) -> io::Result<Option<Described>> {
+        let file = match File::open(self.path(key)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let size = file.metadata()?.len();
+        let record = read_record(&file, size)?.filter(|record| record.origin == self.origin);
+        Ok(record.and_then(|record| {
+            let identity = record.listed.map(|(sha256, size)| Identity { sha256, size });
+            let object = Object { path: TreePath::new(&record.path).ok()?, identity };
+            let Record { stored, sha256, length, .. } = record;
+            Some(Described { object, stored, sha256, length, file })
+        }))
     }
 
     pub(super) fn remove(&self, key: &Key) -> io::Result<()> {

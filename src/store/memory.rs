@@ -94,6 +94,21 @@ impl Memory {
         self.files.invalidate(object);
     }
 
+    /// Removes all of which `purged` holds; how many.
+    pub(super) fn remove_where(&self, purged: impl Fn(&Object, &Meta) -> bool) -> u64 {
+        let mut removed = 0;
+        for (object, _) in self
+            .bodies
+            .iter()
+            .chain(self.files.iter())
+            .filter(|(object, cached)| purged(object, &cached.meta))
+        {
+            self.remove(&object);
+            removed += 1;
+        }
+        removed
+    }
+
     /// Bytes of small bodies, with what they take beside, rounded up.
     pub(super) fn bytes(&self) -> u64 {
         self.bodies.weighted_size() * 1024

@@ -9,6 +9,8 @@ pub struct StoreStats {
     pub objects: u64,
     /// Bytes in the disk tier.
     pub disk_bytes: u64,
+    /// Purges whose sweep isn't through.
+    pub bans: u64,
     /// Bytes in the memory tier.
     pub memory_bytes: u64,
     /// Open files at hand.
@@ -46,6 +48,8 @@ pub struct StoreStats {
     pub evicted: u64,
     /// Entries removed since they didn't verify.
     pub damaged: u64,
+    /// Objects removed from disk by purges.
+    pub purged: u64,
     /// Failed disk operations.
     pub io_errors: u64,
 }
@@ -67,6 +71,7 @@ pub(super) struct Counters {
     pub(super) no_room: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) damaged: AtomicU64,
+    pub(super) purged: AtomicU64,
     pub(super) io_errors: AtomicU64,
 }
 
@@ -89,6 +94,7 @@ impl Counters {
             no_room: total(&self.no_room),
             evicted: total(&self.evicted),
             damaged: total(&self.damaged),
+            purged: total(&self.purged),
             io_errors: total(&self.io_errors),
             ..StoreStats::default()
         }

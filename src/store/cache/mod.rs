@@ -3,6 +3,7 @@
 //! All IO happens on the background runtime and its blocking pool; callers on any runtime wait on channels.
 
 mod course;
+mod purge;
 
 use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
 use super::evict::{Evictor, Index, Reservation};
@@ -22,6 +23,7 @@ use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginError};
 use crate::repo::Sha256;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
+use purge::Purges;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +43,7 @@ pub(super) struct Cache {
     memory: Memory,
     flights: Arc<Flights>,
     pub(super) refusals: Refusals,
+    purges: Arc<Purges>,
     /// Revalidated since they were stored: (stored, fresh until).
     renewed: Moka<Object, (Timestamp, Timestamp)>,
     /// The origin said that they are not to be shared: the next ones don't even wait for each other.
@@ -81,6 +84,7 @@ impl Cache {
             memory,
             flights: Arc::default(),
             refusals: Refusals::new(settings.absent_for, settings.failed_for),
+            purges: Purges::load(&settings.disk),
             renewed: notes(None),
             unshared: notes(Some(settings.revalidate)),
             heads: notes(Some(settings.absent_for)),
@@ -94,14 +98,20 @@ impl Cache {
         });
         let loading = Arc::clone(&cache);
         drop(runtime.spawn_blocking(move || loading.evictor.load(&loading.closing)));
+        if cache.purges.count() > 0 {
+            cache.start_sweep();
+        }
         Ok(cache)
     }
 
     pub(super) fn peek(&self, object: &Object) -> Option<Content> {
-        if let Some(cached) = self.memory.find(object) {
+        if let Some(cached) = self.memory.find(object)
+            && let Some(cached) = self.unpurged(object, cached)
+        {
             return Some(cached.content(Tier::Disk));
         }
-        Some(self.flights.filling(object)?.content())
+        let filling = self.flights.filling(object)?;
+        self.purges.verdict(object, &filling.meta).is_none().then(|| filling.content())
     }
 
     pub(super) async fn find(self: &Arc<Self>, object: &Object) -> Option<Content> {
@@ -128,10 +138,22 @@ impl Cache {
         if self.unshared.contains_key(object) {
             return self.pass(object).await;
         }
-        let launch = |course| self.runtime.spawn(Arc::clone(self).fly(object.clone(), course)).abort_handle();
+        let launch = |course| {
+            let departure = self.purges.departs(clock::now());
+            let flight = Arc::clone(self).fly(object.clone(), course);
+            let flying = async move {
+                flight.await;
+                drop(departure);
+            };
+            self.runtime.spawn(flying).abort_handle()
+        };
         let mut stage = self.flights.join(object, launch).ok_or(FetchError::ShuttingDown)?;
         let landed = stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await.map(|s| s.clone());
         match landed {
+            // What began before a purge goes on for those who follow it, but not for others.
+            Ok(Stage::Filling(filling)) if self.purges.verdict(object, &filling.meta).is_some() => {
+                self.pass(object).await
+            }
             Ok(Stage::Filling(filling)) => Ok(filling.content()),
             Ok(Stage::Ready { cached, stale }) => Ok(Content { stale, ..cached.content(Tier::Disk) }),
             Ok(Stage::Failed(error)) => Err(error),
@@ -245,6 +267,11 @@ impl Cache {
         self.flights.running() as u64
     }
 
+    /// Purges whose sweep isn't through.
+    pub(super) fn bans(&self) -> u64 {
+        self.purges.count() as u64
+    }
+
     /// Objects and bytes on disk.
     pub(super) fn figures(&self) -> (u64, u64) {
         self.evictor.index.figures()
@@ -272,7 +299,8 @@ impl Cache {
                 return Ok(None);
             }
         };
-        let mut meta = found.meta;
+        let version = self.purges.version();
+        let Some(mut meta) = self.unpurged_entry(object, found.meta, &found.file) else { return Ok(None) };
         if let Some((stored, fresh_until)) = self.renewed.get(object)
             && stored == meta.stored
         {
@@ -285,6 +313,10 @@ impl Cache {
         let used = self.evictor.index.note(self.disk.key(object), object, found.disk_bytes);
         let cached = Cached { meta: Arc::new(meta), body, used };
         self.memory.insert(object, cached.clone());
+        if self.purges.version() != version {
+            // A ban came, or did its work, in between.
+            self.memory.remove(object);
+        }
         Ok(Some(cached))
     }
 
