@@ -1,4 +1,4 @@
-//! Asking the running node: `freshet explain` and `freshet push`, by its admin listener.
+//! Asking the running node: `freshet explain`, `freshet push` and `freshet purge`, by its admin listener.
 //!
 //! One request on one connection, with the address and token of the node's own config.
 
@@ -12,7 +12,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+pub use crate::admin::query::Typed;
 pub use crate::server::explain::Supposed as Question;
+pub use crate::store::Mode;
 
 /// For the connection, and for each step of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +47,34 @@ pub fn push(config: &Config, repo: Option<&str>) -> Result<String> {
         (Some(repo), _) => format!("{repo}: the node looks for a push now\n"),
         (None, polled) => format!("the node looks for pushes now, repos: {polled}\n"),
     })
+}
+
+/// Purges paths from the node's cache.
+///
+/// # Errors
+/// The node can't be reached, or refuses.
+pub fn purge(config: &Config, typed: &Typed, mode: Mode) -> Result<String> {
+    let answer = ask(config, "POST", &format!("/api/v1/purge?{}", query::purging(typed, mode)))?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).context("the node's answer is no JSON")?;
+    let meant = answer["path"].as_str().map(str::to_owned);
+    let meant = meant.or_else(|| Some(format!("{}*", answer["prefix"].as_str()?))).unwrap_or_default();
+    if answer["served_in_place"] == true {
+        return Ok(format!(
+            "{meant}: the tree is served in place; open files let go of: {}\n",
+            answer["memory"]
+        ));
+    }
+    let mut text = format!(
+        "{meant}: purged; removed {}, to be revalidated {}, verified {}",
+        answer["removed"], answer["marked"], answer["verified"]
+    );
+    if answer["complete"] != true {
+        text += " so far; in force already, the disk is being swept";
+    }
+    if answer["persisted"] != true {
+        text += "; not written to disk: a restart before the sweep's end would lose it";
+    }
+    Ok(text + "\n")
 }
 
 /// The body of the node's answer to one request.

@@ -49,6 +49,20 @@ enum Command {
         /// The repo, as name/release/arch; all by default.
         repo: Option<String>,
     },
+    /// Purge a path from the running node's cache, or all paths with a prefix.
+    Purge {
+        /// The node's config.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Keep it, to be revalidated before its next use, or to be served while the origin fails.
+        #[arg(long)]
+        soft: bool,
+        /// All paths that begin with PATH.
+        #[arg(long)]
+        prefix: bool,
+        /// As in a URL, with the leading slash.
+        path: String,
+    },
     /// Show a push from its origin to fresh mirrors, in one process on loopback.
     Demo {
         /// End with a summary once the story is told: 0, or 1 if a byte or step was wrong.
@@ -174,6 +188,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(config) => print!("{}", ask::push(&config, repo.as_deref())?),
             Err(code) => return Ok(code),
         },
+        Command::Purge { config, soft, prefix, path } => {
+            let typed = if prefix { ask::Typed::Prefix(path) } else { ask::Typed::Path(path) };
+            let mode = if soft { ask::Mode::Soft } else { ask::Mode::Hard };
+            match load(&config) {
+                Ok(config) => print!("{}", ask::purge(&config, &typed, mode)?),
+                Err(code) => return Ok(code),
+            }
+        }
         Command::Demo { once } => {
             trace("warn");
             return Ok(if demo::run(once)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -1,7 +1,7 @@
-//! The admin listener: status, metrics, health, explanations, and the order to look for a push now.
+//! The admin listener: status, metrics, health, explanations, and the orders to look for a push now or to purge.
 //!
 //! It runs on the background runtime, apart from the data plane: a node whose workers are busy still tells how it is.
-//! It reads snapshots and counters, and changes nothing but the gauges that it exports. It owns its connections, which
+//! It reads snapshots and counters, and changes nothing but the gauges that it exports, unless it is told to. It owns its connections, which
 //! are few and bounded in number, head and life.
 
 mod gauges;

@@ -2,7 +2,10 @@
 //!
 //! RFC 3986 throughout: '+' stands for itself, not for a space, since names of packages are full of it.
 
+use crate::config::{self, Alias};
+use crate::http::TreePath;
 use crate::server::explain::Supposed;
+use crate::store::{Mode, Scope};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::fmt::Write as _;
 
@@ -55,6 +58,56 @@ pub(super) fn supposed(query: Option<&str>) -> Result<Supposed, String> {
         range,
         https,
     })
+}
+
+/// What `/api/v1/purge` is told to purge, by its canonical name. Paths are percent-encoded as in a request line; the first
+/// '/' may be left out.
+///
+/// # Errors
+/// What is wrong, in words.
+pub(super) fn purge(query: Option<&str>, aliases: &[Alias]) -> Result<(Scope, Mode), String> {
+    let [path, prefix, mode] = parameters(query, ["path", "prefix", "mode"])?;
+    let mode = match mode.as_deref() {
+        None | Some("hard") => Mode::Hard,
+        Some("soft") => Mode::Soft,
+        Some(other) => return Err(format!("mode: {other:?} is neither hard nor soft")),
+    };
+    let canonical = |name: &str, text: String| {
+        if text.is_empty() {
+            return Err(format!("{name}: empty; \"/\" stands for the root"));
+        }
+        let path = TreePath::from_uri(&format!("/{}", text.trim_start_matches('/')));
+        Ok(config::canonical(aliases, &path.map_err(|error| format!("{name}: {error}"))?))
+    };
+    let scope = match (path, prefix) {
+        (Some(path), None) => Scope::Path(canonical("path", path)?),
+        (None, Some(prefix)) => Scope::Prefix(canonical("prefix", prefix)?.as_str().to_owned()),
+        _ => return Err("expected either path or prefix".to_owned()),
+    };
+    Ok((scope, mode))
+}
+
+/// What the command line purges, as it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// One path.
+    Path(String),
+    /// All paths that begin so.
+    Prefix(String),
+}
+
+/// The query that purges it.
+#[must_use]
+pub fn purging(typed: &Typed, mode: Mode) -> String {
+    let (name, text) = match typed {
+        Typed::Path(path) => ("path", path),
+        Typed::Prefix(prefix) => ("prefix", prefix),
+    };
+    let mode = match mode {
+        Mode::Hard => "hard",
+        Mode::Soft => "soft",
+    };
+    format!("{name}={}&mode={mode}", encode(text))
 }
 
 /// The query that asks about `supposed`.
@@ -113,6 +166,26 @@ mod tests {
         ] {
             let refused = supposed(Some(query)).unwrap_err();
             assert!(refused.contains(why), "{query}: {refused}");
+        }
+        for (query, why) in [
+            ("", "either path or prefix"),
+            ("path=/a&prefix=/b", "either path or prefix"),
+            ("prefix=", "prefix: empty"),
+            ("path=/a/../b", "path: a '.' or '..' segment"),
+            ("path=/a&mode=gentle", "neither hard nor soft"),
+            ("paths=/a", "unknown parameter"),
+        ] {
+            let refused = purge(Some(query), &[]).unwrap_err();
+            assert!(refused.contains(why), "{query}: {refused}");
+        }
+        let alias = |text| TreePath::new(text).unwrap();
+        let aliases = [Alias { from: alias("7"), to: alias("7.9") }];
+        for (typed, mode, scope) in [
+            (Typed::Path("/7/a+%20b".into()), Mode::Soft, Scope::Path(alias("7.9/a+ b"))),
+            (Typed::Prefix("7/updates/".into()), Mode::Hard, Scope::Prefix("7.9/updates/".into())),
+            (Typed::Prefix("/".into()), Mode::Hard, Scope::Prefix(String::new())),
+        ] {
+            assert_eq!(purge(Some(&purging(&typed, mode)), &aliases), Ok((scope, mode)));
         }
         let read = supposed(Some("client=192.0.2.1&path=/a/libstdc++.rpm")).unwrap();
         assert_eq!((read.path.as_str(), read.user_agent.as_str()), ("/a/libstdc++.rpm", "libdnf"));

@@ -1,9 +1,10 @@
 //! What is where: from a request to its answer.
 
-use super::status::Status;
+use super::status::{Purge, Status};
 use super::{Admin, gauges, page, query};
 use crate::clock;
 use crate::server::explain;
+use crate::store::Scope;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::header::{
@@ -33,6 +34,7 @@ enum Route {
     Status,
     Explain,
     Push,
+    Purge,
 }
 
 impl Route {
@@ -45,13 +47,14 @@ impl Route {
             "/api/v1/status" => Self::Status,
             "/api/v1/explain" => Self::Explain,
             "/api/v1/push" => Self::Push,
+            "/api/v1/purge" => Self::Purge,
             _ => return None,
         })
     }
 
     const fn allow(self) -> &'static str {
         match self {
-            Self::Push => "POST",
+            Self::Push | Self::Purge => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -147,6 +150,7 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
                 Err(why) => Answer::error(StatusCode::BAD_REQUEST, path, &why),
             },
         },
+        Route::Purge => purge(admin, query, path).await,
         Route::Push => match query::parameters(query, ["repo"]) {
             Err(why) => Answer::error(StatusCode::BAD_REQUEST, path, &why),
             Ok([repo]) => match (admin.pushes.poll_now(repo.as_deref()), repo) {
@@ -154,6 +158,25 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
                 (polled, _) => Answer::json(StatusCode::ACCEPTED, &json!({ "polled": polled })),
             },
         },
+    }
+}
+
+async fn purge(admin: &Admin, query: Option<&str>, path: &str) -> Answer {
+    let (target, mode) = match query::purge(query, &admin.edge.config.aliases) {
+        Ok(purge) => purge,
+        Err(why) => return Answer::error(StatusCode::BAD_REQUEST, path, &why),
+    };
+    let (field, meant) = match &target {
+        Scope::Path(path) => ("path", format!("/{}", path.as_str())),
+        Scope::Prefix(prefix) => ("prefix", format!("/{prefix}")),
+    };
+    match admin.edge.store.purge_all(target, mode).await {
+        Ok(purged) => {
+            tracing::info!(scope = field, meant, ?mode, ?purged, "purged");
+            let status = if purged.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
+            Answer::json(status, &Purge::of(field, meant, mode, purged))
+        }
+        Err(why) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, path, &why.to_string()),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::config::{self, Bandwidth, Delivery};
 use crate::policy::{Currency, MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
 use crate::push;
-use crate::store::{Store, StoreStats};
+use crate::store::{Mode, Purged, Store, StoreStats};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -225,6 +225,41 @@ pub struct Cache {
     pub events: BTreeMap<&'static str, u64>,
 }
 
+/// What `POST /api/v1/purge` did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Purge {
+    /// The path, canonical and decoded, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The prefix, the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// `hard` or `soft`.
+    pub mode: Mode,
+    /// Objects let go of in memory.
+    pub memory: u64,
+    /// Objects removed from disk so far.
+    pub removed: u64,
+    /// Objects on disk marked to be revalidated so far.
+    pub marked: u64,
+    /// Listed objects on disk found whole so far, by their SHA-256.
+    pub verified: u64,
+    /// The disk is swept; else that goes on, and the purge is in force all the same.
+    pub complete: bool,
+    /// It outlives a restart.
+    pub persisted: bool,
+    /// The tree is a local directory: only open files were let go of.
+    pub served_in_place: bool,
+}
+
+impl Purge {
+    pub(super) fn of(field: &str, meant: String, mode: Mode, purged: Purged) -> Self {
+        let (path, prefix) = if field == "path" { (Some(meant), None) } else { (None, Some(meant)) };
+        let Purged { memory, removed, marked, verified, complete, persisted, served_in_place } = purged;
+        Self { path, prefix, mode, memory, removed, marked, verified, complete, persisted, served_in_place }
+    }
+}
+
 /// Open client connections by listener.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Connections {
@@ -422,7 +457,7 @@ impl Cache {
             ($($field:ident),*) => { BTreeMap::from([$((stringify!($field), u64::from(stats.$field))),*]) };
         }
         Self {
-            gauges: named!(objects, disk_bytes, disk_trouble, memory_bytes, open_files, flights),
+            gauges: named!(objects, disk_bytes, disk_trouble, bans, memory_bytes, open_files, flights),
             events: named!(
                 hits_memory,
                 hits_disk,
@@ -438,6 +473,7 @@ impl Cache {
                 no_room,
                 evicted,
                 damaged,
+                purged,
                 io_errors
             ),
         }

@@ -160,6 +160,11 @@ fn routes() {
         ("POST", "/api/v1/push?repo=updates", 202, "\"polled\": 1"),
         ("POST", "/api/v1/push?repo=other", 404, "no repo other"),
         ("POST", "/api/v1/push?id=updates", 400, "unknown parameter"),
+        ("GET", "/api/v1/purge?path=/a", 405, "allow: post\r\n"),
+        ("POST", "/api/v1/purge", 400, "either path or prefix"),
+        ("POST", "/api/v1/purge?path=/a/../b", 400, "\"error\": \"path: "),
+        ("POST", "/api/v1/purge?path=/latest/x&mode=soft", 200, "\"path\": \"/7/x\""),
+        ("POST", "/api/v1/purge?prefix=/", 200, "\"complete\": true"),
         ("GET", explain, 400, "path: missing"),
         ("GET", &format!("{explain}&path=/a/../b"), 400, "\"error\": \"path: "),
         ("GET", &format!("{explain}&path=/a"), 200, "\"reason\": \"unlisted\""),
@@ -319,6 +324,8 @@ fn the_command_line_asks_the_node() {
     assert_eq!(ask::push(&config, Some("updates")).unwrap(), "updates: the node looks for a push now\n");
     assert_eq!(ask::push(&config, None).unwrap(), "the node looks for pushes now, repos: 1\n");
     let said = |error: anyhow::Error| format!("{error:#}");
+    let purged = ask::purge(&config, &ask::Typed::Prefix("/latest/".into()), ask::Mode::Hard).unwrap();
+    assert_eq!(purged, "/7/*: purged; removed 0, to be revalidated 0, verified 0\n");
     assert!(said(ask::push(&config, Some("other")).unwrap_err()).ends_with("says 404: no repo other"));
     config.admin.token = None;
     assert!(said(ask::push(&config, None).unwrap_err()).contains("says 401: a bearer token is needed"));

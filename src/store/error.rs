@@ -64,6 +64,17 @@ pub enum FetchError {
     ShuttingDown,
 }
 
+/// Why nothing was purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurgeError {
+    /// As many purges as there may be at once wait for their sweep.
+    #[error("too many purges are under way; try again once the disk is swept")]
+    TooMany,
+    /// The node is going down.
+    #[error("the node is going down")]
+    ShuttingDown,
+}
+
 impl FetchError {
     /// Whether the origin answered, and has no such file (under this name).
     #[must_use]

@@ -115,6 +115,18 @@ impl Memory {
         self.files.invalidate(object);
     }
 
+    /// Removes all of which `purged` holds; how many.
+    pub(super) fn remove_where(&self, purged: impl Fn(&Object, &Meta) -> bool) -> u64 {
+        let bodies = self.bodies.iter().map(|(object, kept)| (object, kept.meta));
+        let files = self.files.iter().map(|(object, kept)| (object, kept.meta));
+        let mut removed = 0;
+        for (object, _) in bodies.chain(files).filter(|(object, meta)| purged(object, meta)) {
+            self.remove(&object);
+            removed += 1;
+        }
+        removed
+    }
+
     /// Bytes of small bodies, with what they take beside, rounded up.
     pub(super) fn bytes(&self) -> u64 {
         self.bodies.weighted_size() * 1024

@@ -19,6 +19,7 @@ pub mod measure;
 mod memory;
 mod object;
 mod pass;
+mod purge;
 mod refusals;
 mod spans;
 mod stats;
@@ -30,9 +31,10 @@ mod wants;
 #[cfg(test)]
 mod tests;
 
-pub use error::{FetchError, FillError};
+pub use error::{FetchError, FillError, PurgeError};
 pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 pub use pass::PassBody;
+pub use purge::{Mode, Scope};
 pub use stats::StoreStats;
 pub use tail::{HELD_BACK_BYTES, Tail};
 
@@ -141,6 +143,25 @@ impl Interest {
         }
         content
     }
+}
+
+/// What a purge did. Counts of the disk are those of the sweep up to now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Let go of in memory at once.
+    pub memory: u64,
+    /// Removed from disk, damaged ones included.
+    pub removed: u64,
+    /// Marked on disk to be revalidated.
+    pub marked: u64,
+    /// Listed ones that were read again and found whole.
+    pub verified: u64,
+    /// The sweep is through. If not, the purge is in force all the same.
+    pub complete: bool,
+    /// It would outlive a restart before the sweep is through.
+    pub persisted: bool,
+    /// The tree is a local directory: nothing is cached but open files, and these were let go of.
+    pub served_in_place: bool,
 }
 
 enum Backing {
@@ -321,6 +342,21 @@ impl Store {
         }
     }
 
+    /// Purges canonical paths, in force for every answer from now on. Nothing that was asked of the origin before counts as
+    /// newer. What clients are being sent goes on.
+    pub async fn purge_all(&self, scope: Scope, mode: Mode) -> Result<Purged, PurgeError> {
+        match &self.backing {
+            Backing::Cache(cache) => cache.ban(scope, mode).await,
+            Backing::Tree(tree) => Ok(Purged {
+                memory: tree.forget(&scope),
+                complete: true,
+                persisted: true,
+                served_in_place: true,
+                ..Purged::default()
+            }),
+        }
+    }
+
     /// To be called when an open file of this object ended early or couldn't be read: nobody gets it again. Over a
     /// directory origin only the open file is let go of.
     pub async fn damaged(&self, object: &Object) {
@@ -342,8 +378,13 @@ impl Store {
             Backing::Tree(_) => (0, (0, 0)),
         };
         let disk_trouble = matches!(&self.backing, Backing::Cache(cache) if cache.disk_trouble());
+        let bans = match &self.backing {
+            Backing::Cache(cache) => cache.bans(),
+            Backing::Tree(_) => 0,
+        };
         StoreStats {
             disk_trouble,
+            bans,
             objects,
             disk_bytes,
             memory_bytes: self.memory.bytes(),

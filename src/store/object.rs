@@ -2,7 +2,7 @@
 
 use super::{PassBody, Tail};
 use crate::clock::Timestamp;
-use crate::http::freshness::Terms;
+use crate::http::freshness::{Grace, Terms};
 use crate::http::{Fields, TreePath, date};
 use crate::repo::Sha256;
 use bytes::Bytes;
@@ -127,6 +127,12 @@ impl Meta {
     /// The same bytes, found to be current again.
     pub(super) fn renewed(&self, terms: Terms, fields: Fields) -> Self {
         Self { fresh_until: terms.fresh_until(), terms, fields, ..self.clone() }
+    }
+
+    /// The same bytes, which may not be used before the origin has confirmed them.
+    pub(super) fn purged(&self) -> Self {
+        let terms = Terms { while_revalidating: Grace::Forbidden, ..self.terms };
+        Self { fresh_until: Timestamp::EPOCH, terms, ..self.clone() }
     }
 
     /// The same object once all of its bytes are there.

@@ -63,6 +63,10 @@ impl Refusals {
         self.0.invalidate(&key(object));
     }
 
+    pub(super) fn clear(&self) {
+        self.0.invalidate_all();
+    }
+
     #[cfg(test)]
     pub(super) fn count(&self) -> u64 {
         self.0.run_pending_tasks();

@@ -9,6 +9,8 @@ pub struct StoreStats {
     pub objects: u64,
     /// Bytes in the disk tier.
     pub disk_bytes: u64,
+    /// Purges whose sweep isn't through.
+    pub bans: u64,
     /// Bytes in the memory tier.
     pub memory_bytes: u64,
     /// Open files at hand.
@@ -52,6 +54,8 @@ pub struct StoreStats {
     pub evicted: u64,
     /// Entries removed since they didn't verify.
     pub damaged: u64,
+    /// Objects removed from disk by purges.
+    pub purged: u64,
     /// Failed disk operations.
     pub io_errors: u64,
 }
@@ -76,6 +80,7 @@ pub(super) struct Counters {
     pub(super) no_room: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) damaged: AtomicU64,
+    pub(super) purged: AtomicU64,
     pub(super) io_errors: AtomicU64,
 }
 
@@ -101,6 +106,7 @@ impl Counters {
             no_room: total(&self.no_room),
             evicted: total(&self.evicted),
             damaged: total(&self.damaged),
+            purged: total(&self.purged),
             io_errors: total(&self.io_errors),
             ..StoreStats::default()
         }

@@ -7,7 +7,7 @@ use super::evict::Uses;
 use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Identity, Meta, Object, Tier, etag};
 use super::refusals::Refusals;
-use super::{Counters, FetchError, FillError, Settings};
+use super::{Counters, FetchError, FillError, Scope, Settings};
 use crate::clock;
 use crate::http::freshness::Terms;
 use crate::http::{Fields, TreePath, content_type};
@@ -111,6 +111,12 @@ impl Tree {
     pub(super) fn purge(&self, object: &Object) -> bool {
         self.refusals.forget(object);
         self.discard(object)
+    }
+
+    /// Lets go of what is at hand of these paths; how many.
+    pub(super) fn forget(&self, scope: &Scope) -> u64 {
+        self.refusals.clear();
+        self.memory.remove_where(|object, _| scope.covers(&object.path))
     }
 
     pub(super) fn discard(&self, object: &Object) -> bool {

@@ -11,6 +11,7 @@ mod dnf;
 mod fills;
 mod origins;
 mod pressure;
+mod purge;
 mod refusals;
 mod restarts;
 mod sendfile;

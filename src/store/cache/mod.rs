@@ -5,6 +5,7 @@
 mod course;
 mod head;
 mod kept;
+mod purge;
 mod renew;
 
 use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
@@ -27,6 +28,7 @@ use crate::repo::Sha256;
 use head::Head;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
+use purge::Purges;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +48,7 @@ pub(super) struct Cache {
     memory: Memory,
     flights: Arc<Flights>,
     pub(super) refusals: Refusals,
+    purges: Arc<Purges>,
     /// Revalidated since they were written to disk.
     renewed: Moka<Object, Arc<Meta>>,
     /// The origin said that they are not to be shared: the next ones don't even wait for each other.
@@ -85,6 +88,7 @@ impl Cache {
             memory,
             flights: Arc::default(),
             refusals: Refusals::new(settings.absent_for, settings.failed_for),
+            purges: Purges::load(&settings.disk),
             renewed: notes(None, |meta| meta.fields.bytes()),
             unshared: notes(Some(settings.revalidate), |()| 0),
             heads: notes(Some(settings.absent_for), |head| head.meta.fields.bytes()),
@@ -98,14 +102,20 @@ impl Cache {
         });
         let loading = Arc::clone(&cache);
         drop(runtime.spawn_blocking(move || loading.evictor.load(&loading.closing)));
+        if cache.purges.count() > 0 {
+            cache.start_sweep();
+        }
         Ok(cache)
     }
 
     pub(super) fn peek(&self, object: &Object) -> Option<Content> {
-        if let Some(cached) = self.memory.find(object) {
+        if let Some(cached) = self.memory.find(object)
+            && let Some(cached) = self.unpurged(object, cached)
+        {
             return Some(cached.content(Tier::Disk));
         }
-        Some(self.flights.filling(object)?.content())
+        let filling = self.flights.filling(object)?;
+        self.purges.verdict(object, &filling.meta).is_none().then(|| filling.content())
     }
 
     pub(super) async fn find(self: &Arc<Self>, object: &Object) -> Option<Content> {
@@ -140,12 +150,22 @@ impl Cache {
                 return self.apart(object, interest).await;
             }
             let launch = |course| {
-                self.runtime.spawn(Arc::clone(self).fly(object.clone(), interest, course)).abort_handle()
+                let departure = self.purges.departs(clock::now());
+                let flight = Arc::clone(self).fly(object.clone(), interest, course);
+                let flying = async move {
+                    flight.await;
+                    drop(departure);
+                };
+                self.runtime.spawn(flying).abort_handle()
             };
             let mut stage = self.flights.join(object, launch).ok_or(FetchError::ShuttingDown)?;
             let landed = stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await.map(|s| s.clone());
             return match landed {
                 Ok(Stage::Again) => continue,
+                // What began before a purge goes on for those who follow it, but not for others.
+                Ok(Stage::Filling(filling)) if self.purges.verdict(object, &filling.meta).is_some() => {
+                    self.apart(object, interest).await
+                }
                 Ok(Stage::Filling(filling)) => Ok(interest.begin(filling.content())),
                 Ok(Stage::Ready { cached, stale }) => Ok(Content { stale, ..cached.content(Tier::Disk) }),
                 Ok(Stage::Failed(error)) => Err(error),
@@ -238,6 +258,11 @@ impl Cache {
         self.flights.running() as u64
     }
 
+    /// Purges whose sweep isn't through.
+    pub(super) fn bans(&self) -> u64 {
+        self.purges.count() as u64
+    }
+
     /// Objects and bytes on disk.
     pub(super) fn figures(&self) -> (u64, u64) {
         self.evictor.index.figures()
@@ -265,7 +290,8 @@ impl Cache {
                 return Ok(None);
             }
         };
-        let mut meta = found.meta;
+        let version = self.purges.version();
+        let Some(mut meta) = self.unpurged_entry(object, found.meta, &found.file) else { return Ok(None) };
         if let Some(renewed) = self.renewed.get(object)
             && renewed.stored == meta.stored
         {
@@ -278,6 +304,10 @@ impl Cache {
         let used = self.evictor.index.note(self.disk.key(object), found.disk_bytes);
         let cached = Cached { meta: Arc::new(meta), body, used };
         self.memory.insert(object, cached.clone());
+        if self.purges.version() != version {
+            // A ban came, or did its work, in between.
+            self.memory.remove(object);
+        }
         Ok(Some(cached))
     }
 

@@ -6,10 +6,10 @@
 
 use super::files::Files;
 use crate::clock::Timestamp;
-use crate::http::Fields;
 use crate::http::freshness::Terms;
+use crate::http::{Fields, TreePath};
 use crate::repo::{Hasher, Sha256};
-use crate::store::object::{Facts, Meta, Object};
+use crate::store::object::{Facts, Identity, Meta, Object};
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -32,7 +32,7 @@ pub(super) struct Record {
     etag: Option<Vec<u8>>,
     last_modified: Option<Timestamp>,
     content_type: Vec<u8>,
-    stored: Timestamp,
+    pub(super) stored: Timestamp,
     fresh_until: Timestamp,
     terms: Terms,
     fields: Vec<(String, Vec<u8>)>,
@@ -55,6 +55,12 @@ impl Record {
             terms: meta.terms,
             fields: meta.fields.pairs(),
         })
+    }
+
+    /// The object that it describes.
+    pub(super) fn object(&self) -> Option<Object> {
+        let identity = self.listed.map(|(sha256, size)| Identity { sha256, size });
+        Some(Object { path: TreePath::new(&self.path).ok()?, identity })
     }
 
     /// Whether it describes this object of this origin.

@@ -50,6 +50,15 @@ pub(super) enum Look<F = File> {
     Damaged,
 }
 
+/// What an entry says of itself.
+pub(super) struct Described<F = File> {
+    pub(super) object: Object,
+    pub(super) stored: Timestamp,
+    pub(super) sha256: Sha256,
+    pub(super) length: u64,
+    pub(super) file: F,
+}
+
 /// One entry of the walk at the start.
 pub(super) struct Walked {
     pub(super) key: Key,
@@ -237,6 +246,21 @@ impl<F: Files> Disk<F> {
                 Ok(Look::Damaged)
             }
         }
+    }
+
+    /// Which object of this origin an entry is; `None` where it isn't there or doesn't verify.
+    pub(super) fn described(&self, key: &Key) -> io::Result<Option<Described<F::File>>> {
+        let file = match self.files.open(&self.path(key)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let size = self.files.facts(&file)?.length;
+        let record = read_record(&*self.files, &file, size)?.filter(|record| record.origin == self.origin);
+        Ok(record.and_then(|record| {
+            let (object, stored) = (record.object()?, record.stored);
+            let Record { sha256, length, .. } = record;
+            Some(Described { object, stored, sha256, length, file })
+        }))
     }
 
     pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
