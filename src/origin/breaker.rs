@@ -18,6 +18,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// Requests for paths that are not known to fail, in each [`OTHERS_WINDOW`], while others do.
 const OTHERS: u32 = 8;
 const OTHERS_WINDOW: Duration = Duration::from_secs(1);
+/// Between two probes of an origin that doesn't talk, a path that is not known to fail has its turn first.
+const OTHERS_TURN: Duration = Duration::from_secs(1);
 /// A probe that has said nothing for so long no longer keeps the next one from asking: its origin may have been
 /// switched off and on again under it.
 const PROBE_LEASE: Duration = Duration::from_secs(5);
@@ -40,7 +42,9 @@ pub(super) enum Outcome {
     Answered,
     /// No connection.
     Unreachable(Arc<str>),
-    /// A connection, but no usable answer for this path.
+    /// A connection, but no answer for this path.
+    Broken(Arc<str>),
+    /// An answer, but none that is of use for this path.
     Failed {
         /// In words.
         reason: Arc<str>,
@@ -70,10 +74,20 @@ pub(super) struct Standing {
     pub(super) next_probe: Option<Instant>,
 }
 
+/// Why it is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
+    /// It doesn't talk.
     Connection,
+    /// It answers badly.
     Paths,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Unreachable,
+    Broken,
+    BadAnswer,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +145,8 @@ pub(super) struct Breaker {
     unreachable: usize,
     /// Paths that failed since the last answer, each once.
     failing: Vec<u64>,
+    /// Some of them by an answer.
+    has_answered_badly: bool,
     /// Paths that are left alone, and until when.
     held: Vec<(u64, Instant)>,
     reason: Arc<str>,
@@ -146,6 +162,7 @@ impl Breaker {
             state: State::Up { since: None },
             unreachable: 0,
             failing: Vec::new(),
+            has_answered_badly: false,
             held: Vec::new(),
             reason: Arc::from(""),
         }
@@ -160,8 +177,11 @@ impl Breaker {
         }
         let ticket = Ticket { number: self.tickets, epoch: self.epoch, path };
         if let State::Down(down) = &mut self.state {
-            if down.cause == Cause::Connection || self.failing.contains(&path) {
-                if now < down.next || down.probe.is_some_and(|probe| now < probe.lease_until) {
+            let fails = self.failing.contains(&path);
+            if down.cause == Cause::Connection || fails {
+                let yields = fails && down.cause == Cause::Connection;
+                let due = if yields { down.next + OTHERS_TURN } else { down.next };
+                if now < due || down.probe.is_some_and(|probe| now < probe.lease_until) {
                     return Err(refusal);
                 }
                 down.probe = Some(Probe { number: ticket.number, lease_until: now + PROBE_LEASE });
@@ -184,13 +204,16 @@ impl Breaker {
                     (down.probe, down.next) = (None, now + FIRST_DELAY.min(self.cap));
                 }
             }
-            Outcome::Unreachable(reason) => self.failed(ticket, reason, Cause::Connection, None, now, jitter),
+            Outcome::Unreachable(reason) => {
+                self.failed(ticket, reason, Failure::Unreachable, None, now, jitter);
+            }
+            Outcome::Broken(reason) => self.failed(ticket, reason, Failure::Broken, None, now, jitter),
             Outcome::Failed { reason, retry_after } => {
                 let retry_after = retry_after.map(|after| after.min(self.cap));
                 if let Some(after) = retry_after {
                     remember(&mut self.held, (ticket.path, now + after), |(held, _)| *held == ticket.path);
                 }
-                self.failed(ticket, reason, Cause::Paths, retry_after, now, jitter);
+                self.failed(ticket, reason, Failure::BadAnswer, retry_after, now, jitter);
             }
         }
     }
@@ -218,6 +241,7 @@ impl Breaker {
     fn answered(&mut self, ticket: Ticket, now: Instant) {
         self.unreachable = 0;
         self.failing.clear();
+        self.has_answered_badly = false;
         self.held.retain(|(held, _)| *held != ticket.path);
         if matches!(self.state, State::Down(_)) {
             self.comes_up(now);
@@ -233,7 +257,7 @@ impl Breaker {
         &mut self,
         ticket: Ticket,
         reason: Arc<str>,
-        kind: Cause,
+        kind: Failure,
         retry_after: Option<Duration>,
         now: Instant,
         jitter: f64,
@@ -247,26 +271,31 @@ impl Breaker {
                     return;
                 }
                 self.epoch += 1;
-                let cause = if self.unreachable > 0 { Cause::Connection } else { Cause::Paths };
+                let talks = self.unreachable == 0 && self.has_answered_badly;
+                let cause = if talks { Cause::Paths } else { Cause::Connection };
                 self.state = State::Down(Down::begin(cause, now));
             }
-            State::Down(down) if !down.is_probed_by(ticket) && kind == Cause::Paths => {
+            State::Down(down) if !down.is_probed_by(ticket) && kind != Failure::Unreachable => {
                 if let Some(after) = retry_after {
                     (down.others_since, down.others) = (now + after, 0);
                     down.next = down.next.max(now + after);
                 }
                 return self.count(ticket.path, kind);
             }
-            State::Down(down) if (down.cause, kind) == (Cause::Connection, Cause::Paths) => {
+            State::Down(down) if (down.cause, kind) == (Cause::Connection, Failure::BadAnswer) => {
                 // The origin can be reached again, and the rest is this path's trouble until others have it too.
                 self.comes_up(now);
                 self.unreachable = 0;
                 self.failing = vec![ticket.path];
+                self.has_answered_badly = true;
                 self.reason = reason;
                 return;
             }
             State::Down(down) => {
-                (down.probe, down.cause) = (None, kind);
+                down.probe = None;
+                if kind == Failure::Unreachable {
+                    down.cause = Cause::Connection;
+                }
                 down.failed_probes = down.failed_probes.saturating_add(1);
                 self.reason = reason;
                 self.count(ticket.path, kind);
@@ -275,10 +304,13 @@ impl Breaker {
         self.postpone(retry_after.unwrap_or_default(), now, jitter);
     }
 
-    fn count(&mut self, path: u64, kind: Cause) {
+    fn count(&mut self, path: u64, kind: Failure) {
+        self.has_answered_badly |= kind == Failure::BadAnswer;
         match kind {
-            Cause::Connection => self.unreachable = self.unreachable.saturating_add(1),
-            Cause::Paths => remember(&mut self.failing, path, |failing| *failing == path),
+            Failure::Unreachable => self.unreachable = self.unreachable.saturating_add(1),
+            Failure::Broken | Failure::BadAnswer => {
+                remember(&mut self.failing, path, |failing| *failing == path);
+            }
         }
     }
 
@@ -316,6 +348,10 @@ mod tests {
 
     fn failed(retry_after: Option<u64>) -> Outcome {
         Outcome::Failed { reason: "503".into(), retry_after: retry_after.map(Duration::from_secs) }
+    }
+
+    fn broken() -> Outcome {
+        Outcome::Broken("hung up".into())
     }
 
     /// A breaker and a time that a test moves.
@@ -376,6 +412,8 @@ mod tests {
                 true,
             ),
             ("some of each", vec![(1, failed(None)), (1, unreachable()), (2, failed(None))], false),
+            ("one path that breaks", vec![(1, broken()); 50], true),
+            ("three paths that break", vec![(1, broken()), (2, broken()), (3, broken())], false),
             ("who leaves", vec![(1, Outcome::Dropped); 9], true),
         ] {
             let mut bench = Bench::new();
@@ -469,6 +507,26 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_that_hangs_up_is_probed_by_one_and_by_new_paths_first() {
+        let mut bench = Bench::new();
+        for path in 1..=3 {
+            bench.meets(path, broken());
+        }
+        assert_eq!(bench.admits(9), None);
+        bench.wait(250);
+        assert_eq!(bench.admits(1), None, "it yields");
+        bench.meets(8, broken());
+        bench.wait(500);
+        assert_eq!(bench.admits(8), None, "it is known now");
+        let probe = bench.admits(9).unwrap();
+        assert_eq!(bench.admits(10), None);
+        bench.settle(probe, broken());
+        bench.wait(1000 + 1000);
+        bench.meets(1, Outcome::Answered);
+        assert!(bench.is_up());
+    }
+
+    #[test]
     fn a_broken_path_that_probes_a_dead_origin_does_not_keep_it_dead() {
         let mut bench = Bench::new();
         for _ in 0..3 {
@@ -537,6 +595,7 @@ mod tests {
         prop_oneof![
             Just(Outcome::Answered),
             Just(unreachable()),
+            Just(broken()),
             prop::option::of(0..10_000_u64).prop_map(failed),
             Just(Outcome::Dropped),
         ]
@@ -583,7 +642,7 @@ mod tests {
         #[test]
         fn while_it_is_down_one_probe_is_out_at_a_time(
             steps in steps(prop_oneof![
-                Just(Outcome::Answered), Just(unreachable()), Just(unreachable()), Just(Outcome::Dropped),
+                Just(Outcome::Answered), Just(unreachable()), Just(broken()), Just(Outcome::Dropped),
             ]),
         ) {
             let mut bench = Bench::new();
@@ -617,7 +676,7 @@ mod tests {
 
         #[test]
         fn a_dead_origin_is_asked_ever_more_slowly(
-            steps in steps(prop_oneof![Just(unreachable()), Just(Outcome::Dropped)]),
+            steps in steps(prop_oneof![Just(unreachable()), Just(broken()), Just(Outcome::Dropped)]),
         ) {
             let mut bench = Bench::new();
             for _ in 0..3 {

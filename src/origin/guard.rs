@@ -24,7 +24,7 @@ const MAX_REASON_CHARS: usize = 256;
 
 /// Why a request counts as it does, as the `outcome` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+enum Verdict {
     Answered,
     ServerError,
     Unreachable,
@@ -166,9 +166,16 @@ impl Admitted<'_> {
         self.end(Verdict::Unreachable, Outcome::Unreachable(words(error)));
     }
 
-    /// There was a connection, but no usable answer.
-    pub(super) fn failed(mut self, verdict: Verdict, error: &OriginError, retry_after: Option<Duration>) {
-        self.end(verdict, Outcome::Failed { reason: words(error), retry_after });
+    /// There was a connection, but no answer; in time, or at all.
+    pub(super) fn broken(mut self, error: &OriginError) {
+        let silent = matches!(error, OriginError::Silent { .. });
+        let verdict = if silent { Verdict::Silent } else { Verdict::Broken };
+        self.end(verdict, Outcome::Broken(words(error)));
+    }
+
+    /// The origin answered that something is wrong with it.
+    pub(super) fn failed(mut self, error: &OriginError, retry_after: Option<Duration>) {
+        self.end(Verdict::ServerError, Outcome::Failed { reason: words(error), retry_after });
     }
 
     fn end(&mut self, verdict: Verdict, outcome: Outcome) {

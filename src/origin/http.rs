@@ -4,7 +4,7 @@
 //! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body. Every request
 //! passes the [`Guard`]: while the origin is down only its probes are sent.
 
-use super::guard::{Connects, Guard, Verdict};
+use super::guard::{Connects, Guard};
 use super::version::validators;
 use super::{
     Health, MAX_OBJECT_BYTES, MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain,
@@ -283,7 +283,7 @@ impl HttpOrigin {
         match tokio::time::timeout(after, self.client.request(request)).await {
             Err(_) => {
                 let error = OriginError::Silent { wait: Wait::FirstByte, after };
-                admitted.failed(Verdict::Silent, &error, None);
+                admitted.broken(&error);
                 Err(error)
             }
             Ok(Err(error)) => {
@@ -292,7 +292,7 @@ impl HttpOrigin {
                 if connecting {
                     admitted.unreachable(&error);
                 } else {
-                    admitted.failed(Verdict::Broken, &error, None);
+                    admitted.broken(&error);
                 }
                 Err(error)
             }
@@ -300,7 +300,7 @@ impl HttpOrigin {
                 match response.status().as_u16() {
                     429 | 500 | 502 | 503 | 504 => {
                         let (error, wait) = (refusal(response.status()), retry_after(response.headers()));
-                        admitted.failed(Verdict::ServerError, &error, wait);
+                        admitted.failed(&error, wait);
                     }
                     _ => admitted.answered(),
                 }

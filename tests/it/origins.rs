@@ -220,7 +220,7 @@ fn check(what: &str, fate: Fate, ended: Result<Response, End>, body: &[u8]) {
             assert_eq!(fate, Fate::Whole, "{what}");
         }
         Ok(response) => {
-            assert_eq!((response.status, fate), (503, Fate::Nothing), "{what}: {}", response.text())
+            assert_eq!((response.status, fate), (503, Fate::Nothing), "{what}: {}", response.text());
         }
         Err(end) => {
             assert!(matches!(end, End::Reset | End::Truncated(_)), "{what}: {end:?}");
