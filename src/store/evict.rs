@@ -275,4 +275,5 @@ fn remove(victims: Vec<(Key, Option<Object>)>, disk: &Disk, memory: &Memory, cou
         let counter = if disk.remove(&key).is_ok() { &counters.evicted } else { &counters.io_errors };
         counter.fetch_add(1, Ordering::Relaxed);
     }
+    memory.release();
 }

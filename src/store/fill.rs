@@ -5,6 +5,7 @@
 //! breaks off is resumed where it stopped, of the same version or not at all.
 
 use super::FillError;
+use super::disk::Written;
 use super::evict::{Evictor, Reservation};
 use super::object::Object;
 use super::tail::{End, Progress};
@@ -43,6 +44,7 @@ pub(super) struct Pump<'a> {
     /// The version that is being filled, if the origin names it.
     pub(super) version: Option<Version>,
     pub(super) file: Arc<File>,
+    pub(super) written: Arc<Written>,
     pub(super) progress: &'a watch::Sender<Progress>,
 }
 
@@ -111,6 +113,7 @@ impl Pump<'_> {
 
     fn write(&self, batch: Vec<Bytes>, offset: u64, mut hasher: Hasher) -> Writing {
         let (file, evictor) = (Arc::clone(&self.file), self.evictor.clone());
+        let written = Arc::clone(&self.written);
         self.pool.spawn_blocking(move || {
             let mut at = offset;
             for bytes in batch {
@@ -119,6 +122,7 @@ impl Pump<'_> {
                 if let Err(error) = evictor.with_space(bytes.len() as u64, writing) {
                     return (hasher, Err(error));
                 }
+                written.note(at, &bytes);
                 at += bytes.len() as u64;
             }
             (hasher, Ok(()))

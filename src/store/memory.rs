@@ -94,6 +94,11 @@ impl Memory {
         self.files.invalidate(object);
     }
 
+    /// Closes the files of what was removed: moka keeps them until it tidies up, and they keep their blocks.
+    pub(super) fn release(&self) {
+        self.files.run_pending_tasks();
+    }
+
     /// Bytes of small bodies, with what they take beside, rounded up.
     pub(super) fn bytes(&self) -> u64 {
         self.bodies.weighted_size() * 1024

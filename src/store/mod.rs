@@ -32,6 +32,7 @@ pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 pub use pass::PassBody;
 pub use stats::StoreStats;
 pub use tail::Tail;
+pub use trouble::DiskTrouble;
 
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
@@ -307,15 +308,23 @@ impl Store {
             Backing::Cache(cache) => (cache.fills_running(), cache.figures()),
             Backing::Tree(_) => (0, (0, 0)),
         };
-        let disk_trouble = matches!(&self.backing, Backing::Cache(cache) if cache.disk_trouble());
         StoreStats {
-            disk_trouble,
+            disk_trouble: self.disk_trouble().is_some(),
             objects,
             disk_bytes,
             memory_bytes: self.memory.bytes(),
             open_files: self.memory.open_files(),
             flights,
             ..self.counters.totals()
+        }
+    }
+
+    /// The disk tier's trouble, while it lasts.
+    #[must_use]
+    pub fn disk_trouble(&self) -> Option<DiskTrouble> {
+        match &self.backing {
+            Backing::Cache(cache) => cache.disk_trouble(),
+            Backing::Tree(_) => None,
         }
     }
 

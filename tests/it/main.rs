@@ -6,6 +6,7 @@ mod architecture;
 mod cli;
 mod demo;
 mod directory;
+mod disks;
 mod dnf;
 mod fills;
 mod pressure;

@@ -6,8 +6,18 @@
 use super::*;
 
 impl Cache {
-    pub(super) async fn fly(self: Arc<Self>, object: Object, course: Course) {
-        let held = self.look(&object).await;
+    pub(super) async fn fly(self: Arc<Self>, object: Object, mut course: Course) {
+        let held = match self.look(&object).await {
+            Held::Entry(cached) => Some(cached),
+            Held::Nothing => None,
+            Held::Suspect(suspect) => match self.prove(&object, suspect, course).await {
+                Some(unproven) => {
+                    course = unproven;
+                    None
+                }
+                None => return,
+            },
+        };
         if let Some(cached) = held.clone().filter(|held| clock::now() < held.meta.fresh_until) {
             return course.land(Stage::Ready { cached, stale: false });
         }
@@ -91,6 +101,7 @@ impl Cache {
             length: response.length,
             version,
             file,
+            written: Arc::clone(&draft.written),
             progress: &progress,
         };
         let pumped = tokio::select! {
@@ -152,7 +163,8 @@ impl Cache {
         let committing = move || {
             let file = Arc::clone(&draft.file);
             let committing = || cache.disk.commit(&mut draft, &object, &meta);
-            let disk_bytes = cache.with_directories(OVERHEAD_BYTES, committing)?;
+            let overhead_bytes = overhead_bytes(meta.length.unwrap_or(0));
+            let disk_bytes = cache.with_directories(overhead_bytes, committing)?;
             // In this order: the bound is never passed in between.
             let used = cache.evictor.index.note(cache.disk.key(&object), &object, disk_bytes);
             drop(reservation);
@@ -197,7 +209,8 @@ impl Cache {
         if self.evictor.trouble.is_paused(clock::now()) {
             return None;
         }
-        let bytes = length.unwrap_or(STEP_BYTES).checked_add(OVERHEAD_BYTES)?;
+        let bytes = length.unwrap_or(STEP_BYTES);
+        let bytes = bytes.checked_add(overhead_bytes(bytes))?;
         let reservation = self.evictor.reserve(bytes).await?;
         let cache = Arc::clone(self);
         let drafting = self.runtime.spawn_blocking(move || {
@@ -215,15 +228,20 @@ impl Cache {
     }
 
     /// Does `work`, which takes about `bytes` of disk; where the directories vanished, makes them anew first. Blocks.
-    fn with_directories<T>(&self, bytes: u64, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    fn with_directories<T>(
+        self: &Arc<Self>,
+        bytes: u64,
+        mut work: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
         match self.evictor.with_space(bytes, &mut work) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
         if self.disk.restore()? {
-            let what = "its directories vanished and are made anew";
+            let what = "its directories vanished or were replaced, and are made anew";
             self.evictor.trouble.begins(&self.counters, what, clock::now());
             self.evictor.reload(&self.closing);
+            self.verify_behind();
         }
         self.evictor.with_space(bytes, work)
     }

@@ -3,8 +3,9 @@
 //! All IO happens on the background runtime and its blocking pool; callers on any runtime wait on channels.
 
 mod course;
+mod proof;
 
-use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
+use super::disk::{Disk, Draft, Key, Look, Suspect, overhead_bytes};
 use super::evict::{Evictor, Index, Reservation};
 use super::fill::{Pump, STEP_BYTES};
 use super::flight::{Course, Filling, Flights, Stage};
@@ -12,7 +13,7 @@ use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
 use super::refusals::Refusals;
 use super::tail::{End, Progress};
-use super::{Counters, FetchError, FillError, PassBody, Settings};
+use super::{Counters, DiskTrouble, FetchError, FillError, PassBody, Settings};
 use crate::clock::{self, Timestamp};
 use crate::http::freshness::{Storage, storage};
 use crate::http::{ByteRange, TreePath, content_type, date};
@@ -22,6 +23,7 @@ use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginError};
 use crate::repo::Sha256;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
+use rustix::io::Errno;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +34,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Small notes about objects (renewals, heads, what isn't to be shared): bytes of each kind, by [`note_bytes`].
 const MAX_NOTES_BYTES: u64 = 24 * 1024 * 1024;
+
+/// How long the disk gets to note the orderly end.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// What a look at the disk gave.
+enum Held {
+    Entry(Cached),
+    /// Its bytes are to be verified first.
+    Suspect(Box<Suspect>),
+    Nothing,
+}
 
 /// A cache of an HTTP origin.
 pub(super) struct Cache {
@@ -94,6 +107,7 @@ impl Cache {
         });
         let loading = Arc::clone(&cache);
         drop(runtime.spawn_blocking(move || loading.evictor.load(&loading.closing)));
+        cache.verify_behind();
         Ok(cache)
     }
 
@@ -106,7 +120,10 @@ impl Cache {
 
     pub(super) async fn find(self: &Arc<Self>, object: &Object) -> Option<Content> {
         match self.peek(object) {
-            None => Some(self.look(object).await?.content(Tier::Disk)),
+            None => match self.look(object).await {
+                Held::Entry(cached) => Some(cached.content(Tier::Disk)),
+                Held::Suspect(_) | Held::Nothing => None,
+            },
             found => found,
         }
     }
@@ -215,7 +232,8 @@ impl Cache {
         self.heads.invalidate(object);
         let (cache, object) = (Arc::clone(self), object.clone());
         let removing = move || {
-            let there = matches!(cache.disk.look(&object), Ok(Look::Found(_)));
+            let there =
+                matches!(cache.disk.look(&object), Ok(Look::Found(_) | Look::Suspect(_) | Look::Damaged));
             cache.drop_entry(&object);
             there
         };
@@ -231,14 +249,22 @@ impl Cache {
         }
     }
 
-    /// Whether new objects may not be stored.
-    pub(super) fn disk_trouble(&self) -> bool {
-        self.evictor.trouble.lasts()
+    /// Why new objects may not be stored, if so.
+    pub(super) fn disk_trouble(&self) -> Option<DiskTrouble> {
+        self.evictor.trouble.current()
     }
 
     pub(super) async fn shutdown(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.flights.close().await;
+        let disk = Arc::clone(&self.disk);
+        // A disk that hangs doesn't hold the process up: it wasn't an orderly end then.
+        let closing = self.runtime.spawn(async move {
+            tokio::time::timeout(CLOSING, tokio::task::spawn_blocking(move || disk.close())).await
+        });
+        if let Ok(Ok(Ok(Err(error)))) = closing.await {
+            tracing::warn!("the cache's disk: {error}: entries are verified if the machine is restarted");
+        }
     }
 
     pub(super) fn fills_running(&self) -> u64 {
@@ -251,41 +277,60 @@ impl Cache {
     }
 
     /// Looks on disk, and takes what is there into the memory tier.
-    async fn look(self: &Arc<Self>, object: &Object) -> Option<Cached> {
+    async fn look(self: &Arc<Self>, object: &Object) -> Held {
         let (cache, object) = (Arc::clone(self), object.clone());
         let looking = move || match cache.look_now(&object) {
-            Ok(found) => found,
-            Err(_) => {
-                cache.counters.io_errors.fetch_add(1, Ordering::Relaxed);
-                None
+            Ok(held) => held,
+            Err(error) => {
+                cache.unreadable(&object, &error);
+                Held::Nothing
             }
         };
-        self.runtime.spawn_blocking(looking).await.ok().flatten()
+        self.runtime.spawn_blocking(looking).await.unwrap_or(Held::Nothing)
     }
 
-    fn look_now(&self, object: &Object) -> io::Result<Option<Cached>> {
+    fn look_now(&self, object: &Object) -> io::Result<Held> {
         let found = match self.disk.look(object)? {
             Look::Found(found) => found,
-            Look::Missing => return Ok(None),
+            Look::Suspect(suspect) => return Ok(Held::Suspect(suspect)),
+            Look::Missing => return Ok(Held::Nothing),
             Look::Damaged => {
                 self.damaged(object);
-                return Ok(None);
+                return Ok(Held::Nothing);
             }
         };
-        let mut meta = found.meta;
+        if found.verified {
+            self.counters.verified.fetch_add(1, Ordering::Relaxed);
+        }
+        let meta = self.current(object, found.meta);
+        let Some(body) = self.body_of(&meta, found.file)? else {
+            self.damaged(object);
+            return Ok(Held::Nothing);
+        };
+        let used = self.evictor.index.note(found.key, object, found.disk_bytes);
+        let cached = Cached { meta: Arc::new(meta), body, used };
+        self.memory.insert(object, cached.clone());
+        Ok(Held::Entry(cached))
+    }
+
+    /// What an entry says of its object, and what the origin has said since.
+    fn current(&self, object: &Object, mut meta: Meta) -> Meta {
         if let Some((stored, fresh_until)) = self.renewed.get(object)
             && stored == meta.stored
         {
             meta.fresh_until = fresh_until;
         }
-        let Some(body) = self.body_of(&meta, Arc::new(found.file))? else {
-            self.damaged(object);
-            return Ok(None);
-        };
-        let used = self.evictor.index.note(self.disk.key(object), object, found.disk_bytes);
-        let cached = Cached { meta: Arc::new(meta), body, used };
-        self.memory.insert(object, cached.clone());
-        Ok(Some(cached))
+        meta
+    }
+
+    /// Counts an entry that the disk doesn't give back, and removes it where that is the entry's fault.
+    fn unreadable(&self, object: &Object, error: &io::Error) {
+        self.evictor.trouble.begins(&self.counters, &error.to_string(), clock::now());
+        // Bad blocks stay bad, and a directory that lost its file doesn't find it. Too many open files say nothing.
+        if matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::UCLEAN)) {
+            self.memory.remove(object);
+            self.drop_entry(object);
+        }
     }
 
     /// A small body comes into memory, and is checked on the way: `None` if it isn't what was stored.

@@ -4,6 +4,7 @@
 mod cache;
 mod faults;
 mod hostile;
+mod suspects;
 mod tree;
 
 use super::disk::Look;
