@@ -222,10 +222,8 @@ impl Machine {
         let mut world = self.world();
         let id = world.find(path).unwrap();
         let Node::File(content) = &mut world.nodes[id] else { panic!("a directory") };
-        for version in &mut content.sectors[at / SECTOR].0 {
-            if let Some(sector) = version {
-                sector[at % SECTOR] ^= 1;
-            }
+        for sector in content.sectors[at / SECTOR].0.iter_mut().flatten() {
+            sector[at % SECTOR] ^= 1;
         }
     }
 
