@@ -20,7 +20,7 @@ say() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
 
 # command and the Debian package that has it
 needed=(
-    dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc
+    dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc fiu-run:fiu-utils
 )
 missing=()
 for pair in "${needed[@]}"; do
@@ -28,6 +28,8 @@ for pair in "${needed[@]}"; do
 done
 # reposync is a plugin of dnf's.
 dnf reposync --help >/dev/null 2>&1 || missing+=(dnf-plugins-core)
+# What fiu-run preloads; only recommended by it.
+[ -e /usr/lib/fiu/fiu_posix_preload.so ] || missing+=(libfiu0)
 if ((${#missing[@]})); then
     say "installing ${missing[*]}"
     sudo=()

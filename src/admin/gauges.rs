@@ -36,7 +36,7 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
     for mirror in &mirrors.mirrors {
         metrics.mirror_up.with_label_values(&[&mirror.mirror.name]).set(mirror.reach.is_up().into());
     }
-    let cache = Cache::of(&edge.store.stats());
+    let cache = Cache::of(&edge.store.stats(), None);
     for (name, value) in &cache.gauges {
         metrics.store.with_label_values(&[name]).set(i64::try_from(*value).unwrap_or(i64::MAX));
     }

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::config::{self, Bandwidth, Delivery};
 use crate::policy::{Currency, MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
 use crate::push;
-use crate::store::{Mode, Purged, Store, StoreStats};
+use crate::store::{DiskTrouble, Mode, Purged, Store, StoreStats};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -221,6 +221,8 @@ pub struct Cache {
     /// Gauges, by the `what` label of `freshet_store`.
     #[serde(flatten)]
     pub gauges: BTreeMap<&'static str, u64>,
+    /// Why the disk may not take new entries; null: it does.
+    pub trouble: Option<Trouble>,
     /// Counts since the start, by the `event` label of `freshet_store_events_total`.
     pub events: BTreeMap<&'static str, u64>,
 }
@@ -258,6 +260,17 @@ impl Purge {
         let Purged { memory, removed, marked, verified, complete, persisted, served_in_place } = purged;
         Self { path, prefix, mode, memory, removed, marked, verified, complete, persisted, served_in_place }
     }
+}
+
+/// Trouble with the cache's disk. Answers pass through uncached while it refuses writes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Trouble {
+    /// Its first failure.
+    pub since: String,
+    /// Its latest failure.
+    pub last: String,
+    /// What that was.
+    pub why: String,
 }
 
 /// Open client connections by listener.
@@ -309,7 +322,7 @@ impl Status {
                 shed: edge.egress.shed(),
                 sent_bytes: edge.metrics.egress_bytes.get(),
             },
-            cache: Cache::of(&edge.store.stats()),
+            cache: Cache::of(&edge.store.stats(), edge.store.disk_trouble()),
             connections: Connections { http: open("http"), https: open("https") },
             bounces: edge
                 .config
@@ -452,12 +465,17 @@ fn holding(pair: &Pair, view: &RepoView, fresh: bool) -> Holding {
 
 impl Cache {
     /// All figures of the store, named as its fields are.
-    pub(super) fn of(stats: &StoreStats) -> Self {
+    pub(super) fn of(stats: &StoreStats, trouble: Option<DiskTrouble>) -> Self {
         macro_rules! named {
             ($($field:ident),*) => { BTreeMap::from([$((stringify!($field), u64::from(stats.$field))),*]) };
         }
         Self {
             gauges: named!(objects, disk_bytes, disk_trouble, bans, memory_bytes, open_files, flights),
+            trouble: trouble.map(|trouble| Trouble {
+                since: trouble.since.to_string(),
+                last: trouble.last.to_string(),
+                why: trouble.why,
+            }),
             events: named!(
                 hits_memory,
                 hits_disk,
@@ -472,6 +490,7 @@ impl Cache {
                 passed,
                 no_room,
                 evicted,
+                verified,
                 damaged,
                 purged,
                 io_errors

@@ -37,6 +37,7 @@ pub use pass::PassBody;
 pub use purge::{Mode, Scope};
 pub use stats::StoreStats;
 pub use tail::{HELD_BACK_BYTES, Tail};
+pub use trouble::DiskTrouble;
 
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
@@ -377,13 +378,12 @@ impl Store {
             Backing::Cache(cache) => (cache.fills_running(), cache.figures()),
             Backing::Tree(_) => (0, (0, 0)),
         };
-        let disk_trouble = matches!(&self.backing, Backing::Cache(cache) if cache.disk_trouble());
         let bans = match &self.backing {
             Backing::Cache(cache) => cache.bans(),
             Backing::Tree(_) => 0,
         };
         StoreStats {
-            disk_trouble,
+            disk_trouble: self.disk_trouble().is_some(),
             bans,
             objects,
             disk_bytes,
@@ -391,6 +391,15 @@ impl Store {
             open_files: self.memory.open_files(),
             flights,
             ..self.counters.totals()
+        }
+    }
+
+    /// The disk tier's trouble, while it lasts.
+    #[must_use]
+    pub fn disk_trouble(&self) -> Option<DiskTrouble> {
+        match &self.backing {
+            Backing::Cache(cache) => cache.disk_trouble(),
+            Backing::Tree(_) => None,
         }
     }
 

@@ -52,6 +52,8 @@ pub struct StoreStats {
     pub no_room: u64,
     /// Objects evicted.
     pub evicted: u64,
+    /// Entries whose bytes were verified, since the machine had gone down after they were stored.
+    pub verified: u64,
     /// Entries removed since they didn't verify.
     pub damaged: u64,
     /// Objects removed from disk by purges.
@@ -79,6 +81,7 @@ pub(super) struct Counters {
     pub(super) passed: AtomicU64,
     pub(super) no_room: AtomicU64,
     pub(super) evicted: AtomicU64,
+    pub(super) verified: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) purged: AtomicU64,
     pub(super) io_errors: AtomicU64,
@@ -105,6 +108,7 @@ impl Counters {
             passed: total(&self.passed),
             no_room: total(&self.no_room),
             evicted: total(&self.evicted),
+            verified: total(&self.verified),
             damaged: total(&self.damaged),
             purged: total(&self.purged),
             io_errors: total(&self.io_errors),

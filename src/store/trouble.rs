@@ -3,6 +3,7 @@
 use super::Counters;
 use crate::clock::Timestamp;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// After the disk refused a write, new fills pass through for so long.
@@ -10,12 +11,23 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// A period ends with the first entry that is committed so long after the last failure.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// A period of trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskTrouble {
+    /// Its first failure.
+    pub since: Timestamp,
+    /// Its latest failure.
+    pub last: Timestamp,
+    /// What that was, in words.
+    pub why: String,
+}
+
 /// The current period, if any.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
+    /// Spares whoever commits the lock in peace.
     lasts: AtomicBool,
-    /// The last failure, in milliseconds since the epoch.
-    failed: AtomicU64,
+    current: Mutex<Option<DiskTrouble>>,
     /// In milliseconds since the epoch.
     paused_until: AtomicU64,
 }
@@ -24,8 +36,10 @@ impl Trouble {
     /// Counts a failure; whether it is the first of a period, and thus logged.
     pub(super) fn begins(&self, counters: &Counters, what: &str, now: Timestamp) -> bool {
         counters.io_errors.fetch_add(1, Ordering::Relaxed);
-        self.failed.store(now.as_millis(), Ordering::Relaxed);
-        let first = !self.lasts.swap(true, Ordering::Relaxed);
+        let mut current = self.lock();
+        let since = current.as_ref().map_or(now, |current| current.since);
+        let first = current.replace(DiskTrouble { since, last: now, why: what.to_owned() }).is_none();
+        self.lasts.store(true, Ordering::Relaxed);
         if first {
             tracing::warn!("the cache's disk: {what}");
         }
@@ -39,8 +53,12 @@ impl Trouble {
 
     /// An entry was committed.
     pub(super) fn ends(&self, now: Timestamp) {
-        let quiet = now.since(Timestamp::from_millis(self.failed.load(Ordering::Relaxed))) >= QUIET;
-        if self.lasts() && quiet && self.lasts.swap(false, Ordering::Relaxed) {
+        if !self.lasts.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut current = self.lock();
+        if current.take_if(|current| now.since(current.last) >= QUIET).is_some() {
+            self.lasts.store(false, Ordering::Relaxed);
             tracing::info!("the cache's disk takes entries again");
         }
     }
@@ -49,8 +67,12 @@ impl Trouble {
         now.as_millis() < self.paused_until.load(Ordering::Relaxed)
     }
 
-    pub(super) fn lasts(&self) -> bool {
-        self.lasts.load(Ordering::Relaxed)
+    pub(super) fn current(&self) -> Option<DiskTrouble> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<DiskTrouble>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,9 +92,10 @@ mod tests {
         trouble.pauses(at(200));
         assert!(trouble.is_paused(at(209)) && !trouble.is_paused(at(210)));
         trouble.ends(at(258));
-        assert!(trouble.lasts());
+        let current = DiskTrouble { since: at(100), last: at(199), why: "full".to_owned() };
+        assert_eq!(trouble.current(), Some(current));
         trouble.ends(at(259));
-        assert!(!trouble.lasts() && trouble.begins(&counters, "full", at(300)));
+        assert!(trouble.current().is_none() && trouble.begins(&counters, "full", at(300)));
         assert_eq!(counters.io_errors.load(Ordering::Relaxed), 101);
     }
 }

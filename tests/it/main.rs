@@ -7,6 +7,7 @@ mod caching;
 mod cli;
 mod demo;
 mod directory;
+mod disks;
 mod dnf;
 mod fills;
 mod origins;

@@ -18,8 +18,18 @@ pub(super) struct Opening {
 }
 
 impl Cache {
-    pub(super) async fn fly(self: Arc<Self>, object: Object, interest: Interest, course: Course) {
-        let held = self.look(&object).await;
+    pub(super) async fn fly(self: Arc<Self>, object: Object, interest: Interest, mut course: Course) {
+        let held = match self.look(&object).await {
+            Held::Entry(cached) => Some(cached),
+            Held::Nothing => None,
+            Held::Suspect(suspect) => match self.prove(&object, suspect, course).await {
+                Some(unproven) => {
+                    course = unproven;
+                    None
+                }
+                None => return,
+            },
+        };
         let now = clock::now();
         if let Some(cached) = held.clone().filter(|held| now < held.meta.fresh_until) {
             return course.land(Stage::Ready { cached, stale: false });
@@ -161,6 +171,7 @@ impl Cache {
             meta,
             version,
             file: Arc::clone(&draft.file),
+            written: Arc::clone(&draft.written),
             progress,
             wants: Arc::default(),
             room: Mutex::new(reservation),
@@ -220,7 +231,7 @@ impl Cache {
         let committing = move || {
             let file = Arc::clone(&draft.file);
             let committing = || cache.disk.commit(&mut draft, &object, &meta);
-            let disk_bytes = cache.with_directories(OVERHEAD_BYTES, committing)?;
+            let disk_bytes = cache.with_directories(overhead_bytes(meta.length.unwrap_or(0)), committing)?;
             let used = room.spend(cache.disk.key(&object), disk_bytes);
             drop(room);
             cache.renewed.invalidate(&object);
@@ -268,8 +279,8 @@ impl Cache {
         if self.evictor.trouble.is_paused(clock::now()) {
             return None;
         }
-        let beside = OVERHEAD_BYTES + fields.bytes() as u64;
-        let bytes = length.unwrap_or(STEP_BYTES).checked_add(beside)?;
+        let bytes = length.unwrap_or(STEP_BYTES);
+        let bytes = bytes.checked_add(overhead_bytes(bytes) + fields.bytes() as u64)?;
         let reservation = self.evictor.reserve(bytes).await?;
         let cache = Arc::clone(self);
         let drafting = self.runtime.spawn_blocking(move || {
@@ -287,15 +298,20 @@ impl Cache {
     }
 
     /// Does `work`, which takes about `bytes` of disk; where the directories vanished, makes them anew first. Blocks.
-    fn with_directories<T>(&self, bytes: u64, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    fn with_directories<T>(
+        self: &Arc<Self>,
+        bytes: u64,
+        mut work: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
         match self.evictor.with_space(bytes, &mut work) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
         if self.disk.restore()? {
-            let what = "its directories vanished and are made anew";
+            let what = "its directories vanished or were replaced, and are made anew";
             self.evictor.trouble.begins(&self.counters, what, clock::now());
             self.evictor.reload(&self.closing);
+            self.verify_behind();
         }
         self.evictor.with_space(bytes, work)
     }

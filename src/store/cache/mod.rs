@@ -5,10 +5,11 @@
 mod course;
 mod head;
 mod kept;
+mod proof;
 mod purge;
 mod renew;
 
-use super::disk::{Disk, Draft, Look, OVERHEAD_BYTES};
+use super::disk::{Disk, Draft, Key, Look, Suspect, overhead_bytes};
 use super::evict::{Evictor, Index, Reservation};
 use super::fill::{Fill, Outcome, Pumped, STEP_BYTES};
 use super::flight::{Course, Filling, Flights, Stage};
@@ -17,7 +18,7 @@ use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
 use super::refusals::Refusals;
 use super::spans::Spans;
 use super::tail::{End, Progress};
-use super::{Counters, FetchError, FillError, Interest, PassBody, Settings};
+use super::{Counters, DiskTrouble, FetchError, FillError, Interest, PassBody, Settings};
 use crate::clock::{self, Timestamp};
 use crate::http::freshness::{self, Exchange, Storage, Terms};
 use crate::http::{ByteRange, Fields, content_type, date};
@@ -29,6 +30,7 @@ use head::Head;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use moka::sync::Cache as Moka;
 use purge::Purges;
+use rustix::io::Errno;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +41,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Small notes about objects (renewals, heads, what isn't to be shared): bytes of each kind, by [`note_bytes`].
 const MAX_NOTES_BYTES: u64 = 24 * 1024 * 1024;
+
+/// How long the disk gets to note the orderly end.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// What a look at the disk gave.
+enum Held {
+    Entry(Cached),
+    /// Its bytes are to be verified first.
+    Suspect(Box<Suspect>),
+    Nothing,
+}
 
 /// A cache of an HTTP origin.
 pub(super) struct Cache {
@@ -105,6 +118,7 @@ impl Cache {
         if cache.purges.count() > 0 {
             cache.start_sweep();
         }
+        cache.verify_behind();
         Ok(cache)
     }
 
@@ -120,7 +134,10 @@ impl Cache {
 
     pub(super) async fn find(self: &Arc<Self>, object: &Object) -> Option<Content> {
         match self.peek(object) {
-            None => Some(self.look(object).await?.content(Tier::Disk)),
+            None => match self.look(object).await {
+                Held::Entry(cached) => Some(cached.content(Tier::Disk)),
+                Held::Suspect(_) | Held::Nothing => None,
+            },
             found => found,
         }
     }
@@ -226,7 +243,8 @@ impl Cache {
         self.heads.invalidate(object);
         let (cache, object) = (Arc::clone(self), object.clone());
         let removing = move || {
-            let there = matches!(cache.disk.look(&object), Ok(Look::Found(_)));
+            let there =
+                matches!(cache.disk.look(&object), Ok(Look::Found(_) | Look::Suspect(_) | Look::Damaged));
             cache.drop_entry(&object);
             there
         };
@@ -242,16 +260,22 @@ impl Cache {
         }
     }
 
-    /// Whether new objects may not be stored.
-    pub(super) fn disk_trouble(&self) -> bool {
-        self.evictor.trouble.lasts()
+    /// Why new objects may not be stored, if so.
+    pub(super) fn disk_trouble(&self) -> Option<DiskTrouble> {
+        self.evictor.trouble.current()
     }
 
     pub(super) async fn shutdown(&self) {
         self.closing.store(true, Ordering::Relaxed);
-        let flights = Arc::clone(&self.flights);
-        // Fails only when the runtime is going down.
-        let _ = self.runtime.spawn(async move { flights.close().await }).await;
+        let (flights, disk) = (Arc::clone(&self.flights), Arc::clone(&self.disk));
+        let closing = self.runtime.spawn(async move {
+            flights.close().await;
+            // A disk that hangs doesn't hold the process up: it wasn't an orderly end then.
+            tokio::time::timeout(CLOSING, tokio::task::spawn_blocking(move || disk.close())).await
+        });
+        if let Ok(Ok(Ok(Err(error)))) = closing.await {
+            tracing::warn!("the cache's disk: {error}: entries are verified if the machine is restarted");
+        }
     }
 
     pub(super) fn fills_running(&self) -> u64 {
@@ -269,46 +293,66 @@ impl Cache {
     }
 
     /// Looks on disk, and takes what is there into the memory tier.
-    async fn look(self: &Arc<Self>, object: &Object) -> Option<Cached> {
+    async fn look(self: &Arc<Self>, object: &Object) -> Held {
         let (cache, object) = (Arc::clone(self), object.clone());
         let looking = move || match cache.look_now(&object) {
-            Ok(found) => found,
-            Err(_) => {
-                cache.counters.io_errors.fetch_add(1, Ordering::Relaxed);
-                None
+            Ok(held) => held,
+            Err(error) => {
+                cache.unreadable(&object, &error);
+                Held::Nothing
             }
         };
-        self.runtime.spawn_blocking(looking).await.ok().flatten()
+        self.runtime.spawn_blocking(looking).await.unwrap_or(Held::Nothing)
     }
 
-    fn look_now(&self, object: &Object) -> io::Result<Option<Cached>> {
+    fn look_now(&self, object: &Object) -> io::Result<Held> {
         let found = match self.disk.look(object)? {
             Look::Found(found) => found,
-            Look::Missing => return Ok(None),
+            Look::Suspect(suspect) => return Ok(Held::Suspect(suspect)),
+            Look::Missing => return Ok(Held::Nothing),
             Look::Damaged => {
                 self.damaged(object);
-                return Ok(None);
+                return Ok(Held::Nothing);
             }
         };
-        let version = self.purges.version();
-        let Some(mut meta) = self.unpurged_entry(object, found.meta, &found.file) else { return Ok(None) };
-        if let Some(renewed) = self.renewed.get(object)
-            && renewed.stored == meta.stored
-        {
-            meta = Meta::clone(&renewed);
+        if found.verified {
+            self.counters.verified.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(body) = self.body_of(&meta, Arc::new(found.file))? else {
-            self.damaged(object);
-            return Ok(None);
+        let version = self.purges.version();
+        let Some(meta) = self.unpurged_entry(object, found.meta, &found.file) else {
+            return Ok(Held::Nothing);
         };
-        let used = self.evictor.index.note(self.disk.key(object), found.disk_bytes);
+        let meta = self.current(object, meta);
+        let Some(body) = self.body_of(&meta, found.file)? else {
+            self.damaged(object);
+            return Ok(Held::Nothing);
+        };
+        let used = self.evictor.index.note(found.key, found.disk_bytes);
         let cached = Cached { meta: Arc::new(meta), body, used };
         self.memory.insert(object, cached.clone());
         if self.purges.version() != version {
             // A ban came, or did its work, in between.
             self.memory.remove(object);
         }
-        Ok(Some(cached))
+        Ok(Held::Entry(cached))
+    }
+
+    /// What an entry says of its object, or what the origin has said since.
+    fn current(&self, object: &Object, meta: Meta) -> Meta {
+        match self.renewed.get(object) {
+            Some(renewed) if renewed.stored == meta.stored => Meta::clone(&renewed),
+            _ => meta,
+        }
+    }
+
+    /// Counts an entry that the disk doesn't give back, and removes it where that is the entry's fault.
+    fn unreadable(&self, object: &Object, error: &io::Error) {
+        self.evictor.trouble.begins(&self.counters, &error.to_string(), clock::now());
+        // Bad blocks stay bad, and a directory that lost its file doesn't find it. Too many open files say nothing.
+        if matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::UCLEAN)) {
+            self.memory.remove(object);
+            self.drop_entry(object);
+        }
     }
 
     /// A small body comes into memory, and is checked on the way: `None` if it isn't what was stored.

@@ -1,10 +1,12 @@
 //! The format of an entry, and whether a file is one.
 //!
 //! ```text
-//! body (from offset 0) | trailer: postcard Record | magic and version (8) | trailer length (4, LE) | SHA-256 of length and trailer (32)
+//! body (from offset 0) | CRC-32 of each of its blocks (4 each, LE)
+//!   | trailer: postcard Record | magic and version (8) | trailer length (4, LE) | SHA-256 of length and trailer (32)
 //! ```
 
 use super::files::Files;
+use super::sums;
 use crate::clock::Timestamp;
 use crate::http::freshness::Terms;
 use crate::http::{Fields, TreePath};
@@ -18,8 +20,13 @@ const MAGIC: [u8; 8] = *b"freshet\x02";
 const FOOTER_BYTES: u64 = 8 + 4 + 32;
 /// A trailer holds a path (4 KiB at most) and some header values.
 const MAX_TRAILER_BYTES: u64 = 64 * 1024;
-/// What an entry may take beyond its body.
-pub(in crate::store) const OVERHEAD_BYTES: u64 = 4096;
+/// What an entry may take beyond its body, its sums apart.
+const OVERHEAD_BYTES: u64 = 4096;
+
+/// What an entry may take beyond its body of `length` bytes.
+pub(in crate::store) const fn overhead_bytes(length: u64) -> u64 {
+    OVERHEAD_BYTES + 4 * sums::blocks(length)
+}
 
 /// The trailer.
 #[derive(Serialize, Deserialize)]
@@ -36,11 +43,13 @@ pub(super) struct Record {
     fresh_until: Timestamp,
     terms: Terms,
     fields: Vec<(String, Vec<u8>)>,
+    /// Of the sums as they stand in the entry.
+    sums: Sha256,
 }
 
 impl Record {
     /// Of a complete object; `None` where length or digest aren't known.
-    pub(super) fn of(origin: &str, object: &Object, meta: &Meta) -> Option<Self> {
+    pub(super) fn of(origin: &str, object: &Object, meta: &Meta, sums: &[u8]) -> Option<Self> {
         Some(Self {
             origin: origin.to_owned(),
             path: object.path.as_str().to_owned(),
@@ -54,6 +63,7 @@ impl Record {
             fresh_until: meta.fresh_until,
             terms: meta.terms,
             fields: meta.fields.pairs(),
+            sums: Sha256::of(sums),
         })
     }
 
@@ -73,11 +83,18 @@ impl Record {
     }
 }
 
-/// Trailer and footer.
-pub(super) fn encode(record: &Record) -> io::Result<Vec<u8>> {
-    let mut end = postcard::to_stdvec(record).map_err(io::Error::other)?;
-    let length = u32::try_from(end.len()).map_err(io::Error::other)?.to_le_bytes();
-    let digest = trailer_digest(length, &end);
+/// Sums as they stand in an entry.
+pub(super) fn encode_sums(sums: &[u32]) -> Vec<u8> {
+    sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()
+}
+
+/// What follows the body: sums, trailer and footer.
+pub(super) fn encode(sums: Vec<u8>, record: &Record) -> io::Result<Vec<u8>> {
+    let trailer = postcard::to_stdvec(record).map_err(io::Error::other)?;
+    let length = u32::try_from(trailer.len()).map_err(io::Error::other)?.to_le_bytes();
+    let digest = trailer_digest(length, &trailer);
+    let mut end = sums;
+    end.extend_from_slice(&trailer);
     end.extend_from_slice(&MAGIC);
     end.extend_from_slice(&length);
     end.extend_from_slice(digest.as_bytes());
@@ -109,7 +126,24 @@ pub(super) fn read_record<F: Files>(files: &F, file: &F::File, size: u64) -> io:
     if trailer_digest(length, &trailer).as_bytes() != digest {
         return Ok(None);
     }
-    Ok(postcard::from_bytes::<Record>(&trailer).ok().filter(|record| record.length == trailer_at))
+    let ends_there = |record: &Record| record.length.checked_add(sums_bytes(record)) == Some(trailer_at);
+    Ok(postcard::from_bytes::<Record>(&trailer).ok().filter(ends_there))
+}
+
+/// The sums of an entry, if they verify.
+pub(super) fn read_sums<F: Files>(
+    files: &F,
+    file: &F::File,
+    record: &Record,
+) -> io::Result<Option<Vec<u32>>> {
+    let mut bytes = vec![0; usize::try_from(sums_bytes(record)).map_err(io::Error::other)?];
+    files.read_exact_at(file, &mut bytes, record.length)?;
+    let sums = bytes.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
+    Ok((Sha256::of(&bytes) == record.sums).then(|| sums.collect()))
+}
+
+fn sums_bytes(record: &Record) -> u64 {
+    4 * sums::blocks(record.length)
 }
 
 pub(super) fn meta(record: Record) -> Option<Meta> {

@@ -3,9 +3,10 @@
 //! Nothing else in the tier does IO by path, so every operation that a crash can tear passes here. Readers of entries get
 //! the real file, since sendfile wants a descriptor. All calls block.
 
-use rustix::fs::{AtFlags, FallocateFlags, FlockOperation};
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::ffi::OsString;
+use std::fmt::Debug;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -31,7 +32,7 @@ pub(in crate::store) struct Modified {
 /// A file system. What is written is durable once its file was synced, a name once its directory was.
 pub(in crate::store) trait Files: Send + Sync + 'static {
     /// An open file.
-    type File: Send + Sync + 'static;
+    type File: Debug + Send + Sync + 'static;
 
     /// A new file, to read and write; fails where there is one.
     fn create_new(&self, path: &Path) -> io::Result<Self::File>;
@@ -42,6 +43,7 @@ pub(in crate::store) trait Files: Send + Sync + 'static {
     /// Promises blocks for `length` bytes from `offset` on, where the file system can; the file's length stays.
     fn reserve(&self, file: &Self::File, offset: u64, length: u64) -> io::Result<()>;
     fn facts(&self, file: &Self::File) -> io::Result<Facts>;
+    fn set_modified(&self, file: &Self::File, modified: Modified) -> io::Result<()>;
     /// Makes data, length and times durable. Once it failed, what the kernel dropped is not written by trying again.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
 
@@ -59,6 +61,8 @@ pub(in crate::store) trait Files: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Self::File>;
     /// Whether `path` still names this very file.
     fn is_at(&self, file: &Self::File, path: &Path) -> bool;
+    /// Another text after each boot of the machine.
+    fn boot(&self) -> io::Result<String>;
 }
 
 /// The machine's own.
@@ -95,6 +99,13 @@ impl Files for System {
         Ok(file.metadata()?.into())
     }
 
+    fn set_modified(&self, file: &File, modified: Modified) -> io::Result<()> {
+        let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let to = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanoseconds.into() };
+        let times = Timestamps { last_access: omit, last_modification: to };
+        Ok(rustix::fs::futimens(file, &times)?)
+    }
+
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_all()
     }
@@ -124,7 +135,14 @@ impl Files for System {
     }
 
     fn lock(&self, path: &Path) -> io::Result<File> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        // Not held open for writing: that would keep an operator from a read-only remount.
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+                File::open(path)?
+            }
+            other => other?,
+        };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
             Err(Errno::WOULDBLOCK) => {
@@ -142,6 +160,10 @@ impl Files for System {
             return false;
         };
         (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
+    }
+
+    fn boot(&self) -> io::Result<String> {
+        Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
     }
 }
 

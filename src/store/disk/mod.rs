@@ -2,56 +2,69 @@
 //!
 //! An entry is written below `tmp/`, synced, and renamed to `objects/ab/cdef...`, whose directory is synced; it is never
 //! truncated or overwritten. All directories are made, and made durable, before the first entry. Whatever doesn't verify
-//! is removed and counts as a miss. All IO goes through [`Files`]; the format is [`entry`]'s. All calls block.
+//! is removed and counts as a miss. After the machine went down with the cache in use ([`boot`]), the bytes of what was
+//! stored until then are verified before anybody gets them ([`verify`]). All IO goes through [`Files`]; the format is
+//! [`entry`]'s. All calls block.
 
+mod boot;
+mod directory;
 mod entry;
 pub(super) mod files;
+mod sums;
 #[cfg(test)]
 mod tests;
+mod verify;
 
-pub(super) use entry::OVERHEAD_BYTES;
+pub(super) use entry::overhead_bytes;
+pub(super) use sums::Written;
+pub(super) use verify::{Examined, Suspect, Verified};
 
 use super::object::{Meta, Object};
 use crate::clock::Timestamp;
 use crate::http::ByteRange;
 use crate::repo::{Hasher, Sha256};
-use entry::{Record, encode, meta, read_record};
+use directory::Held;
+use entry::{Record, encode, encode_sums, meta, read_record};
 use files::{Facts, Files, System};
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use sums::BlockSums;
 use tokio::runtime::Handle;
 
-/// The file below the root that is locked.
-const LOCK: &str = "lock";
-/// How often, and how far apart, the lock is tried at the start.
-const LOCK_TRIES: u32 = 10;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// A suspect of up to so many bytes is verified by whoever looks for it: a fraction of a second's reading. A larger one is
+/// for those who can follow its verification.
+const LOOK_BYTES: u64 = 64 * 1024 * 1024;
+/// Read at once where a body's sums are missing.
+const PIECE_BYTES: usize = 1024 * 1024;
 
 /// The name of an entry: SHA-256 of origin, path and identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(Sha256);
 
 /// An entry found.
-pub(super) struct Found<F = File> {
+pub(super) struct Found<F: Files = System> {
+    pub(super) key: Key,
     pub(super) meta: Meta,
-    pub(super) file: F,
+    pub(super) file: Arc<F::File>,
     pub(super) disk_bytes: u64,
+    /// Its bytes were read and compared just now.
+    pub(super) verified: bool,
 }
 
 /// What a look at the disk gave.
-pub(super) enum Look<F = File> {
+pub(super) enum Look<F: Files = System> {
     Found(Box<Found<F>>),
+    /// It was stored before the machine went down, and is too large to be verified at once.
+    Suspect(Box<Suspect<F>>),
     Missing,
     /// It didn't verify, and was removed.
     Damaged,
 }
 
 /// What an entry says of itself.
-pub(super) struct Described<F = File> {
+pub(super) struct Described<F = std::fs::File> {
     pub(super) object: Object,
     pub(super) stored: Timestamp,
     pub(super) sha256: Sha256,
@@ -75,8 +88,9 @@ pub(super) struct Disk<F: Files = System> {
     tmp: PathBuf,
     origin: String,
     drafts: AtomicU64,
-    /// Keeps other processes away as long as it is open.
-    lock: Mutex<Arc<F::File>>,
+    held: Mutex<Held<F>>,
+    /// Nothing is committed after the orderly end was noted.
+    closed: RwLock<bool>,
     /// So many more drafts fail with this.
     #[cfg(test)]
     pub(super) faults: Mutex<Vec<ErrorKind>>,
@@ -85,9 +99,10 @@ pub(super) struct Disk<F: Files = System> {
 /// A file that becomes an entry, or is removed when dropped.
 pub(super) struct Draft<F: Files = System> {
     pub(super) file: Arc<F::File>,
+    pub(super) written: Arc<Written>,
     files: Arc<F>,
     path: PathBuf,
-    state: Stage,
+    stage: Stage,
     pool: Handle,
 }
 
@@ -101,7 +116,7 @@ enum Stage {
 
 impl<F: Files> Drop for Draft<F> {
     fn drop(&mut self) {
-        if self.state != Stage::Committed {
+        if self.stage != Stage::Committed {
             let (files, path) = (Arc::clone(&self.files), std::mem::take(&mut self.path));
             // What this leaves behind, the next start removes.
             drop(self.pool.spawn_blocking(move || files.remove(&path)));
@@ -117,66 +132,8 @@ impl Disk {
 }
 
 impl<F: Files> Disk<F> {
-    pub(super) fn open_on(files: F, root: &Path, origin: String) -> io::Result<Self> {
-        make_root(&files, root)?;
-        let lock = first_lock(&files, root)?;
-        let disk = Self {
-            files: Arc::new(files),
-            root: root.to_owned(),
-            objects: root.join("objects"),
-            tmp: root.join("tmp"),
-            origin,
-            drafts: AtomicU64::new(0),
-            lock: Mutex::new(Arc::new(lock)),
-            #[cfg(test)]
-            faults: Mutex::default(),
-        };
-        disk.make_directories()?;
-        for left in disk.files.list(&disk.tmp)? {
-            disk.files.remove(&disk.tmp.join(left))?;
-        }
-        Ok(disk)
-    }
-
-    /// Takes whatever directory is at the root now, and makes anew what is missing in it; whether there was need to.
-    pub(super) fn restore(&self) -> io::Result<bool> {
-        make_root(&*self.files, &self.root)?;
-        let replaced = {
-            let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let replaced = !self.files.is_at(&held, &self.root.join(LOCK));
-            if replaced {
-                *held = Arc::new(self.files.lock(&self.root.join(LOCK))?);
-            }
-            replaced
-        };
-        Ok(self.make_directories()? || replaced)
-    }
-
-    /// Makes what is missing of the directories, so that no entry's own directory can be lost after it; whether something
-    /// was missing.
-    fn make_directories(&self) -> io::Result<bool> {
-        let shards = (0..=u8::MAX).map(|shard| self.objects.join(format!("{shard:02x}")));
-        let mut made = false;
-        for directory in [self.objects.clone(), self.tmp.clone()].into_iter().chain(shards) {
-            made |= make_dir(&*self.files, &directory)?;
-        }
-        // Also where nothing was missing: whoever made them may have died before this.
-        self.files.sync_dir(&self.objects)?;
-        self.files.sync_dir(&self.root)?;
-        Ok(made)
-    }
-
     pub(super) fn key(&self, object: &Object) -> Key {
-        let mut hasher = Hasher::default();
-        for part in [self.origin.as_bytes(), object.path.as_str().as_bytes()] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        if let Some(identity) = object.identity {
-            hasher.update(identity.sha256.as_bytes());
-            hasher.update(&identity.size.to_le_bytes());
-        }
-        Key(hasher.finish())
+        key_of(&self.origin, object)
     }
 
     /// A new file in `tmp/`, with blocks for `length` bytes where the file system can promise them. `NotFound` where
@@ -186,14 +143,12 @@ impl<F: Files> Disk<F> {
         if let Some(kind) = self.faults.lock().unwrap().pop() {
             return Err(kind.into());
         }
-        let lock = Arc::clone(&self.lock.lock().unwrap_or_else(PoisonError::into_inner));
-        if !self.files.is_at(&lock, &self.root.join(LOCK)) {
-            return Err(io::Error::new(ErrorKind::NotFound, "another directory has taken the cache's place"));
-        }
+        self.is_in_place()?;
         let path = self.tmp.join(self.drafts.fetch_add(1, Ordering::Relaxed).to_string());
         let file = Arc::new(self.files.create_new(&path)?);
         let files = Arc::clone(&self.files);
-        let draft = Draft { file, files, path, state: Stage::Open, pool: pool.clone() };
+        let (written, pool) = (Arc::default(), pool.clone());
+        let draft = Draft { file, written, files, path, stage: Stage::Open, pool };
         if let Some(length) = length.filter(|length| *length > 0) {
             self.files.reserve(&draft.file, 0, length)?;
         }
@@ -207,21 +162,29 @@ impl<F: Files> Disk<F> {
 
     /// Makes a draft with a complete body an entry; what it takes on disk. What failed may be tried again.
     pub(super) fn commit(&self, draft: &mut Draft<F>, object: &Object, meta: &Meta) -> io::Result<u64> {
-        if draft.state != Stage::Open {
-            return Err(io::Error::other("it can't be synced any more"));
+        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *closed || draft.stage != Stage::Open {
+            return Err(io::Error::other("nothing is committed after the end, nor after a sync that failed"));
         }
-        let Some(record) = Record::of(&self.origin, object, meta) else {
+        let sums = match draft.written.of(meta.length.unwrap_or(0)) {
+            Some(sums) => sums,
+            None => self.read_sums(draft, meta.length.unwrap_or(0))?,
+        };
+        let sums = encode_sums(&sums);
+        let Some(record) = Record::of(&self.origin, object, meta, &sums) else {
             return Err(io::Error::other("an entry needs a length and a digest"));
         };
-        let end = encode(&record)?;
+        let end = encode(sums, &record)?;
         self.files.write_all_at(&draft.file, &end, record.length)?;
+        let stored = i64::try_from(meta.stored.as_secs()).unwrap_or(0);
+        self.files.set_modified(&draft.file, self.epoch().mark(stored))?;
         if let Err(error) = self.files.sync(&draft.file) {
-            draft.state = Stage::Spoiled;
+            draft.stage = Stage::Spoiled;
             return Err(io::Error::other(error));
         }
         let path = self.path(&self.key(object));
         self.files.rename(&draft.path, &path)?;
-        draft.state = Stage::Committed;
+        draft.stage = Stage::Committed;
         if let Err(error) = self.files.sync_dir(path.parent().expect("an entry lies in a shard")) {
             // Nobody would count it. Where that fails too, the next walk does.
             let _ = self.files.remove(&path);
@@ -230,21 +193,50 @@ impl<F: Files> Disk<F> {
         Ok(on_disk(record.length + end.len() as u64))
     }
 
-    /// Opens and verifies the entry of `object`; the body's bytes are not read.
-    pub(super) fn look(&self, object: &Object) -> io::Result<Look<F::File>> {
-        let path = self.path(&self.key(object));
+    /// The sums of a body that didn't come in order, or not through [`Written`].
+    fn read_sums(&self, draft: &Draft<F>, length: u64) -> io::Result<Vec<u32>> {
+        let mut sums = BlockSums::default();
+        let mut bytes = vec![0; PIECE_BYTES];
+        while sums.length() < length {
+            let piece = usize::try_from(length - sums.length()).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            self.files.read_exact_at(&draft.file, &mut bytes[..piece], sums.length())?;
+            sums.update(&bytes[..piece]);
+        }
+        Ok(sums.sums())
+    }
+
+    /// Opens and verifies the entry of `object`; the body's bytes are read only where it is a suspect.
+    pub(super) fn look(&self, object: &Object) -> io::Result<Look<F>> {
+        let key = self.key(object);
+        let path = self.path(&key);
         let file = match self.files.open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Look::Missing),
-            other => other?,
+            other => Arc::new(other?),
         };
-        let size = self.files.facts(&file)?.length;
-        let record = read_record(&*self.files, &file, size)?;
-        match record.filter(|record| record.is_of(&self.origin, object)).and_then(meta) {
-            Some(meta) => Ok(Look::Found(Box::new(Found { meta, file, disk_bytes: on_disk(size) }))),
-            None => {
-                self.remove_file(&path)?;
-                Ok(Look::Damaged)
+        let facts = self.files.facts(&file)?;
+        let record = read_record(&*self.files, &file, facts.length)?;
+        let Some(record) = record.filter(|record| record.is_of(&self.origin, object)) else {
+            return self.remove_file(&path).map(|()| Look::Damaged);
+        };
+        let disk_bytes = on_disk(facts.length);
+        if self.epoch().is_on(facts.modified) {
+            return match meta(record) {
+                Some(meta) => {
+                    Ok(Look::Found(Box::new(Found { key, meta, file, disk_bytes, verified: false })))
+                }
+                None => self.remove_file(&path).map(|()| Look::Damaged),
+            };
+        }
+        match self.suspect(key, file, record, facts.modified, disk_bytes)? {
+            None => self.remove_file(&path).map(|()| Look::Damaged),
+            Some(mut suspect) if suspect.length <= LOOK_BYTES => {
+                Ok(match self.verify(&mut suspect, LOOK_BYTES)? {
+                    Verified::Whole => Look::Found(Box::new(Found { verified: true, ..suspect.found })),
+                    Verified::Damaged => Look::Damaged,
+                    Verified::Until(_) => Look::Suspect(Box::new(suspect)),
+                })
             }
+            Some(suspect) => Ok(Look::Suspect(Box::new(suspect))),
         }
     }
 
@@ -312,35 +304,17 @@ impl<F: Files> Disk<F> {
     }
 }
 
-/// The lock, from a process that may just be ending.
-fn first_lock<F: Files>(files: &F, root: &Path) -> io::Result<F::File> {
-    for _ in 1..LOCK_TRIES {
-        match files.lock(&root.join(LOCK)) {
-            Err(error) if error.kind() == ErrorKind::ResourceBusy => std::thread::sleep(LOCK_PAUSE),
-            other => return other,
-        }
+fn key_of(origin: &str, object: &Object) -> Key {
+    let mut hasher = Hasher::default();
+    for part in [origin.as_bytes(), object.path.as_str().as_bytes()] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
     }
-    files.lock(&root.join(LOCK))
-}
-
-/// Makes the root and what is missing above it, each made durable in turn.
-fn make_root<F: Files>(files: &F, root: &Path) -> io::Result<()> {
-    let is_missing = |path: &&Path| matches!(files.facts_at(path), Err(e) if e.kind() == ErrorKind::NotFound);
-    let missing: Vec<&Path> = root.ancestors().take_while(is_missing).collect();
-    for directory in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
-        make_dir(files, directory)?;
-        let above = directory.parent().filter(|path| !path.as_os_str().is_empty());
-        files.sync_dir(above.unwrap_or(Path::new(".")))?;
+    if let Some(identity) = object.identity {
+        hasher.update(identity.sha256.as_bytes());
+        hasher.update(&identity.size.to_le_bytes());
     }
-    Ok(())
-}
-
-/// Whether it had to be made.
-fn make_dir<F: Files>(files: &F, path: &Path) -> io::Result<bool> {
-    match files.make_dir(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        other => other.map(|()| true),
-    }
+    Key(hasher.finish())
 }
 
 /// Blocks of 4 KiB, as file systems count.

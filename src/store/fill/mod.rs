@@ -13,7 +13,7 @@ pub(super) use order::Pumped;
 
 use super::FillError;
 use super::cache::Cache;
-use super::disk::OVERHEAD_BYTES;
+use super::disk::{Written, overhead_bytes};
 use super::evict::Reservation;
 use super::flight::Course;
 use super::object::{Meta, Object};
@@ -49,6 +49,7 @@ pub(super) struct Fill {
     pub(super) version: Option<Version>,
     pub(super) length: Option<u64>,
     pub(super) file: Arc<File>,
+    pub(super) written: Arc<Written>,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) wants: Arc<Wants>,
     /// Of the disk tier's bound; given back when the fill has ended.
@@ -248,7 +249,8 @@ impl Fill {
 
     /// Room for all that isn't reserved yet.
     async fn make_room_for_all(&self) -> Result<(), FillError> {
-        let all = self.length.unwrap_or(0).saturating_add(OVERHEAD_BYTES);
+        let length = self.length.unwrap_or(0);
+        let all = length.saturating_add(overhead_bytes(length));
         let missing = all.saturating_sub(self.room().bytes);
         if missing > 0 { self.reserve(missing).await } else { Ok(()) }
     }

@@ -85,8 +85,8 @@ impl<'a> Writer<'a> {
 
     /// Hashes the bytes from here to `to`, which are in the file.
     pub(super) async fn pass_over(&mut self, to: u64) -> Result<(), FillError> {
-        let (file, mut hasher, from) =
-            (Arc::clone(&self.fill.file), self.hasher.take().unwrap_or_default(), self.issued);
+        let (file, written) = (Arc::clone(&self.fill.file), Arc::clone(&self.fill.written));
+        let (mut hasher, from) = (self.hasher.take().unwrap_or_default(), self.issued);
         let reading = move || {
             let mut buffer = vec![0; usize::try_from(READ_BYTES.min(to - from)).map_err(io::Error::other)?];
             let mut at = from;
@@ -95,6 +95,7 @@ impl<'a> Writer<'a> {
                     &mut buffer[..usize::try_from(READ_BYTES.min(to - at)).map_err(io::Error::other)?];
                 file.read_exact_at(part, at)?;
                 hasher.update(part);
+                written.note(at, part);
                 at += part.len() as u64;
             }
             Ok(hasher)
@@ -124,6 +125,7 @@ impl<'a> Writer<'a> {
         }
         let (batch, mut hasher) = (std::mem::take(&mut self.batch), self.hasher.take());
         let (file, evictor) = (Arc::clone(&self.fill.file), self.fill.cache.evictor.clone());
+        let written = Arc::clone(&self.fill.written);
         let writing = self.fill.cache.runtime.spawn_blocking(move || {
             let mut at = range.start;
             for bytes in batch {
@@ -133,6 +135,9 @@ impl<'a> Writer<'a> {
                 let writing = || file.write_all_at(&bytes, at);
                 if let Err(error) = evictor.with_space(bytes.len() as u64, writing) {
                     return (hasher, Err(error));
+                }
+                if hasher.is_some() {
+                    written.note(at, &bytes);
                 }
                 at += bytes.len() as u64;
             }

@@ -6,6 +6,7 @@ mod eviction;
 mod faults;
 mod hostile;
 mod parts;
+mod suspects;
 mod tree;
 
 use super::disk::Look;

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 /// A node. Its process is killed when this is dropped; what it logged is shown if the test failed.
 pub struct Node {
     dir: TempDir,
+    /// What runs the binary, if not the test itself: a command that ends in `exec`.
+    prefix: Vec<String>,
     http: Port,
     https: Port,
     admin: Port,
@@ -29,8 +31,17 @@ impl Node {
     /// addresses with ports that stay the node's over restarts (so `self_url` may name them), `{dir}` for a directory.
     #[track_caller]
     pub fn start(config: &str) -> Self {
+        Self::start_by(&[], config)
+    }
+
+    /// The same by another command, which the binary and its arguments follow. `{dir}` stands for the same directory in it.
+    #[track_caller]
+    pub fn start_by(prefix: &[&str], config: &str) -> Self {
+        let dir = scratch();
+        let path = dir.path().to_str().expect("UTF-8");
         let mut node = Self {
-            dir: scratch(),
+            prefix: prefix.iter().map(|word| word.replace("{dir}", path)).collect(),
+            dir,
             http: Port::reserve(),
             https: Port::reserve(),
             admin: Port::reserve(),
@@ -61,7 +72,10 @@ impl Node {
     #[track_caller]
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_freshet"))
+        let words: Vec<&str> =
+            self.prefix.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_freshet")]).collect();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .args(["serve", "--config"])
             .arg(self.dir().join("freshet.toml"))
             .stdin(Stdio::null())
@@ -161,6 +175,11 @@ impl Node {
     /// What the process that runs or ran last has said on stderr.
     pub fn log(&self) -> String {
         self.stderr.so_far().join("\n")
+    }
+
+    /// The process.
+    pub fn pid(&mut self) -> u32 {
+        self.child().id()
     }
 
     /// Sends a signal, by its name without "SIG".

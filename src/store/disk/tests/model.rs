@@ -8,7 +8,8 @@
 //! - each name in a directory names what it named at the directory's last sync, or anything that it named since: of a
 //!   rename, either half may be lost.
 //!
-//! A sync that fails may have lost what it should have written, and the next one doesn't notice.
+//! A sync that fails may have lost what it should have written, and the next one doesn't notice. Where the disk lies, a sync
+//! makes nothing durable at all.
 
 use crate::store::disk::files::{Facts, Files, Modified};
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub(super) struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syncs {
     Kept,
+    /// A disk that says "done" and has it in its own cache.
+    Lied,
     /// Of files only: `commit` without its `sync`.
     OfFilesLied,
     /// Of directories only: `commit` without its `sync_dir`.
@@ -44,6 +47,7 @@ pub(super) enum Syncs {
 struct World {
     nodes: Vec<Node>,
     syncs: Syncs,
+    boots: u32,
     life: u32,
     /// So many more operations until the power fails.
     power: Option<u32>,
@@ -155,6 +159,7 @@ impl Machine {
         let world = World {
             nodes: vec![Node::Dir(BTreeMap::new())],
             syncs,
+            boots: 1,
             life: 0,
             power: None,
             failing_sync: None,
@@ -196,9 +201,30 @@ impl Machine {
                     Node::Dir(names) => names.values_mut().for_each(|name| name.crash(random)),
                 }
             }
+            world.boots += 1;
             world.power = None;
         }
         self.kill()
+    }
+
+    /// What was written long ago is durable, even where syncs are lies.
+    pub(super) fn settle(&self) {
+        for node in &mut self.world().nodes {
+            match node {
+                Node::File(content) => content.sync(),
+                Node::Dir(names) => names.values_mut().for_each(Versions::sync),
+            }
+        }
+    }
+
+    /// Flips a bit of a file's sector, durably: the disk rots.
+    pub(super) fn rot(&self, path: &Path, at: usize) {
+        let mut world = self.world();
+        let id = world.find(path).unwrap();
+        let Node::File(content) = &mut world.nodes[id] else { panic!("a directory") };
+        for sector in content.sectors[at / SECTOR].0.iter_mut().flatten() {
+            sector[at % SECTOR] ^= 1;
+        }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -306,6 +332,13 @@ impl Files for Machine {
         self.operate(|world| Ok(world.facts(*file)))
     }
 
+    fn set_modified(&self, file: &Id, modified: Modified) -> io::Result<()> {
+        self.operate(|world| {
+            world.content(*file)?.modified.0.push(modified);
+            Ok(())
+        })
+    }
+
     fn sync(&self, file: &Id) -> io::Result<()> {
         self.operate(|world| {
             match &mut world.failing_sync {
@@ -378,5 +411,9 @@ impl Files for Machine {
 
     fn is_at(&self, file: &Id, path: &Path) -> bool {
         self.operate(|world| Ok(world.find(path)? == *file)).unwrap_or(false)
+    }
+
+    fn boot(&self) -> io::Result<String> {
+        self.operate(|world| Ok(world.boots.to_string()))
     }
 }

@@ -1,0 +1,143 @@
+//! Entries of another epoch: their bytes are read and compared before anybody gets them.
+
+use super::entry::{read_record, read_sums};
+use super::files::{Files, Modified, System};
+use super::{Disk, Found, Key, key_of, on_disk, sums};
+use crate::http::TreePath;
+use crate::store::object::{Identity, Object};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+/// Read at once.
+const PIECE_BYTES: u64 = 1024 * 1024;
+
+/// An entry whose bytes nobody has seen since the machine went down.
+pub(in crate::store) struct Suspect<F: Files = System> {
+    pub(in crate::store) found: Found<F>,
+    pub(super) sums: Vec<u32>,
+    pub(super) modified: Modified,
+    pub(super) length: u64,
+    /// Blocks that are as they should be.
+    pub(super) good: usize,
+}
+
+/// How far a verification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Verified {
+    /// So many bytes from the start on are good.
+    Until(u64),
+    /// All of them, and the entry is marked as good.
+    Whole,
+    /// The entry is not what was stored, and was removed.
+    Damaged,
+}
+
+/// What an entry is found to be, without asking for its object.
+pub(in crate::store) enum Examined<F: Files = System> {
+    /// Gone, or of this epoch.
+    Settled,
+    Suspect(Box<Suspect<F>>),
+    Damaged,
+}
+
+impl<F: Files> Suspect<F> {
+    /// Bytes that are as they should be.
+    pub(in crate::store) fn position(&self) -> u64 {
+        (self.good as u64 * sums::block_bytes(self.length)).min(self.length)
+    }
+}
+
+impl<F: Files> Disk<F> {
+    /// Verifies at least one more block, and others up to `bytes` in all.
+    pub(in crate::store) fn verify(&self, suspect: &mut Suspect<F>, bytes: u64) -> io::Result<Verified> {
+        let (block, length) = (sums::block_bytes(suspect.length), suspect.length);
+        let at = |good: usize| (good as u64 * block).min(length);
+        let until = at(suspect.good).saturating_add(bytes.max(block));
+        let mut read = vec![0; usize::try_from(block.min(PIECE_BYTES)).unwrap_or(0)];
+        while suspect.good < suspect.sums.len() {
+            let (start, end) = (at(suspect.good), at(suspect.good + 1));
+            if end > until {
+                return Ok(Verified::Until(start));
+            }
+            match self.sum(suspect, start, end, &mut read) {
+                Ok(sum) if sum == suspect.sums[suspect.good] => suspect.good += 1,
+                Ok(_) => return self.discard(suspect),
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return self.discard(suspect),
+                Err(error) => return Err(error),
+            }
+        }
+        // Neither synced nor insisted on: what has no mark is verified once more.
+        let _ = self.files.set_modified(&suspect.found.file, self.epoch().mark(suspect.modified.seconds));
+        Ok(Verified::Whole)
+    }
+
+    fn sum(&self, suspect: &Suspect<F>, start: u64, end: u64, read: &mut [u8]) -> io::Result<u32> {
+        let (mut hasher, mut at) = (crc32fast::Hasher::new(), start);
+        while at < end {
+            let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(read.len());
+            self.files.read_exact_at(&suspect.found.file, &mut read[..piece], at)?;
+            hasher.update(&read[..piece]);
+            at += piece as u64;
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// Removes it, unless another one has its place by now.
+    fn discard(&self, suspect: &Suspect<F>) -> io::Result<Verified> {
+        let path = self.path(&suspect.found.key);
+        if self.files.is_at(&suspect.found.file, &path) {
+            self.remove_file(&path)?;
+        }
+        Ok(Verified::Damaged)
+    }
+
+    /// The names of the entries in one of the 256 directories.
+    pub(in crate::store) fn keys(&self, shard: u8) -> io::Result<Vec<Key>> {
+        let shard = format!("{shard:02x}");
+        let names = self.files.list(&self.objects.join(&shard))?;
+        let key = |name: std::ffi::OsString| Some(Key(format!("{shard}{}", name.to_str()?).parse().ok()?));
+        Ok(names.into_iter().filter_map(key).collect())
+    }
+
+    /// What the entry of this name is worth; removes it where it is nothing.
+    pub(in crate::store) fn examine(&self, key: &Key) -> io::Result<Examined<F>> {
+        let path = self.path(key);
+        let file = match self.files.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Examined::Settled),
+            other => other?,
+        };
+        let facts = self.files.facts(&file)?;
+        if self.epoch().is_on(facts.modified) {
+            return Ok(Examined::Settled);
+        }
+        let record = read_record(&*self.files, &file, facts.length)?.filter(|record| {
+            let identity = record.listed.map(|(sha256, size)| Identity { sha256, size });
+            let object = TreePath::new(&record.path).map(|path| Object { path, identity });
+            object.is_ok_and(|object| key_of(&record.origin, &object) == *key)
+        });
+        let (file, disk_bytes) = (Arc::new(file), on_disk(facts.length));
+        match record {
+            Some(record) => match self.suspect(*key, file, record, facts.modified, disk_bytes)? {
+                Some(suspect) => Ok(Examined::Suspect(Box::new(suspect))),
+                None => self.remove_file(&path).map(|()| Examined::Damaged),
+            },
+            None => self.remove_file(&path).map(|()| Examined::Damaged),
+        }
+    }
+
+    /// `None` where not even its trailer makes sense.
+    pub(super) fn suspect(
+        &self,
+        key: Key,
+        file: Arc<F::File>,
+        record: super::Record,
+        modified: Modified,
+        disk_bytes: u64,
+    ) -> io::Result<Option<Suspect<F>>> {
+        let Some(sums) = read_sums(&*self.files, &file, &record)? else { return Ok(None) };
+        let length = record.length;
+        let Some(meta) = super::meta(record) else { return Ok(None) };
+        let found = Found { key, meta, file, disk_bytes, verified: false };
+        Ok(Some(Suspect { found, sums, modified, length, good: 0 }))
+    }
+}
