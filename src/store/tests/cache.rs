@@ -140,7 +140,7 @@ fn what_no_catalogue_lists_is_revalidated() {
     *script.lock().unwrap() = ("304 Not Modified", "etag: \"1\"", vec![]);
     assert_eq!(ask(), (body(2000), false, "\"1\"".to_owned()));
     assert!(stub.requests()[1].contains("if-none-match: \"1\""));
-    *script.lock().unwrap() = ("503 Busy", "retry-after: 1", vec![]);
+    *script.lock().unwrap() = ("503 Busy", "retry-after: 0", vec![]);
     assert_eq!(ask(), (body(2000), true, "\"1\"".to_owned()));
     *script.lock().unwrap() = ("200 OK", "etag: \"2\"", body(3000));
     assert_eq!(ask(), (body(3000), false, "\"2\"".to_owned()));
