@@ -287,6 +287,13 @@ fn open_store(config: &Config, origin: Origin, background: &Runtime) -> anyhow::
         stale_while_revalidate: config.cache.stale_while_revalidate,
         stale_if_error: config.cache.stale_if_error,
         absent_for: config.cache.absent,
+        part_from: config.cache.parts_from,
+        linger: config.cache.linger,
+        abandon_bytes: config.cache.finish_within,
+        resume_for: match config.origin {
+            config::Origin::Http { patience, .. } => patience,
+            config::Origin::Directory { .. } => Duration::ZERO,
+        },
         ..store::Settings::new(path, size)
     };
     let disk =

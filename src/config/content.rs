@@ -113,6 +113,9 @@ pub(super) fn cache(t: &mut Table<'_>, origin: &Origin) -> Cache {
         ),
         stale_if_error: t.or("stale_if_error", &kinds::duration("0s", "90days"), default.stale_if_error),
         absent: t.or("absent", &kinds::duration("0s", "1h"), default.absent),
+        parts_from: t.or("parts_from", &kinds::size("1 MiB", "1 PiB"), default.parts_from),
+        linger: t.or("linger", &kinds::duration("0s", "1h"), default.linger),
+        finish_within: t.or("finish_within", &kinds::size("0 B", "1 PiB"), default.finish_within),
         disk: path.map(|path| DiskCache { path, size }),
     }
 }
@@ -126,6 +129,9 @@ impl Default for Cache {
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::from_secs(7 * 24 * 3600),
             absent: Duration::from_secs(5),
+            parts_from: 16 << 20,
+            linger: Duration::from_secs(5),
+            finish_within: 64 << 20,
             disk: None,
         }
     }

@@ -172,6 +172,12 @@ pub struct Cache {
     pub stale_if_error: Duration,
     /// How long what the origin doesn't have is taken as absent. 0s to 1h, default 5s.
     pub absent: Duration,
+    /// Objects of at least so many bytes are fetched in parts where only parts are asked for. 1 MiB to 1 PiB, default 16 MiB.
+    pub parts_from: u64,
+    /// How long a fill goes on that nobody reads and that is far from its end. 0s to 1h, default 5s.
+    pub linger: Duration,
+    /// A fill with at most so many bytes to go, or at most half of all, is near its end. 0 B to 1 PiB, default 64 MiB.
+    pub finish_within: u64,
     /// Some for every HTTP origin.
     pub disk: Option<DiskCache>,
 }

@@ -39,6 +39,21 @@ impl Version {
         }
     }
 
+    /// Its validator, and whether that is an ETag: to be written down.
+    #[must_use]
+    pub const fn validator(&self) -> (bool, &HeaderValue) {
+        match self {
+            Self::ETag(value) => (true, value),
+            Self::LastModified(value) => (false, value),
+        }
+    }
+
+    /// As it was written down.
+    #[must_use]
+    pub const fn from_validator(is_etag: bool, value: HeaderValue) -> Self {
+        if is_etag { Self::ETag(value) } else { Self::LastModified(value) }
+    }
+
     /// For If-Range.
     #[must_use]
     pub fn if_range(&self) -> HeaderValue {

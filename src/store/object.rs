@@ -10,6 +10,7 @@ use hyper::header::HeaderValue;
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Stands for "always": an object whose SHA-256 is listed can't go stale.
 pub const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
@@ -131,7 +132,8 @@ impl Meta {
 
     /// The same bytes, which may not be used before the origin has confirmed them.
     pub(super) fn purged(&self) -> Self {
-        let terms = Terms { while_revalidating: Grace::Forbidden, ..self.terms };
+        let (lifetime, while_revalidating) = (Duration::ZERO, Grace::Forbidden);
+        let terms = Terms { lifetime, while_revalidating, ..self.terms };
         Self { fresh_until: Timestamp::EPOCH, terms, ..self.clone() }
     }
 

@@ -3,7 +3,7 @@
 use super::support::client::{self, Connection, End};
 use super::support::config;
 use super::support::node::Node;
-use super::support::origin::{Act, Origin};
+use super::support::origin::{Act, Origin, Seen};
 use super::support::{run, scratch, wait_until};
 use std::fs;
 use std::path::Path;
@@ -246,4 +246,137 @@ fn a_damaged_cache_file_heals() {
         connection.request("GET", "/f", &[]).is_ok_and(|response| response.body == body)
     });
     assert_eq!(origin.seen_for("f").len(), 2);
+}
+
+#[test]
+fn an_origin_that_dies_in_the_middle_costs_readers_nothing() {
+    const LENGTH: usize = 30_000_000;
+    let tree = scratch();
+    let body = numbered(&tree.path().join("f.iso"), LENGTH);
+    let mut origin = Origin::serve(tree.path());
+    origin.act("f.iso", [Act::Gate(LENGTH / 2)]);
+    let node = Node::start(&config::cached(&origin, "origin.patience = \"60s\""));
+    let attached = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let mut connection = Connection::open(node.http()).unwrap();
+                connection.send(client::head("GET", "/f.iso", &[])).unwrap();
+                connection.response_head().unwrap();
+                let first = connection.read(LENGTH / 4).unwrap();
+                attached.fetch_add(1, Ordering::SeqCst);
+                let rest = connection.read(LENGTH - LENGTH / 4).unwrap();
+                assert!(first == body[..LENGTH / 4] && rest == body[LENGTH / 4..]);
+            });
+        }
+        wait_until("all read", || attached.load(Ordering::SeqCst) == 20);
+        origin.kill();
+        let refused = "freshet_origin_requests_total{outcome=\"unreachable\"}";
+        wait_until("the node has knocked in vain", || node.metric(refused).is_some_and(|count| count >= 1.0));
+        origin.act("f.iso", []);
+        origin.revive();
+    });
+    let seen = origin.seen_for("f.iso");
+    println!(
+        "20 clients got {LENGTH} bytes each; the origin died at {}, and was asked {:?}",
+        seen[0].sent(),
+        seen.len()
+    );
+    assert!(seen.len() == 2 && seen[1].header("if-range").is_some());
+    assert!(seen[1].sent() <= LENGTH as u64 - seen[0].sent() + (1 << 20), "only what was missing");
+    assert_eq!(node.metric("freshet_store_events_total{event=\"resumed\"}"), Some(1.0));
+    assert_eq!(node.metric("freshet_responses_cut_total"), Some(0.0));
+}
+
+#[test]
+fn a_reader_that_stalls_slows_nobody_else() {
+    const LENGTH: usize = 50_000_000;
+    let tree = scratch();
+    let body = numbered(&tree.path().join("f.iso"), LENGTH);
+    let origin = Origin::serve(tree.path());
+    let node = Node::start(&config::cached(&origin, "http.write_timeout = \"10m\""));
+    // Ten that read the head, and then nothing.
+    let stalled: Vec<Connection> = (0..10)
+        .map(|_| {
+            let mut connection = Connection::open(node.http()).unwrap();
+            connection.send(client::head("GET", "/f.iso", &[])).unwrap();
+            connection.response_head().unwrap();
+            connection
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| assert!(client::get(node.http(), "/f.iso").body == body));
+        }
+    });
+    assert_eq!(origin.seen_for("f.iso").len(), 1);
+    for mut connection in stalled {
+        assert!(connection.read(LENGTH).unwrap() == body, "and those get theirs when they like");
+    }
+}
+
+#[test]
+fn a_byte_of_a_large_file_costs_a_block_and_is_kept() {
+    const LENGTH: usize = 40_000_000;
+    let tree = scratch();
+    let body = numbered(&tree.path().join("f.iso"), LENGTH);
+    let origin = Origin::serve(tree.path());
+    let mut node = Node::start(&config::cached(&origin, "cache.linger = \"100ms\""));
+    let get = |node: &Node, range: &str| {
+        let answer = client::request(node.http(), "GET", "/f.iso", &[("Range", range)]);
+        assert_eq!(answer.status, 206, "{range}");
+        answer
+    };
+    let total = || origin.seen_for("f.iso").iter().map(Seen::sent).sum::<u64>();
+    assert!(get(&node, "bytes=30000000-30000000").body == body[30_000_000..=30_000_000]);
+    // To the end, from the end, and what is here already.
+    assert!(get(&node, "bytes=39000000-").body == body[39_000_000..]);
+    assert!(get(&node, "bytes=-5").body == body[LENGTH - 5..]);
+    assert!(get(&node, "bytes=30000001-30000009").body == body[30_000_001..=30_000_009]);
+    assert!(total() <= 4 << 20, "{}", total());
+    node.wait_status("the parts are put away", |status| status["cache"]["events"]["parts_kept"] == 1);
+    assert!(node.sigterm().success());
+    node.launch();
+    assert!(node.get("/f.iso").body == body);
+    assert!(total() <= LENGTH as u64, "no byte is fetched twice: {}", total());
+}
+
+/// As zchunk's downloader asks: the header, then up to 256 ranges at once, in the order that it needs them.
+#[test]
+fn zchunk_ranges_of_a_cold_file_come_in_the_order_asked() {
+    const LENGTH: usize = 40_000_000;
+    let tree = scratch();
+    let body = numbered(&tree.path().join("primary.zck"), LENGTH);
+    let origin = Origin::serve(tree.path());
+    let node = Node::start(&config::cached(&origin, ""));
+    let head = client::request(node.http(), "GET", "/primary.zck", &[("Range", "bytes=0-999")]);
+    assert!(head.status == 206 && head.body == body[..1000]);
+    let mut random = fastrand::Rng::with_seed(7);
+    let ranges: Vec<(usize, usize)> = (0..256)
+        .map(|_| {
+            let start = random.usize(..LENGTH - 1000);
+            (start, start + random.usize(1..1000))
+        })
+        .collect();
+    let list: Vec<String> = ranges.iter().map(|(start, end)| format!("{start}-{}", end - 1)).collect();
+    let wanted = format!("bytes={}", list.join(","));
+    let answer = client::request(node.http(), "GET", "/primary.zck", &[("Range", &wanted)]);
+    assert_eq!(answer.status, 206);
+    let boundary = answer.header("content-type").unwrap().split("boundary=").nth(1).unwrap().to_owned();
+    let mut expected = Vec::new();
+    for (start, end) in ranges {
+        let last = end - 1;
+        expected.extend(
+            format!("\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {start}-{last}/{LENGTH}\r\n\r\n")
+                .into_bytes(),
+        );
+        expected.extend(&body[start..end]);
+    }
+    expected.extend(format!("\r\n--{boundary}--\r\n").into_bytes());
+    let kind = answer.header("content-type").unwrap();
+    assert!(answer.body == expected, "{kind}: {} bytes, {} expected", answer.body.len(), expected.len());
+    let seen = origin.seen_for("primary.zck");
+    let sent: u64 = seen.iter().map(Seen::sent).sum();
+    println!("256 ranges of a cold file: {} requests to the origin, {sent} bytes", seen.len());
+    assert!(sent <= LENGTH as u64 && seen.len() <= 1 + LENGTH.div_ceil(1 << 20));
 }

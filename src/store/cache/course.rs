@@ -261,7 +261,7 @@ impl Cache {
         error
     }
 
-    fn disk_failed(&self, error: io::Error) -> FillError {
+    pub(super) fn disk_failed(&self, error: io::Error) -> FillError {
         let (trouble, now) = (&self.evictor.trouble, clock::now());
         trouble.begins(&self.counters, &error.to_string(), now);
         if error.kind() != io::ErrorKind::NotFound {

@@ -12,6 +12,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Whether it is of this version, and may be shared.
+    pub(super) fn is_of(&self, version: &Version) -> bool {
+        self.is_shared && self.version.as_ref() == Some(version)
+    }
+
     /// Whether parts of it can be fetched, and are worth it.
     pub(super) fn takes_parts(&self, part_from: u64) -> bool {
         self.is_shared && self.version.is_some() && self.meta.length.is_some_and(|length| length >= part_from)

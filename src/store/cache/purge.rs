@@ -304,7 +304,10 @@ impl Cache {
         let Some(entry) = self.disk.described(key)? else { return Ok(()) };
         let Described { object, stored, sha256, length, file } = entry;
         let swept = &self.purges.swept;
-        let counter = match (bans.verdict(&object.path, stored, now), &object.identity) {
+        // Parts aren't worth more than to be removed.
+        let verdict = bans.verdict(&object.path, stored, now);
+        let verdict = if sha256.is_none() { verdict.and(Some(Mode::Hard)) } else { verdict };
+        let counter = match (verdict, &object.identity) {
             (None, _) => return Ok(()),
             (Some(Mode::Hard), _) => {
                 self.memory.remove(&object);
@@ -316,7 +319,7 @@ impl Cache {
                 mark(&file)?;
                 &swept.marked
             }
-            (Some(Mode::Soft), Some(_)) if digest(&file, length)? == sha256 => &swept.verified,
+            (Some(Mode::Soft), Some(_)) if Some(digest(&file, length)?) == sha256 => &swept.verified,
             (Some(Mode::Soft), Some(_)) => {
                 self.damaged(&object);
                 &swept.removed

@@ -1,9 +1,9 @@
 //! The directory at the cache's root: taken for one process, complete and durable before the first entry, and taken anew
 //! when it vanished or another one appeared in its place.
 
-use super::Disk;
 use super::boot::{Epoch, State};
 use super::files::Files;
+use super::{Disk, PARTS};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -109,7 +109,7 @@ impl<F: Files> Disk<F> {
 fn make_directories<F: Files>(files: &F, root: &Path, objects: &Path, tmp: &Path) -> io::Result<bool> {
     let shards = (0..=u8::MAX).map(|shard| objects.join(format!("{shard:02x}")));
     let mut made = false;
-    for directory in [objects.to_owned(), tmp.to_owned()].into_iter().chain(shards) {
+    for directory in [objects.to_owned(), tmp.to_owned(), root.join(PARTS)].into_iter().chain(shards) {
         made |= make_dir(files, &directory)?;
     }
     // Also where nothing was missing: whoever made them may have died before this.

@@ -9,7 +9,8 @@ use super::files::Files;
 use super::sums;
 use crate::clock::Timestamp;
 use crate::http::freshness::Terms;
-use crate::http::{Fields, TreePath};
+use crate::http::{ByteRange, Fields, TreePath};
+use crate::origin::Version;
 use crate::repo::{Hasher, Sha256};
 use crate::store::object::{Facts, Identity, Meta, Object};
 use hyper::header::HeaderValue;
@@ -35,7 +36,8 @@ pub(super) struct Record {
     pub(super) path: String,
     pub(super) listed: Option<(Sha256, u64)>,
     pub(super) length: u64,
-    pub(super) sha256: Sha256,
+    /// Known where it is whole.
+    pub(super) sha256: Option<Sha256>,
     etag: Option<Vec<u8>>,
     last_modified: Option<Timestamp>,
     content_type: Vec<u8>,
@@ -45,17 +47,57 @@ pub(super) struct Record {
     fields: Vec<(String, Vec<u8>)>,
     /// Of the sums as they stand in the entry.
     sums: Sha256,
+    parts: Option<PartsRecord>,
+}
+
+/// What is there of an object that isn't whole.
+#[derive(Serialize, Deserialize)]
+struct PartsRecord {
+    /// Whether the version is an ETag, and its value.
+    version: (bool, Vec<u8>),
+    /// Start and end of each span.
+    spans: Vec<(u64, u64)>,
 }
 
 impl Record {
     /// Of a complete object; `None` where length or digest aren't known.
     pub(super) fn of(origin: &str, object: &Object, meta: &Meta, sums: &[u8]) -> Option<Self> {
+        meta.sha256?;
+        Self::describe(origin, object, meta, sums)
+    }
+
+    /// Of parts; `None` where the length isn't known.
+    pub(super) fn of_parts(
+        origin: &str,
+        object: &Object,
+        meta: &Meta,
+        version: &Version,
+        spans: &[ByteRange],
+    ) -> Option<Self> {
+        let (is_etag, value) = version.validator();
+        let version = (is_etag, value.as_bytes().to_vec());
+        let spans = spans.iter().map(|span| (span.start, span.end)).collect();
+        let record = Self::describe(origin, object, meta, &[])?;
+        Some(Self { parts: Some(PartsRecord { version, spans }), ..record })
+    }
+
+    /// Of which version what is there, if it isn't whole.
+    pub(super) fn parts(&self) -> Option<(Version, Vec<ByteRange>)> {
+        let PartsRecord { version: (is_etag, value), spans } = self.parts.as_ref()?;
+        let version = Version::from_validator(*is_etag, HeaderValue::from_bytes(value).ok()?);
+        let spans = spans.iter().map(|&(start, end)| ByteRange { start, end });
+        let fits = |span: &ByteRange| span.start < span.end && span.end <= self.length;
+        let spans: Vec<ByteRange> = spans.collect();
+        spans.iter().all(fits).then_some((version, spans))
+    }
+
+    fn describe(origin: &str, object: &Object, meta: &Meta, sums: &[u8]) -> Option<Self> {
         Some(Self {
             origin: origin.to_owned(),
             path: object.path.as_str().to_owned(),
             listed: object.identity.map(|identity| (identity.sha256, identity.size)),
             length: meta.length?,
-            sha256: meta.sha256?,
+            sha256: meta.sha256,
             etag: meta.etag.as_ref().map(|value| value.as_bytes().to_vec()),
             last_modified: meta.last_modified,
             content_type: meta.content_type.as_bytes().to_vec(),
@@ -64,6 +106,7 @@ impl Record {
             terms: meta.terms,
             fields: meta.fields.pairs(),
             sums: Sha256::of(sums),
+            parts: None,
         })
     }
 
@@ -79,7 +122,7 @@ impl Record {
         self.origin == origin
             && self.path == object.path.as_str()
             && self.listed == listed
-            && listed.is_none_or(|listed| listed == (self.sha256, self.length))
+            && listed.is_none_or(|(sha256, size)| self.sha256 == Some(sha256) && self.length == size)
     }
 }
 
@@ -108,8 +151,13 @@ fn trailer_digest(length: [u8; 4], trailer: &[u8]) -> Sha256 {
     hasher.finish()
 }
 
-/// The trailer of a file of `size` bytes, if it verifies.
+/// The trailer of an entry of `size` bytes, if it verifies.
 pub(super) fn read_record<F: Files>(files: &F, file: &F::File, size: u64) -> io::Result<Option<Record>> {
+    Ok(read_any(files, file, size)?.filter(|record| record.parts.is_none() && record.sha256.is_some()))
+}
+
+/// The same of an entry or of parts. In an entry's place a crash may bring back the trailer that the file had as parts.
+pub(super) fn read_any<F: Files>(files: &F, file: &F::File, size: u64) -> io::Result<Option<Record>> {
     let Some(footer_at) = size.checked_sub(FOOTER_BYTES) else { return Ok(None) };
     let mut footer = [0; FOOTER_BYTES as usize];
     files.read_exact_at(file, &mut footer, footer_at)?;
@@ -143,7 +191,7 @@ pub(super) fn read_sums<F: Files>(
 }
 
 fn sums_bytes(record: &Record) -> u64 {
-    4 * sums::blocks(record.length)
+    if record.parts.is_some() { 0 } else { 4 * sums::blocks(record.length) }
 }
 
 pub(super) fn meta(record: Record) -> Option<Meta> {
@@ -156,7 +204,7 @@ pub(super) fn meta(record: Record) -> Option<Meta> {
         etag,
         last_modified: record.last_modified,
         content_type: HeaderValue::from_bytes(&record.content_type).ok()?,
-        sha256: Some(record.sha256),
+        sha256: record.sha256,
         stored: record.stored,
         fresh_until: record.fresh_until,
         terms: record.terms,

@@ -16,6 +16,8 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Facts {
     pub(in crate::store) length: u64,
+    /// Bytes that it takes: less than its length where it has holes.
+    pub(in crate::store) allocated: u64,
     pub(in crate::store) is_dir: bool,
     pub(in crate::store) modified: Modified,
     /// Seconds since the epoch.
@@ -38,8 +40,12 @@ pub(in crate::store) trait Files: Send + Sync + 'static {
     fn create_new(&self, path: &Path) -> io::Result<Self::File>;
     /// A file, to read.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// The same, to read and write.
+    fn open_to_write(&self, path: &Path) -> io::Result<Self::File>;
     fn read_exact_at(&self, file: &Self::File, bytes: &mut [u8], at: u64) -> io::Result<()>;
     fn write_all_at(&self, file: &Self::File, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Cuts a file that is longer.
+    fn truncate(&self, file: &Self::File, length: u64) -> io::Result<()>;
     /// Promises blocks for `length` bytes from `offset` on, where the file system can; the file's length stays.
     fn reserve(&self, file: &Self::File, offset: u64, length: u64) -> io::Result<()>;
     fn facts(&self, file: &Self::File) -> io::Result<Facts>;
@@ -80,12 +86,20 @@ impl Files for System {
         File::open(path)
     }
 
+    fn open_to_write(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(path)
+    }
+
     fn read_exact_at(&self, file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
         file.read_exact_at(bytes, at)
     }
 
     fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         file.write_all_at(bytes, at)
+    }
+
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        file.set_len(length)
     }
 
     fn reserve(&self, file: &File, offset: u64, length: u64) -> io::Result<()> {
@@ -172,6 +186,7 @@ impl From<Metadata> for Facts {
         let nanoseconds = u32::try_from(metadata.mtime_nsec()).unwrap_or(0);
         Self {
             length: metadata.len(),
+            allocated: metadata.blocks() * 512,
             is_dir: metadata.is_dir(),
             modified: Modified { seconds: metadata.mtime(), nanoseconds },
             accessed: metadata.atime(),

@@ -10,12 +10,14 @@ mod boot;
 mod directory;
 mod entry;
 pub(super) mod files;
+mod parts;
 mod sums;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub(super) use entry::overhead_bytes;
+pub(super) use parts::Parts;
 pub(super) use sums::Written;
 pub(super) use verify::{Examined, Suspect, Verified};
 
@@ -24,7 +26,7 @@ use crate::clock::Timestamp;
 use crate::http::ByteRange;
 use crate::repo::{Hasher, Sha256};
 use directory::Held;
-use entry::{Record, encode, encode_sums, meta, read_record};
+use entry::{Record, encode, encode_sums, meta, read_any, read_record};
 use files::{Facts, Files, System};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -36,6 +38,8 @@ use tokio::runtime::Handle;
 /// A suspect of up to so many bytes is verified by whoever looks for it: a fraction of a second's reading. A larger one is
 /// for those who can follow its verification.
 const LOOK_BYTES: u64 = 64 * 1024 * 1024;
+/// The directory of what isn't whole.
+const PARTS: &str = "parts";
 /// Read at once where a body's sums are missing.
 const PIECE_BYTES: usize = 1024 * 1024;
 
@@ -67,7 +71,8 @@ pub(super) enum Look<F: Files = System> {
 pub(super) struct Described<F = std::fs::File> {
     pub(super) object: Object,
     pub(super) stored: Timestamp,
-    pub(super) sha256: Sha256,
+    /// Of parts nobody knows it.
+    pub(super) sha256: Option<Sha256>,
     pub(super) length: u64,
     pub(super) file: F,
 }
@@ -144,7 +149,7 @@ impl<F: Files> Disk<F> {
             return Err(kind.into());
         }
         self.is_in_place()?;
-        let path = self.tmp.join(self.drafts.fetch_add(1, Ordering::Relaxed).to_string());
+        let path = self.next_draft();
         let file = Arc::new(self.files.create_new(&path)?);
         let files = Arc::clone(&self.files);
         let (written, pool) = (Arc::default(), pool.clone());
@@ -153,6 +158,10 @@ impl<F: Files> Disk<F> {
             self.files.reserve(&draft.file, 0, length)?;
         }
         Ok(draft)
+    }
+
+    fn next_draft(&self) -> PathBuf {
+        self.tmp.join(self.drafts.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// Promises blocks for a part of a draft, where the file system can.
@@ -240,50 +249,74 @@ impl<F: Files> Disk<F> {
         }
     }
 
-    /// Which object of this origin an entry is; `None` where it isn't there or doesn't verify.
+    /// Which object of this origin an entry is, or parts are; `None` where there are none or they don't verify.
     pub(super) fn described(&self, key: &Key) -> io::Result<Option<Described<F::File>>> {
-        let file = match self.files.open(&self.path(key)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+        let opened = match self.files.open(&self.path(key)) {
+            Err(error) if is_missing(&error) => self.files.open(&self.parts_path(key)),
+            other => other,
+        };
+        let file = match opened {
+            Err(error) if is_missing(&error) => return Ok(None),
             other => other?,
         };
         let size = self.files.facts(&file)?.length;
-        let record = read_record(&*self.files, &file, size)?.filter(|record| record.origin == self.origin);
+        let record = read_any(&*self.files, &file, size)?.filter(|record| record.origin == self.origin);
         Ok(record.and_then(|record| {
             let (object, stored) = (record.object()?, record.stored);
-            let Record { sha256, length, .. } = record;
+            let sha256 = record.sha256.filter(|_| record.parts().is_none());
+            let length = record.length;
             Some(Described { object, stored, sha256, length, file })
         }))
     }
 
     pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
-        self.remove_file(&self.path(key))
+        self.remove_file(&self.path(key))?;
+        self.remove_file(&self.parts_path(key))
     }
 
-    /// All entries, in no order, until `each` says that it is enough. What has no entry's name is removed.
+    /// All entries and parts, in no order, until `each` says that it is enough. What has no such name is removed.
     pub(super) fn walk(&self, mut each: impl FnMut(Walked) -> bool) -> io::Result<()> {
+        if !self.walk_directory(&self.root.join(PARTS), "", &mut each)? {
+            return Ok(());
+        }
         for shard in self.files.list(&self.objects)? {
             let directory = self.objects.join(&shard);
             if !self.files.facts_at(&directory)?.is_dir {
                 continue;
             }
-            for name in self.files.list(&directory)? {
-                let path = directory.join(&name);
-                let Ok(sha256) = format!("{}{}", shard.display(), name.display()).parse() else {
-                    self.remove_file(&path)?;
-                    continue;
-                };
-                // Removed by an eviction meanwhile.
-                let Ok(Facts { length, modified, accessed, .. }) = self.files.facts_at(&path) else {
-                    continue;
-                };
-                let used = u64::try_from(accessed.max(modified.seconds)).unwrap_or(0);
-                let used = Timestamp::from_secs(used);
-                if !each(Walked { key: Key(sha256), disk_bytes: on_disk(length), used }) {
-                    return Ok(());
-                }
+            if !self.walk_directory(&directory, &shard.display().to_string(), &mut each)? {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Whether it goes on. Names of entries are `prefix` and the file's.
+    fn walk_directory(
+        &self,
+        directory: &Path,
+        prefix: &str,
+        each: &mut impl FnMut(Walked) -> bool,
+    ) -> io::Result<bool> {
+        for name in self.files.list(directory)? {
+            let path = directory.join(&name);
+            let Ok(sha256) = format!("{prefix}{}", name.display()).parse() else {
+                self.remove_file(&path)?;
+                continue;
+            };
+            // Removed by an eviction meanwhile.
+            let Ok(Facts { length, allocated, modified, accessed, .. }) = self.files.facts_at(&path) else {
+                continue;
+            };
+            let used = Timestamp::from_secs(u64::try_from(accessed.max(modified.seconds)).unwrap_or(0));
+            // Parts have holes.
+            let disk_bytes = if prefix.is_empty() { allocated } else { on_disk(length) };
+            if !each(Walked { key: Key(sha256), disk_bytes, used }) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     #[cfg(test)]

@@ -94,6 +94,15 @@ impl Index {
         Pin { index: Arc::clone(self), key, uses }
     }
 
+    /// Makes a reservation of what an object takes: a fill goes on with its parts.
+    pub(in super::super) fn reclaim(self: &Arc<Self>, key: &Key) -> Reservation {
+        let mut state = self.lock();
+        let bytes = state.policy.get(key).map_or(0, |(_, bytes)| bytes);
+        state.policy.remove(key);
+        state.reserved += bytes;
+        Reservation { index: Arc::clone(self), bytes }
+    }
+
     /// Objects, and bytes on disk.
     pub(in super::super) fn figures(&self) -> (u64, u64) {
         let state = self.lock();

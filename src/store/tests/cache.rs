@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_crowd_shares_one_fill_that_outlives_its_first_reader() {
-    let bench = Bench::new();
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
     let bytes = body(3_000_000);
     let (gate, opened) = mpsc::channel::<()>();
     let opened = Mutex::new(opened);

@@ -124,7 +124,7 @@ fn a_flood_of_tiny_ranges_is_bounded_by_the_blocks() {
 
 #[test]
 fn a_far_range_goes_beside_the_fill_and_is_not_fetched_again() {
-    let bench = Bench::new();
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
     let bytes = body(30_000_000);
     let (gate, opened) = mpsc::channel::<()>();
     let opened = Mutex::new(opened);
@@ -195,4 +195,101 @@ fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
     let store = bench.over(&stub.url);
     let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
     assert_eq!(got.unwrap(), slice(&bytes, one));
+}
+
+/// Waits for a counter of the store.
+fn until(store: &Store, holds: impl Fn(&StoreStats) -> bool) {
+    while !holds(&store.stats()) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_a_deserted_fill_fetched_is_kept_over_a_restart_and_gone_on_with() {
+    let bytes = body(20_000_000);
+    let origin = Ranged::new(&bytes);
+    for object in [unlisted("x.iso"), listed("x.iso", &bytes)] {
+        let bench = Bench::new();
+        let settings = Settings { linger: Duration::from_millis(20), ..bench.settings() };
+        let store = bench.with(&origin.stub.url, &settings);
+        let before = origin.sent();
+        for (number, from) in [12_000_000, 3_000_000].into_iter().enumerate() {
+            let wanted = range(from, from + 2_000_000);
+            let got =
+                bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), wanted).await });
+            assert!(got.unwrap() == slice(&bytes, wanted), "{object:?}");
+            until(&store, |stats| stats.parts_kept == number as u64 + 1 && stats.flights == 0);
+        }
+        let stats = store.stats();
+        assert_eq!((stats.objects, bench.files("parts"), bench.files("tmp")), (1, 1, 0), "{object:?}");
+        assert!((5 * MIB..8 * MIB).contains(&stats.disk_bytes), "holes take nothing: {}", stats.disk_bytes);
+        bench.run(store.shutdown());
+        drop(store);
+        let store = bench.with(&origin.stub.url, &settings);
+        assert!(bench.drained(&store, &object).unwrap() == bytes, "{object:?}");
+        bench.run(store.complete(&object)).unwrap();
+        let sent = origin.sent() - before;
+        assert!(sent <= bytes.len() as u64 + 20 * 4096, "no byte twice: {sent}");
+        assert_eq!((bench.files("parts"), bench.files("objects"), bench.files("tmp")), (0, 1, 0));
+    }
+}
+
+#[test]
+fn a_node_that_goes_down_keeps_what_it_has_of_a_running_fill() {
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let bytes = body(10_000_000);
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let answer = bytes.clone();
+    let stub = Stub::start(move |number, head, stream| match number {
+        0 => {
+            send(stream, &response("200 OK", &[ETAG], &answer)[..6_000_000]);
+            let _ = opened.lock().unwrap().recv();
+        }
+        _ => send(stream, &answer_range(head, &[ETAG], &answer)),
+    });
+    let store = bench.over(&stub.url);
+    let object = listed("x", &bytes);
+    bench.run(async {
+        let Source::Growing(mut tail) = store.fetch(&object).await.unwrap().source else { panic!() };
+        assert!(tail.past(5_000_000).await.unwrap() > 5_000_000);
+    });
+    bench.run(store.shutdown());
+    drop((store, gate));
+    let store = bench.over(&stub.url);
+    assert!(bench.drained(&store, &object).unwrap() == bytes);
+    let rest = &stub.requests()[1];
+    let from: u64 = rest.split("range: bytes=").nth(1).unwrap().split('-').next().unwrap().parse().unwrap();
+    assert!(from > 5_000_000 && stub.requests().len() == 2, "{rest}");
+}
+
+#[test]
+fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
+    let bench = Bench::new();
+    let (old, new) = (body(20_000_000), body(20_000_001));
+    let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
+    let served = Arc::clone(&current);
+    let stub = Stub::start(move |_, head, stream| {
+        let (etag, bytes) = served.lock().unwrap().clone();
+        let lines = [etag, "cache-control: no-cache"];
+        if head.contains("range: bytes=") {
+            return send(stream, &answer_range(head, &lines, &bytes));
+        }
+        let whole = response("200 OK", &lines, &bytes);
+        let end = if head.starts_with("head ") { whole.len() - bytes.len() } else { whole.len() };
+        send(stream, &whole[..end]);
+    });
+    let settings =
+        Settings { linger: Duration::from_millis(20), absent_for: Duration::ZERO, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let object = unlisted("x.iso");
+    let read =
+        |wanted| bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), wanted).await });
+    let one = range(5_000_000, 5_000_100);
+    assert!(read(one).unwrap() == slice(&old, one));
+    until(&store, |stats| stats.parts_kept == 1 && stats.flights == 0);
+    *current.lock().unwrap() = ("etag: \"new\"", new.clone());
+    assert!(read(one).unwrap() == slice(&new, one), "not a byte of the old version");
+    until(&store, |stats| stats.parts_kept == 2 && stats.flights == 0);
+    assert!(bench.drained(&store, &object).unwrap() == new);
 }

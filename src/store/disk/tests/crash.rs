@@ -2,12 +2,12 @@
 
 use super::model::{Machine, Syncs};
 use crate::clock::Timestamp;
-use crate::http::Fields;
-use crate::http::TreePath;
 use crate::http::freshness::Terms;
+use crate::http::{ByteRange, Fields, TreePath};
+use crate::origin::Version;
 use crate::repo::Sha256;
 use crate::store::disk::files::Files;
-use crate::store::disk::{Disk, Draft, Examined, Look, Stage, Verified};
+use crate::store::disk::{Disk, Draft, Examined, Look, Parts, Stage, Verified};
 use crate::store::object::{FOREVER, Facts, Meta, Object};
 use hyper::header::HeaderValue;
 use proptest::prelude::*;
@@ -28,6 +28,15 @@ enum Step {
         object: u8,
         version: u8,
         piece: usize,
+    },
+    /// The first part of a body is put away, to be gone on with.
+    Keep {
+        object: u8,
+        version: u8,
+    },
+    /// What was put away is completed and committed, if it is still there.
+    Complete {
+        object: u8,
     },
     /// A body arrives, and breaks off.
     BreakOff {
@@ -61,6 +70,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (object(), 0..4_u8, 100..2000_usize)
             .prop_map(|(object, version, piece)| Step::Store { object, version, piece }),
+        3 => (object(), 0..4_u8).prop_map(|(object, version)| Step::Keep { object, version }),
+        3 => object().prop_map(|object| Step::Complete { object }),
         1 => (object(), 0..4_u8).prop_map(|(object, version)| Step::BreakOff { object, version }),
         3 => object().prop_map(|object| Step::Look { object }),
         1 => object().prop_map(|object| Step::Remove { object }),
@@ -147,6 +158,8 @@ impl Bench {
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match *step {
             Step::Store { object: number, version, piece } => self.store(number, version, piece)?,
+            Step::Keep { object, version } => self.keep(object, version)?,
+            Step::Complete { object } => self.complete(object)?,
             Step::BreakOff { object, version } => {
                 let pool = self.pool.clone();
                 let Ok(draft) = self.disk()?.draft(None, &pool) else { return self.failed() };
@@ -171,7 +184,7 @@ impl Bench {
                     walked += 1;
                     true
                 });
-                prop_assert!(walked <= usize::from(OBJECTS));
+                prop_assert!(walked <= 2 * usize::from(OBJECTS), "an entry and parts of each");
                 if walking.is_err() {
                     return self.failed();
                 }
@@ -230,6 +243,59 @@ impl Bench {
             Err(error) => {
                 outcomes.extend([Some(body)]);
                 prop_assert!(state == Stage::Spoiled || !self.machine.has_power(), "{error}");
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, number: u8, version: u8) -> Result<(), TestCaseError> {
+        let (object, body) = (object(number), body(number, version));
+        let (disk, pool, half) = (self.disk()?, self.pool.clone(), body.len() / 2);
+        if half == 0 {
+            return Ok(());
+        }
+        let Ok(mut draft) = disk.draft(None, &pool) else { return self.failed() };
+        let of = Version::from_validator(true, HeaderValue::from(u16::from(version)));
+        let spans = [ByteRange { start: 0, end: half as u64 }];
+        let written = self.machine.write_all_at(&draft.file, &body[..half], 0);
+        let kept = written.and_then(|()| disk.keep(&mut draft, &object, &meta(&body), &of, &spans));
+        let stage = draft.stage;
+        forget(draft);
+        prop_assert!(kept.is_ok() || stage == Stage::Spoiled || !self.machine.has_power(), "{:?}", kept);
+        Ok(())
+    }
+
+    /// Whatever is found of parts has to be what was put away, of the version that it names.
+    fn complete(&mut self, number: u8) -> Result<(), TestCaseError> {
+        let object = object(number);
+        let (disk, pool) = (self.disk()?, self.pool.clone());
+        let Ok(parts) = disk.take_parts(&object, &pool) else { return self.failed() };
+        let Some(Parts { mut draft, version, spans, .. }) = parts else { return Ok(()) };
+        let version: u8 = version.if_range().to_str().unwrap().parse().unwrap();
+        let body = body(number, version);
+        let half = usize::try_from(spans[0].end).unwrap();
+        let mut there = vec![0; half];
+        if self.machine.read_exact_at(&draft.file, &mut there, 0).is_err() {
+            forget(draft);
+            return self.failed();
+        }
+        prop_assert!(self.lies || there == body[..half], "object {}: parts of other bytes", number);
+        let rest = self.machine.write_all_at(&draft.file, &body[half..], half as u64);
+        // As the pass in order does, which hashes all of it.
+        let is_right = there == body[..half];
+        let committed = rest.and_then(|()| {
+            if is_right { disk.commit(&mut draft, &object, &meta(&body)).map(drop) } else { Ok(()) }
+        });
+        let stage = draft.stage;
+        forget(draft);
+        let outcomes = self.may_be.entry(number).or_insert_with(|| [None].into());
+        match committed {
+            Ok(()) if !is_right => {}
+            Ok(()) if self.durable => *outcomes = [Some(body)].into(),
+            Ok(()) => outcomes.extend([Some(body)]),
+            Err(error) => {
+                outcomes.extend([Some(body)]);
+                prop_assert!(stage == Stage::Spoiled || !self.machine.has_power(), "{error}");
             }
         }
         Ok(())

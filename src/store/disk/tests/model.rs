@@ -293,11 +293,14 @@ impl World {
         match &self.nodes[id] {
             Node::File(content) => Facts {
                 length: *content.length.now(),
+                allocated: *content.length.now(),
                 is_dir: false,
                 modified: *content.modified.now(),
                 accessed: 0,
             },
-            Node::Dir(_) => Facts { length: 0, is_dir: true, modified: Modified::default(), accessed: 0 },
+            Node::Dir(_) => {
+                Facts { length: 0, allocated: 0, is_dir: true, modified: Modified::default(), accessed: 0 }
+            }
         }
     }
 }
@@ -313,6 +316,10 @@ impl Files for Machine {
         self.operate(|world| world.find(path))
     }
 
+    fn open_to_write(&self, path: &Path) -> io::Result<Id> {
+        self.open(path)
+    }
+
     fn read_exact_at(&self, file: &Id, bytes: &mut [u8], at: u64) -> io::Result<()> {
         self.operate(|world| world.content(*file)?.read(bytes, usize::try_from(at).unwrap()))
     }
@@ -320,6 +327,15 @@ impl Files for Machine {
     fn write_all_at(&self, file: &Id, bytes: &[u8], at: u64) -> io::Result<()> {
         self.operate(|world| {
             world.content(*file)?.write(bytes, usize::try_from(at).unwrap());
+            Ok(())
+        })
+    }
+
+    fn truncate(&self, file: &Id, length: u64) -> io::Result<()> {
+        self.operate(|world| {
+            let content = world.content(*file)?;
+            let shorter = length.min(*content.length.now());
+            content.length.0.push(shorter);
             Ok(())
         })
     }
