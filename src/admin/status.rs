@@ -485,6 +485,7 @@ impl Cache {
                 fills_finished,
                 fills_failed,
                 fills_abandoned,
+                fills_unstored,
                 resumed,
                 parts_fetched,
                 parts_kept,

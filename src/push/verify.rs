@@ -220,7 +220,11 @@ async fn fetch(shared: &Shared, path: TreePath, record: &Record) -> Result<Fetch
             let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
             return Ok(Fetched { length: size, body: Some(body) });
         }
-        shared.store.complete(&object).await.map_err(failed)?;
+        match shared.store.complete(&object).await {
+            // The origin has it, and it is right: a disk in trouble must not hold back a push.
+            Ok(()) | Err(FetchError::NotStored) => {}
+            Err(error) => return Err(failed(error)),
+        }
         return Ok(Fetched { length: size, body: None });
     }
     // The name may be reused, and nothing tells the bytes of this push from those in the cache.

@@ -274,8 +274,8 @@ impl Store {
         }
     }
 
-    /// Fetches an object and waits until it is in the disk tier. Over a directory origin all bytes of a listed one are
-    /// read and checked.
+    /// Fetches an object and waits until it is in the disk tier; `NotStored` where all of it came and was right, but can't be
+    /// kept. Over a directory origin all bytes of a listed one are read and checked.
     pub async fn complete(&self, object: &Object) -> Result<(), FetchError> {
         let cache = match &self.backing {
             Backing::Tree(tree) => return tree.check(object).await,
@@ -283,8 +283,17 @@ impl Store {
         };
         match cache.fetch(object, Interest::Whole).await?.source {
             Source::Memory(_) | Source::File(_) => Ok(()),
-            Source::Growing(tail) => tail.committed().await.map_err(FetchError::Body),
-            Source::Pass(_) | Source::Apart => Err(FetchError::NotStored),
+            Source::Growing(tail) => tail.committed().await.map_err(|error| match &*error {
+                FillError::NoRoom => FetchError::NotStored,
+                _ => FetchError::Body(error),
+            }),
+            Source::Pass(mut body) => {
+                while let Some(piece) = body.next().await {
+                    piece.map_err(FetchError::Body)?;
+                }
+                Err(FetchError::NotStored)
+            }
+            Source::Apart => Err(FetchError::NotStored),
         }
     }
 

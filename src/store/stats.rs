@@ -36,6 +36,8 @@ pub struct StoreStats {
     pub fills_failed: u64,
     /// Fills given up far from their end, since nobody read them any more.
     pub fills_abandoned: u64,
+    /// Fills in memory, since the disk tier had no room or took nothing.
+    pub fills_unstored: u64,
     /// Bodies that broke off and were gone on with where they stopped.
     pub resumed: u64,
     /// Requests for parts that a fill made beside or instead of one for the whole.
@@ -73,6 +75,7 @@ pub(super) struct Counters {
     pub(super) fills_finished: AtomicU64,
     pub(super) fills_failed: AtomicU64,
     pub(super) fills_abandoned: AtomicU64,
+    pub(super) fills_unstored: AtomicU64,
     pub(super) resumed: AtomicU64,
     pub(super) parts_fetched: AtomicU64,
     pub(super) parts_kept: AtomicU64,
@@ -100,6 +103,7 @@ impl Counters {
             fills_finished: total(&self.fills_finished),
             fills_failed: total(&self.fills_failed),
             fills_abandoned: total(&self.fills_abandoned),
+            fills_unstored: total(&self.fills_unstored),
             resumed: total(&self.resumed),
             parts_fetched: total(&self.parts_fetched),
             parts_kept: total(&self.parts_kept),

@@ -117,3 +117,39 @@ fn the_reader_of_use_lines_reads() {
     let code = "use crate::a::B;\nuse crate::{c, d::{E, f}, g};\nlet x = crate::h::i();";
     assert_eq!(used(code).into_iter().collect::<Vec<_>>(), ["a", "c", "d", "g", "h"]);
 }
+
+/// What docs/caching.md promises, a test holds.
+#[test]
+fn every_promise_names_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    all_sources(&root.join("src"), &mut files);
+    all_sources(&root.join("tests/it"), &mut files);
+    let promises = fs::read_to_string(root.join("docs/caching.md")).unwrap();
+    let mut named = 0;
+    for row in promises
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| promise") && !line.starts_with("| ---"))
+    {
+        let tests = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap();
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test: {row}");
+        for name in names {
+            let function = format!("fn {}(", name.rsplit("::").next().unwrap());
+            assert!(files.iter().any(|text| text.contains(&function)), "no such test: {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "the tables were read: {named}");
+}
+
+fn all_sources(dir: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all_sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(fs::read_to_string(&path).unwrap());
+        }
+    }
+}

@@ -380,3 +380,52 @@ fn zchunk_ranges_of_a_cold_file_come_in_the_order_asked() {
     println!("256 ranges of a cold file: {} requests to the origin, {sent} bytes", seen.len());
     assert!(sent <= LENGTH as u64 && seen.len() <= 1 + LENGTH.div_ceil(1 << 20));
 }
+
+#[test]
+fn ranges_of_a_cold_file_follow_the_rfc() {
+    const LENGTH: usize = 20_000_000;
+    let tree = scratch();
+    let body = numbered(&tree.path().join("f.iso"), LENGTH);
+    let origin = Origin::serve(tree.path());
+    let node = Node::start(&config::cached(&origin, ""));
+    let ask = |fields: &[(&str, &str)]| client::request(node.http(), "GET", "/f.iso", fields);
+    let bodies = || origin.seen_for("f.iso").iter().map(Seen::sent).sum::<u64>();
+    let unsatisfiable = ask(&[("Range", "bytes=20000000-")]);
+    assert_eq!(
+        (unsatisfiable.status, unsatisfiable.header("content-range")),
+        (416, Some("bytes */20000000"))
+    );
+    let etag = ask(&[("Range", "bytes=0-0")]).header("etag").unwrap().to_owned();
+    let unchanged = ask(&[("Range", "bytes=5-9"), ("If-None-Match", &etag)]);
+    assert_eq!(unchanged.status, 304);
+    assert!(bodies() <= 1 << 20, "none of these needs more than a block: {}", bodies());
+    for (range, start, end) in [
+        ("bytes=-7", LENGTH - 7, LENGTH),
+        ("bytes=19999990-99999999", LENGTH - 10, LENGTH),
+        ("bytes=1000000-1000009", 1_000_000, 1_000_010),
+        ("bytes=15000000-", 15_000_000, LENGTH),
+    ] {
+        for condition in [None, Some(("If-Range", &*etag))] {
+            let fields: Vec<(&str, &str)> = [("Range", range)].into_iter().chain(condition).collect();
+            let answer = ask(&fields);
+            let expected = format!("bytes {start}-{}/{LENGTH}", end - 1);
+            assert_eq!((answer.status, answer.header("content-range")), (206, Some(&*expected)), "{range}");
+            assert!(answer.body == body[start..end], "{range}");
+        }
+    }
+    // Unordered and overlapping ones come as they were asked for.
+    let answer = ask(&[("Range", "bytes=900-999,0-99")]);
+    let text = answer.text();
+    assert!(answer.status == 206 && text.find("bytes 900-999/").unwrap() < text.find("bytes 0-99/").unwrap());
+    // Of another version, or too much of a good thing: the whole.
+    for fields in [
+        &[("Range", "bytes=5-9"), ("If-Range", "\"another\"")][..],
+        &[("Range", "bytes=0-,0-,0-")],
+        &[("Range", "bytes=9-5")],
+        &[("Range", "lines=1-2")],
+    ] {
+        let answer = ask(fields);
+        assert!(answer.status == 200 && answer.body == body, "{fields:?}");
+    }
+    assert!(bodies() <= LENGTH as u64, "and no byte was fetched twice: {}", bodies());
+}

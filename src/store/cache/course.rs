@@ -10,7 +10,7 @@ pub(super) struct Opening {
     pub(super) meta: Arc<Meta>,
     pub(super) version: Option<Version>,
     pub(super) draft: Draft,
-    pub(super) reservation: Reservation,
+    pub(super) room: Room,
     /// What is in the draft already.
     pub(super) spans: Spans,
     /// The body of a 200.
@@ -89,14 +89,8 @@ impl Cache {
                 return match self.draft(None, &head.meta.fields).await {
                     Some((draft, reservation)) => {
                         let Head { meta, version, .. } = head;
-                        let opening = Opening {
-                            meta,
-                            version,
-                            draft,
-                            reservation,
-                            spans: Spans::default(),
-                            first: None,
-                        };
+                        let (room, spans) = (Room::Disk(reservation), Spans::default());
+                        let opening = Opening { meta, version, draft, room, spans, first: None };
                         self.fill(object, opening, course).await;
                     }
                     None => {
@@ -144,24 +138,25 @@ impl Cache {
         let version = Version::of(&response.headers);
         let is_large = response.length.is_some_and(|length| length >= self.settings.part_from);
         let in_parts = interest == Interest::Parts && is_large && version.is_some();
-        let Some((draft, reservation)) = self.draft(response.length.filter(|_| !in_parts), &fields).await
-        else {
-            self.counters.no_room.fetch_add(1, Ordering::Relaxed);
-            return self.hand_over(object, response, course).await;
+        let (draft, room, first) = match self.draft(response.length.filter(|_| !in_parts), &fields).await {
+            Some((draft, reservation)) => {
+                (draft, Room::Disk(reservation), Some(response.body).filter(|_| !in_parts))
+            }
+            None => {
+                self.counters.no_room.fetch_add(1, Ordering::Relaxed);
+                match self.draft_in_memory(response.length) {
+                    Some((draft, room)) => (draft, room, Some(response.body)),
+                    None => return self.hand_over(object, response, course).await,
+                }
+            }
         };
-        let opening = Opening {
-            meta: Arc::new(meta(object, &response.headers, response.length, terms)),
-            version,
-            draft,
-            reservation,
-            spans: Spans::default(),
-            first: Some(response.body).filter(|_| !in_parts),
-        };
+        let meta = Arc::new(meta(object, &response.headers, response.length, terms));
+        let opening = Opening { meta, version, draft, room, spans: Spans::default(), first };
         self.fill(object, opening, course).await;
     }
 
     async fn fill(self: &Arc<Self>, object: &Object, opening: Opening, course: Course) {
-        let Opening { meta, version, draft, reservation, spans, first } = opening;
+        let Opening { meta, version, draft, room, spans, first } = opening;
         let listed_length = object.size();
         let (progress, followed) = watch::channel(Progress { spans, listed_length, ..Progress::default() });
         let fill = Arc::new(Fill {
@@ -174,7 +169,7 @@ impl Cache {
             written: Arc::clone(&draft.written),
             progress,
             wants: Arc::default(),
-            room: Mutex::new(reservation),
+            room: Mutex::new(room),
         });
         self.counters.fills_started.fetch_add(1, Ordering::Relaxed);
         course.fill(Filling {
@@ -214,7 +209,8 @@ impl Cache {
 
     async fn store(self: &Arc<Self>, fill: &Fill, pumped: Pumped, draft: Draft) -> End {
         let meta = Arc::new(fill.meta.completed(pumped.length, pumped.sha256));
-        match self.commit(&fill.object, meta, draft, fill.take_room()).await {
+        let Some(room) = fill.take_room() else { return End::Uncommitted(Arc::new(FillError::NoRoom)) };
+        match self.commit(&fill.object, meta, draft, room).await {
             Ok(()) => End::Committed,
             Err(error) => End::Uncommitted(Arc::new(self.disk_failed(error))),
         }
@@ -295,6 +291,16 @@ impl Cache {
                 None
             }
         }
+    }
+
+    /// Memory for what the disk doesn't take, so that a crowd still makes one fetch; `None` where that is used up.
+    fn draft_in_memory(&self, length: Option<u64>) -> Option<(Draft, Room)> {
+        let mib = u32::try_from(length?.div_ceil(MIB)).ok()?;
+        let _permits = Arc::clone(&self.unstored_mib).try_acquire_many_owned(mib).ok()?;
+        // Without one it passes through.
+        let draft = self.disk.draft_in_memory(&self.runtime).ok()?;
+        self.counters.fills_unstored.fetch_add(1, Ordering::Relaxed);
+        Some((draft, Room::Memory { _permits }))
     }
 
     /// Does `work`, which takes about `bytes` of disk; where the directories vanished, makes them anew first. Blocks.

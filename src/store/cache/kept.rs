@@ -34,7 +34,8 @@ impl Cache {
             head.meta
         };
         let spans = spans.into_iter().collect();
-        Some(Opening { meta, version: Some(version), draft, reservation, spans, first: None })
+        let room = Room::Disk(reservation);
+        Some(Opening { meta, version: Some(version), draft, room, spans, first: None })
     }
 
     /// Puts away what a fill has fetched, where the next one could go on with it.
@@ -45,7 +46,7 @@ impl Cache {
             return;
         }
         let (cache, object, meta) = (Arc::clone(self), fill.object.clone(), Arc::clone(&fill.meta));
-        let mut room = fill.take_room();
+        let Some(mut room) = fill.take_room() else { return };
         let keeping = move || {
             let mut draft: Draft<System> = draft;
             let kept = cache.disk.keep(&mut draft, &object, &meta, &version, &spans)?;

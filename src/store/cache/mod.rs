@@ -11,7 +11,7 @@ mod renew;
 
 use super::disk::{Disk, Draft, Key, Look, Suspect, overhead_bytes};
 use super::evict::{Evictor, Index, Reservation};
-use super::fill::{Fill, Outcome, Pumped, STEP_BYTES};
+use super::fill::{Fill, Outcome, Pumped, Room, STEP_BYTES};
 use super::flight::{Course, Filling, Flights, Stage};
 use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
@@ -42,6 +42,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// Small notes about objects (renewals, heads, what isn't to be shared): bytes of each kind, by [`note_bytes`].
 const MAX_NOTES_BYTES: u64 = 24 * 1024 * 1024;
 
+const MIB: u64 = 1024 * 1024;
+/// While the disk refuses to store, so much is filled in memory, as a share of the memory tier's bound.
+const UNSTORED: u64 = 4;
 /// How long the disk gets to note the orderly end.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,8 @@ pub(super) struct Cache {
     /// Apart, since what is stale here must not wait for what is cold; a changed object's fill keeps its place.
     revalidations: Semaphore,
     passes: Arc<Semaphore>,
+    /// MiB that may be filled in memory while the disk refuses to store.
+    pub(super) unstored_mib: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
     pub(super) counters: Arc<Counters>,
     pub(super) settings: Settings,
@@ -108,6 +113,7 @@ impl Cache {
             fills: Semaphore::new(settings.max_fills),
             revalidations: Semaphore::new(settings.max_fills),
             passes: Arc::new(Semaphore::new(settings.max_passes)),
+            unstored_mib: Arc::new(Semaphore::new(unstored_mib(settings.memory_bytes))),
             closing: Arc::default(),
             counters,
             settings: settings.clone(),
@@ -428,6 +434,10 @@ impl Cache {
             self.runtime.spawn(async move { tokio::time::timeout(patience, passes.acquire_owned()).await });
         waiting.await.map_err(|_| FetchError::ShuttingDown)?.ok().and_then(Result::ok).ok_or(FetchError::Busy)
     }
+}
+
+fn unstored_mib(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / UNSTORED / MIB).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 /// What a response's header fields and the catalogue say of an object.

@@ -116,12 +116,14 @@ enum Stage {
     Open,
     /// A sync failed: what the kernel has dropped since, another sync would not miss.
     Spoiled,
+    /// In memory, without a name: it can't become an entry.
+    Unnamed,
     Committed,
 }
 
 impl<F: Files> Drop for Draft<F> {
     fn drop(&mut self) {
-        if self.stage != Stage::Committed {
+        if matches!(self.stage, Stage::Open | Stage::Spoiled) {
             let (files, path) = (Arc::clone(&self.files), std::mem::take(&mut self.path));
             // What this leaves behind, the next start removes.
             drop(self.pool.spawn_blocking(move || files.remove(&path)));
@@ -133,6 +135,19 @@ impl Disk {
     /// Takes the directory for this process alone, makes the ones in it, and removes what was half written when the last process ended.
     pub(super) fn open(root: &Path, origin: String) -> io::Result<Self> {
         Self::open_on(System, root, origin)
+    }
+
+    /// A draft in memory, for what the disk doesn't take: readers share it, and it is gone with the last of them.
+    pub(super) fn draft_in_memory(&self, pool: &Handle) -> io::Result<Draft> {
+        let file = rustix::fs::memfd_create("freshet", rustix::fs::MemfdFlags::CLOEXEC)?;
+        Ok(Draft {
+            file: Arc::new(file.into()),
+            written: Arc::default(),
+            files: Arc::clone(&self.files),
+            path: PathBuf::new(),
+            stage: Stage::Unnamed,
+            pool: pool.clone(),
+        })
     }
 }
 

@@ -28,7 +28,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinError, JoinSet};
 
 /// Parts are fetched in whole blocks, so that any number of small ranges costs at most one request for each block.
@@ -52,8 +52,25 @@ pub(super) struct Fill {
     pub(super) written: Arc<Written>,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) wants: Arc<Wants>,
-    /// Of the disk tier's bound; given back when the fill has ended.
-    pub(super) room: Mutex<Reservation>,
+    /// Given back when the fill has ended.
+    pub(super) room: Mutex<Room>,
+}
+
+/// What a fill takes of a bound.
+pub(super) enum Room {
+    /// Of the disk tier's.
+    Disk(Reservation),
+    /// Of what is filled in memory while the disk refuses it: all that it needs.
+    Memory { _permits: OwnedSemaphorePermit },
+}
+
+impl Room {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Disk(reservation) => reservation.bytes,
+            Self::Memory { .. } => u64::MAX,
+        }
+    }
 }
 
 /// How it ended.
@@ -251,30 +268,38 @@ impl Fill {
     async fn make_room_for_all(&self) -> Result<(), FillError> {
         let length = self.length.unwrap_or(0);
         let all = length.saturating_add(overhead_bytes(length));
-        let missing = all.saturating_sub(self.room().bytes);
+        let missing = all.saturating_sub(self.room().bytes());
         if missing > 0 { self.reserve(missing).await } else { Ok(()) }
     }
 
     /// Room up to `end`, of a body whose length nobody promised.
     async fn make_room_to(&self, end: u64) -> Result<(), FillError> {
-        while end > self.room().bytes {
+        while end > self.room().bytes() {
             self.reserve(STEP_BYTES).await?;
         }
         Ok(())
     }
 
     async fn reserve(&self, bytes: u64) -> Result<(), FillError> {
+        if matches!(*self.room(), Room::Memory { .. }) {
+            return Ok(());
+        }
         let more = self.cache.evictor.reserve(bytes).await.ok_or(FillError::NoRoom)?;
-        self.room().join(more);
+        if let Room::Disk(reservation) = &mut *self.room() {
+            reservation.join(more);
+        }
         Ok(())
     }
 
-    /// The room, for who stores what is in it.
-    pub(super) fn take_room(&self) -> Reservation {
-        self.room().take()
+    /// The room on disk, for who stores what is in it; `None` where the bytes are in memory.
+    pub(super) fn take_room(&self) -> Option<Reservation> {
+        match &mut *self.room() {
+            Room::Disk(reservation) => Some(reservation.take()),
+            Room::Memory { .. } => None,
+        }
     }
 
-    fn room(&self) -> MutexGuard<'_, Reservation> {
+    fn room(&self) -> MutexGuard<'_, Room> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

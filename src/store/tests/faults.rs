@@ -183,7 +183,8 @@ fn without_room_or_disk_bodies_pass_through() {
         let bench = Bench::new();
         let stub = Stub::fixed(response("200 OK", &[], &bytes));
         let bound = if broken_disk { 64 * MIB } else { 50_000 };
-        let store = bench.with(&stub.url, &Settings { disk_bytes: bound, ..bench.settings() });
+        let store =
+            bench.with(&stub.url, &Settings { disk_bytes: bound, memory_bytes: 0, ..bench.settings() });
         if broken_disk {
             fs::remove_dir(bench.dir.path().join("tmp")).unwrap();
             fs::write(bench.dir.path().join("tmp"), b"").unwrap();
@@ -200,8 +201,48 @@ fn without_room_or_disk_bodies_pass_through() {
         *wrong.last_mut().unwrap() ^= 1;
         let stub = Stub::fixed(wrong);
         let bench = Bench::new();
-        let store = bench.with(&stub.url, &Settings { disk_bytes: 50_000, ..bench.settings() });
+        let store =
+            bench.with(&stub.url, &Settings { disk_bytes: 50_000, memory_bytes: 0, ..bench.settings() });
         assert!(bench.drained(&store, &object).unwrap_err().contains("SHA-256"), "passed, but checked");
+    }
+}
+
+#[test]
+fn what_the_disk_refuses_is_filled_in_memory_for_a_crowd() {
+    let bytes = body(3_000_000);
+    let object = listed("x", &bytes);
+    for broken_disk in [false, true] {
+        let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+        let (gate, opened) = mpsc::channel::<()>();
+        let (opened, answer) = (Mutex::new(opened), response("200 OK", &[], &bytes));
+        let stub = Stub::start(move |_, _, stream| {
+            send(stream, &answer[..1_000_000]);
+            let _ = opened.lock().unwrap().recv();
+            send(stream, &answer[1_000_000..]);
+        });
+        let bound = if broken_disk { 64 * MIB } else { 50_000 };
+        let store = bench.with(&stub.url, &Settings { disk_bytes: bound, ..bench.settings() });
+        if broken_disk {
+            fs::remove_dir(bench.dir.path().join("tmp")).unwrap();
+            fs::write(bench.dir.path().join("tmp"), b"").unwrap();
+        }
+        bench.run(async {
+            let mut crowd = JoinSet::new();
+            for _ in 0..50 {
+                let content = store.fetch(&object).await.unwrap();
+                assert_eq!(content.tier, Tier::Fill);
+                crowd.spawn(async move { drain(content).await });
+            }
+            gate.send(()).unwrap();
+            while let Some(got) = crowd.join_next().await {
+                assert!(got.unwrap().unwrap() == bytes);
+            }
+        });
+        assert_eq!(stub.requests().len(), 1, "one fetch for all");
+        until(&store, |stats| stats.flights == 0);
+        let stats = store.stats();
+        assert_eq!((stats.fills_unstored, stats.no_room, stats.passed, stats.objects), (1, 1, 0, 0));
+        assert_eq!(cache(&store).unstored_mib.available_permits(), 64, "given back");
     }
 }
 

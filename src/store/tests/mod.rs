@@ -150,6 +150,13 @@ async fn drain(content: Content) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Waits for a counter of the store.
+fn until(store: &Store, holds: impl Fn(&StoreStats) -> bool) {
+    while !holds(&store.stats()) {
+        std::thread::yield_now();
+    }
+}
+
 fn body(bytes: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(bytes as u64);
     (0..bytes).map(|_| random.u8(..)).collect()

@@ -177,7 +177,8 @@ fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
     // No room for a block: the part alone passes through.
     let origin = Ranged::new(&bytes);
     let bench = Bench::new();
-    let store = bench.with(&origin.stub.url, &Settings { disk_bytes: 2000, ..bench.settings() });
+    let store =
+        bench.with(&origin.stub.url, &Settings { disk_bytes: 2000, memory_bytes: 0, ..bench.settings() });
     let content = bench.run(store.fetch_parts(&object)).unwrap();
     assert!(matches!(content.source, Source::Apart));
     let part = bench.run(store.pass_range(&object, one)).unwrap();
@@ -195,13 +196,6 @@ fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
     let store = bench.over(&stub.url);
     let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
     assert_eq!(got.unwrap(), slice(&bytes, one));
-}
-
-/// Waits for a counter of the store.
-fn until(store: &Store, holds: impl Fn(&StoreStats) -> bool) {
-    while !holds(&store.stats()) {
-        std::thread::yield_now();
-    }
 }
 
 #[test]
