@@ -292,7 +292,10 @@ impl Breaker {
                 return;
             }
             State::Down(down) => {
-                down.probe = None;
+                // One whose lease ran out says nothing of the one that is out now.
+                if down.is_probed_by(ticket) {
+                    down.probe = None;
+                }
                 if kind == Failure::Unreachable {
                     down.cause = Cause::Connection;
                 }

@@ -370,6 +370,9 @@ impl HttpOrigin {
         let (parts, incoming) = response.into_parts();
         let length = range.end - range.start;
         let promised = check_body(&parts.headers, &incoming, Some(length))?;
+        if listed.is_none() {
+            refuse_coding(&parts.headers)?;
+        }
         let (start, end, total) = parts
             .headers
             .get(header::CONTENT_RANGE)
@@ -458,11 +461,7 @@ fn check_body(headers: &HeaderMap, body: &Incoming, listed: Option<u64>) -> Resu
     if listed.is_some() {
         return Ok(promised);
     }
-    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
-        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        return Err(OriginError::Encoded { coding: String::from_utf8_lossy(coding.as_bytes()).into_owned() });
-    }
+    refuse_coding(headers)?;
     if promised.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(OriginError::NoLength);
     }
@@ -475,6 +474,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     match value.to_str().ok()?.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Some(date::parse(value)?.since(clock::now())),
+    }
+}
+
+fn refuse_coding(headers: &HeaderMap) -> Result<(), OriginError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(OriginError::Encoded { coding: String::from_utf8_lossy(coding.as_bytes()).into_owned() })
+        }
+        _ => Ok(()),
     }
 }
 

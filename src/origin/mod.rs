@@ -234,7 +234,7 @@ impl OriginError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Down { .. } | Self::Silent { .. } => true,
+            Self::Down { .. } | Self::Silent { .. } | Self::Withheld { .. } => true,
             Self::Status(status) => status.is_server_error(),
             _ => self.is_interruption(),
         }

@@ -116,15 +116,12 @@ impl ResponseBody {
         if available <= range.start {
             return Poll::Ready(Ok(None));
         }
-        let growing = matches!(self.supply, Supply::Growing(_));
         let chunk = match &self.lane {
             Lane::Sendfile(_) => {
                 let end = available.min(range.start + WINDOW_BYTES as u64);
                 let part = ByteRange { start: range.start, end };
-                // What a fill has just written is in the page cache.
-                if !growing {
-                    ready!(self.poll_resident(cx, &file, part))?;
-                }
+                // Also of a fill: what parts it goes on with, nobody may have read since an earlier day.
+                ready!(self.poll_resident(cx, &file, part))?;
                 self.queue(file, part)
             }
             Lane::Copy => {

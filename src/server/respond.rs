@@ -194,7 +194,7 @@ fn content(asked: &Asked, served: Served) -> Draft {
             let requested = match (part, meta.length, &content.source) {
                 (Some(part), _, _) => Requested::Ranges(vec![part]),
                 // What streams by can't be cut into ranges.
-                (None, None, _) | (None, _, Source::Pass(_) | Source::Apart) => Requested::Whole,
+                (None, None, _) | (None, _, Source::Pass(_) | Source::Apart(_)) => Requested::Whole,
                 (None, Some(length), _) => range::requested(wanted, length),
             };
             let mut draft = body(&meta, content, requested, reason);
@@ -312,7 +312,7 @@ fn body(meta: &Meta, content: Content, requested: Requested, reason: Reason) -> 
         Source::Growing(tail) => Supply::Growing(tail),
         Source::Pass(pass) => Supply::Pass(pass),
         // Only its head is asked for.
-        Source::Apart => Supply::Memory,
+        Source::Apart(_) => Supply::Memory,
     };
     draft
 }

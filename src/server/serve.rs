@@ -111,14 +111,16 @@ async fn within(
         reason,
         cache_control: question.cache_control(),
     };
-    if let Source::Apart = served.content.source {
-        let part = single_range(asked, &served.content.meta);
-        let fetched = match part {
-            Some(range) => edge.store.pass_range(object, range).await,
+    if let Source::Apart(_) = served.content.source {
+        let fetched = match single_range(asked, &served.content.meta) {
+            Some(range) => {
+                served.part = Some(range);
+                edge.store.pass_range(object, served.content, range).await
+            }
             None => edge.store.fetch(object).await,
         };
         match fetched {
-            Ok(content) => (served.content, served.part) = (content, part),
+            Ok(content) => served.content = content,
             Err(error) => return failed(asked, &error),
         }
     }

@@ -238,9 +238,14 @@ impl Store {
 
     /// A part of an object that isn't to be stored (`Source::Apart`): `Source::Pass` with the range's bytes alone, of the
     /// version that its head named.
-    pub async fn pass_range(&self, object: &Object, range: ByteRange) -> Result<Content, FetchError> {
+    pub async fn pass_range(
+        &self,
+        object: &Object,
+        head: Content,
+        range: ByteRange,
+    ) -> Result<Content, FetchError> {
         match &self.backing {
-            Backing::Cache(cache) => cache.pass_range(object, range).await,
+            Backing::Cache(cache) => cache.pass_range(object, head, range).await,
             Backing::Tree(tree) => tree.fetch(object).await,
         }
     }
@@ -293,7 +298,7 @@ impl Store {
                 }
                 Err(FetchError::NotStored)
             }
-            Source::Apart => Err(FetchError::NotStored),
+            Source::Apart(_) => Err(FetchError::NotStored),
         }
     }
 
@@ -489,7 +494,7 @@ impl Store {
                 }
                 bytes.into()
             }
-            Source::Apart => return Err(FetchError::NotStored),
+            Source::Apart(_) => return Err(FetchError::NotStored),
         };
         match object.identity {
             Some(listed) if Sha256::of(&bytes) != listed.sha256 => {

@@ -4,6 +4,7 @@ use super::{PassBody, Tail};
 use crate::clock::Timestamp;
 use crate::http::freshness::{Grace, Terms};
 use crate::http::{Fields, TreePath, date};
+use crate::origin::Version;
 use crate::repo::Sha256;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
@@ -186,8 +187,9 @@ pub enum Source {
     Growing(Tail),
     /// A stream for this request only. From `pass_range` it holds the range alone.
     Pass(PassBody),
-    /// With the origin, and not to be stored: a part has to be asked for by `pass_range`, the whole by `fetch`.
-    Apart,
+    /// With the origin, in this version, and not to be stored: a part has to be asked for by `pass_range`, the whole by
+    /// `fetch`.
+    Apart(Option<Version>),
 }
 
 /// An answer of the store.
@@ -214,7 +216,7 @@ impl Content {
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         match self.source {
-            Source::Growing(_) | Source::Pass(_) | Source::Apart => true,
+            Source::Growing(_) | Source::Pass(_) | Source::Apart(_) => true,
             Source::Memory(_) | Source::File(_) => now < self.meta.fresh_until,
         }
     }

@@ -78,6 +78,10 @@ impl Spans {
         self.0.first().copied()
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
         self.0.iter().copied()
     }

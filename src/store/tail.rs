@@ -29,9 +29,6 @@ pub(super) struct Progress {
     pub(super) spans: Spans,
     /// Bytes that somebody is fetching.
     pub(super) claimed: Spans,
-    /// Bytes that lately couldn't be had, and why.
-    pub(super) failed: Spans,
-    pub(super) failure: Option<Arc<FillError>>,
     /// Up to where all bytes are there and hashed, while they are fetched in order.
     pub(super) filled_to: Option<u64>,
     /// From here on it is the SHA-256 alone that tells whether the bytes belong together.
@@ -51,11 +48,7 @@ impl Progress {
         }
         let there = self.spans.end_of(offset).unwrap_or(0);
         let ready = there.min(self.held_back_from(reads).unwrap_or(u64::MAX));
-        if ready > offset {
-            return Some(Ok(ready));
-        }
-        let failed = there <= offset && self.failed.end_of(offset).is_some();
-        self.failure.as_ref().filter(|_| failed).map(|failure| Err(Arc::clone(failure)))
+        (ready > offset).then_some(Ok(ready))
     }
 
     /// From where on a listed object's bytes wait for its SHA-256. Who reads a part waits only where that is soon known:

@@ -3,7 +3,7 @@
 use super::spans::Spans;
 use crate::http::ByteRange;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// What was asked for since the fill last looked.
 #[derive(Clone, Debug, Default)]
@@ -17,9 +17,16 @@ pub(super) struct Wanted {
 pub(super) struct Wants {
     wanted: Mutex<Wanted>,
     told: Notify,
+    /// Of a fill in memory: what it takes of the bound, as long as anybody reads it.
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Wants {
+    /// For a fill in memory.
+    pub(super) fn with_memory(permits: OwnedSemaphorePermit) -> Self {
+        Self { _memory: Some(permits), ..Self::default() }
+    }
+
     pub(super) fn whole(&self) {
         self.lock().whole = true;
         self.told.notify_one();

@@ -13,8 +13,8 @@ pub(super) struct Opening {
     pub(super) room: Room,
     /// What is in the draft already.
     pub(super) spans: Spans,
-    /// The body of a 200.
-    pub(super) first: Option<OriginBody>,
+    pub(super) first: Option<First>,
+    pub(super) wants: Arc<Wants>,
 }
 
 impl Cache {
@@ -41,22 +41,32 @@ impl Cache {
         }
         let covering = |held: Option<Cached>| held.filter(|held| self.covers(&held.meta));
         let places = if held.is_some() { &self.revalidations } else { &self.fills };
-        let Ok(Ok(_place)) = tokio::time::timeout(self.settings.fill_patience, places.acquire()).await else {
+        let acquiring = Arc::clone(places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(self.settings.fill_patience, acquiring).await else {
             return course.land(match covering(held) {
                 Some(cached) => Stage::Ready { cached, stale: true },
                 None => Stage::Failed(FetchError::Busy),
             });
         };
         match held {
-            Some(held) => self.revalidate(&object, held, interest, course).await,
-            None => self.begin(&object, interest, course).await,
+            Some(held) => self.revalidate(&object, held, interest, place, course).await,
+            None => self.begin(&object, interest, place, course).await,
         }
     }
 
-    async fn revalidate(self: &Arc<Self>, object: &Object, held: Cached, interest: Interest, course: Course) {
+    async fn revalidate(
+        self: &Arc<Self>,
+        object: &Object,
+        held: Cached,
+        interest: Interest,
+        place: OwnedSemaphorePermit,
+        course: Course,
+    ) {
         let (answer, exchange) = self.ask_anew(object, Some(&held)).await;
         match answer {
-            Ok(Answer::Body(response)) => self.arrive(object, *response, exchange, interest, course).await,
+            Ok(Answer::Body(response)) => {
+                self.arrive(object, *response, exchange, (interest, place), course).await
+            }
             Ok(Answer::NotModified(headers)) => {
                 let cached = self.renew(object, &held, &headers, exchange).await;
                 course.land(Stage::Ready { cached, stale: false });
@@ -76,8 +86,15 @@ impl Cache {
     }
 
     /// What isn't here as a whole: goes on with parts, begins with some, or asks for all of it.
-    async fn begin(self: &Arc<Self>, object: &Object, interest: Interest, course: Course) {
+    async fn begin(
+        self: &Arc<Self>,
+        object: &Object,
+        interest: Interest,
+        place: OwnedSemaphorePermit,
+        course: Course,
+    ) {
         if let Some(kept) = self.kept_parts(object).await {
+            drop(place);
             return self.fill(object, kept, course).await;
         }
         if interest == Interest::Parts && object.size().is_none_or(|size| size >= self.settings.part_from) {
@@ -89,8 +106,10 @@ impl Cache {
                 return match self.draft(None, &head.meta.fields).await {
                     Some((draft, reservation)) => {
                         let Head { meta, version, .. } = head;
-                        let (room, spans) = (Room::Disk(reservation), Spans::default());
-                        let opening = Opening { meta, version, draft, room, spans, first: None };
+                        let (room, spans, wants) =
+                            (Room::Disk(reservation), Spans::default(), Arc::default());
+                        let opening = Opening { meta, version, draft, room, spans, first: None, wants };
+                        drop(place);
                         self.fill(object, opening, course).await;
                     }
                     None => {
@@ -102,7 +121,9 @@ impl Cache {
         }
         let (answer, exchange) = self.ask_anew(object, None).await;
         match answer {
-            Ok(Answer::Body(response)) => self.arrive(object, *response, exchange, interest, course).await,
+            Ok(Answer::Body(response)) => {
+                self.arrive(object, *response, exchange, (interest, place), course).await
+            }
             Ok(Answer::NotModified(_)) => {
                 let status = OriginError::Status(hyper::StatusCode::NOT_MODIFIED);
                 course.land(Stage::Failed(self.refuse(object, status)));
@@ -117,7 +138,7 @@ impl Cache {
         object: &Object,
         response: Response,
         exchange: Exchange,
-        interest: Interest,
+        (interest, place): (Interest, OwnedSemaphorePermit),
         course: Course,
     ) {
         let fields = match object.identity {
@@ -138,25 +159,34 @@ impl Cache {
         let version = Version::of(&response.headers);
         let is_large = response.length.is_some_and(|length| length >= self.settings.part_from);
         let in_parts = interest == Interest::Parts && is_large && version.is_some();
-        let (draft, room, first) = match self.draft(response.length.filter(|_| !in_parts), &fields).await {
-            Some((draft, reservation)) => {
-                (draft, Room::Disk(reservation), Some(response.body).filter(|_| !in_parts))
-            }
-            None => {
-                self.counters.no_room.fetch_add(1, Ordering::Relaxed);
-                match self.draft_in_memory(response.length) {
-                    Some((draft, room)) => (draft, room, Some(response.body)),
-                    None => return self.hand_over(object, response, course).await,
+        if in_parts {
+            // It isn't what the origin has any more, and parts have its place on disk.
+            self.discard(object).await;
+        }
+        let first = First { body: response.body, place };
+        let (draft, room, first, wants) =
+            match self.draft(response.length.filter(|_| !in_parts), &fields).await {
+                Some((draft, reservation)) => {
+                    (draft, Room::Disk(reservation), Some(first).filter(|_| !in_parts), Arc::default())
                 }
-            }
-        };
+                None => {
+                    self.counters.no_room.fetch_add(1, Ordering::Relaxed);
+                    match self.draft_in_memory(response.length) {
+                        Some((draft, wants)) => (draft, Room::Memory, Some(first), Arc::new(wants)),
+                        None => {
+                            let response = Response { body: first.body, ..response };
+                            return self.hand_over(object, response, course).await;
+                        }
+                    }
+                }
+            };
         let meta = Arc::new(meta(object, &response.headers, response.length, terms));
-        let opening = Opening { meta, version, draft, room, spans: Spans::default(), first };
+        let opening = Opening { meta, version, draft, room, spans: Spans::default(), first, wants };
         self.fill(object, opening, course).await;
     }
 
     async fn fill(self: &Arc<Self>, object: &Object, opening: Opening, course: Course) {
-        let Opening { meta, version, draft, room, spans, first } = opening;
+        let Opening { meta, version, draft, room, spans, first, wants } = opening;
         let listed_length = object.size();
         let (progress, followed) = watch::channel(Progress { spans, listed_length, ..Progress::default() });
         let fill = Arc::new(Fill {
@@ -168,8 +198,9 @@ impl Cache {
             file: Arc::clone(&draft.file),
             written: Arc::clone(&draft.written),
             progress,
-            wants: Arc::default(),
+            wants,
             room: Mutex::new(room),
+            writing: Arc::default(),
         });
         self.counters.fills_started.fetch_add(1, Ordering::Relaxed);
         course.fill(Filling {
@@ -194,10 +225,13 @@ impl Cache {
                 let keeps = matches!(&error, FillError::Origin(error) if error.may_pass());
                 let error = self.failed(object, error);
                 self.counters.fills_failed.fetch_add(1, Ordering::Relaxed);
+                // Nobody joins any more: who asks from now on waits for the end, and meets the refusal.
+                course.offer(Stage::Waiting);
                 fill.progress.send_modify(|progress| progress.end = End::Failed(error));
                 if keeps {
                     self.keep_parts(&fill, draft).await;
                 }
+                course.land(Stage::Again);
             }
             Outcome::Left => {
                 self.counters.fills_abandoned.fetch_add(1, Ordering::Relaxed);
@@ -253,6 +287,9 @@ impl Cache {
             }
             other => Arc::new(other),
         };
+        if matches!(*error, FillError::Origin(OriginError::RangeIgnored)) {
+            self.heads.invalidate(object);
+        }
         self.refusals.note(object, FetchError::Body(Arc::clone(&error)));
         error
     }
@@ -294,13 +331,13 @@ impl Cache {
     }
 
     /// Memory for what the disk doesn't take, so that a crowd still makes one fetch; `None` where that is used up.
-    fn draft_in_memory(&self, length: Option<u64>) -> Option<(Draft, Room)> {
+    fn draft_in_memory(&self, length: Option<u64>) -> Option<(Draft, Wants)> {
         let mib = u32::try_from(length?.div_ceil(MIB)).ok()?;
-        let _permits = Arc::clone(&self.unstored_mib).try_acquire_many_owned(mib).ok()?;
+        let permits = Arc::clone(&self.unstored_mib).try_acquire_many_owned(mib).ok()?;
         // Without one it passes through.
         let draft = self.disk.draft_in_memory(&self.runtime).ok()?;
         self.counters.fills_unstored.fetch_add(1, Ordering::Relaxed);
-        Some((draft, Room::Memory { _permits }))
+        Some((draft, Wants::with_memory(permits)))
     }
 
     /// Does `work`, which takes about `bytes` of disk; where the directories vanished, makes them anew first. Blocks.

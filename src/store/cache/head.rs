@@ -58,6 +58,11 @@ impl Cache {
         if let Some(head) = self.known_head(object) {
             return Ok(head);
         }
+        // Few at a time, and none twice for a crowd: whoever waited finds the answer.
+        let _turn = self.heads_out.acquire().await.map_err(|_| FetchError::ShuttingDown)?;
+        if let Some(head) = self.known_head(object) {
+            return Ok(head);
+        }
         if let Some(refusal) = self.refusals.find(object) {
             return Err(refusal);
         }

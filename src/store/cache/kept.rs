@@ -3,11 +3,11 @@
 use super::course::Opening;
 use super::*;
 use crate::store::disk::Parts;
-use crate::store::disk::files::System;
 
 impl Cache {
     /// What an earlier fill left, if it still is of what the origin has.
     pub(super) async fn kept_parts(self: &Arc<Self>, object: &Object) -> Option<Opening> {
+        let bans = self.purges.version();
         let (cache, asked) = (Arc::clone(self), object.clone());
         let taking = move || cache.disk.take_parts(&asked, &cache.runtime);
         let taken = self.runtime.spawn_blocking(taking).await.map_err(io::Error::other).flatten();
@@ -18,7 +18,8 @@ impl Cache {
         if missing > 0 {
             reservation.join(self.evictor.reserve(missing).await?);
         }
-        if self.purges.verdict(object, &parts.meta).is_some() {
+        // A ban that came, or did its work, in between may have been of them.
+        if self.purges.version() != bans || self.purges.verdict(object, &parts.meta).is_some() {
             return None;
         }
         let Parts { draft, meta, version, spans, .. } = parts;
@@ -26,40 +27,61 @@ impl Cache {
             Arc::new(meta)
         } else {
             // Of what may be stale the head tells whether it is.
-            let head = self.ask_head(object).await.ok()?;
-            let is_same = head.is_of(&version) && head.meta.length == meta.length;
-            if !is_same {
-                return None;
+            match self.ask_head(object).await {
+                Ok(head) if head.is_of(&version) && head.meta.length == meta.length => head.meta,
+                Err(FetchError::Origin(error)) if error.may_pass() => {
+                    self.put_away(object, Arc::new(meta), version, spans, (draft, reservation)).await;
+                    return None;
+                }
+                _ => return None,
             }
-            head.meta
         };
-        let spans = spans.into_iter().collect();
-        let room = Room::Disk(reservation);
-        Some(Opening { meta, version: Some(version), draft, room, spans, first: None })
+        let (spans, room, wants) = (spans.into_iter().collect(), Room::Disk(reservation), Arc::default());
+        Some(Opening { meta, version: Some(version), draft, room, spans, first: None, wants })
     }
 
     /// Puts away what a fill has fetched, where the next one could go on with it.
     pub(super) async fn keep_parts(self: &Arc<Self>, fill: &Fill, draft: Draft) {
-        let spans: Vec<ByteRange> = fill.progress.borrow().spans.iter().collect();
+        let spans: Vec<ByteRange> = {
+            let progress = fill.progress.borrow();
+            let mut sure = progress.spans.clone();
+            if let Some(start) = progress.unsure_from {
+                sure.remove(ByteRange { start, end: u64::MAX });
+            }
+            sure.iter().collect()
+        };
         let Some(version) = fill.version.clone() else { return };
         if spans.is_empty() || self.evictor.trouble.is_paused(clock::now()) {
             return;
         }
-        let (cache, object, meta) = (Arc::clone(self), fill.object.clone(), Arc::clone(&fill.meta));
-        let Some(mut room) = fill.take_room() else { return };
+        let Some(room) = fill.take_room() else { return };
+        let meta = Arc::clone(&fill.meta);
+        if self.put_away(&fill.object, meta, version, spans, (draft, room)).await {
+            self.counters.parts_kept.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it worked.
+    async fn put_away(
+        self: &Arc<Self>,
+        object: &Object,
+        meta: Arc<Meta>,
+        version: Version,
+        spans: Vec<ByteRange>,
+        (mut draft, mut room): (Draft, Reservation),
+    ) -> bool {
+        let (cache, object) = (Arc::clone(self), object.clone());
         let keeping = move || {
-            let mut draft: Draft<System> = draft;
             let kept = cache.disk.keep(&mut draft, &object, &meta, &version, &spans)?;
             room.spend(cache.disk.key(&object), kept);
             Ok(())
         };
         match self.runtime.spawn_blocking(keeping).await.map_err(io::Error::other).flatten() {
-            Ok(()) => {
-                self.counters.parts_kept.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => false,
             Err(error) => {
                 self.disk_failed(error);
+                false
             }
         }
     }

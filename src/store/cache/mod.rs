@@ -11,20 +11,21 @@ mod renew;
 
 use super::disk::{Disk, Draft, Key, Look, Suspect, overhead_bytes};
 use super::evict::{Evictor, Index, Reservation};
-use super::fill::{Fill, Outcome, Pumped, Room, STEP_BYTES};
+use super::fill::{Fill, First, Outcome, Pumped, Room, STEP_BYTES};
 use super::flight::{Course, Filling, Flights, Stage};
 use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
 use super::refusals::Refusals;
 use super::spans::Spans;
 use super::tail::{End, Progress};
+use super::wants::Wants;
 use super::{Counters, DiskTrouble, FetchError, FillError, Interest, PassBody, Settings};
 use crate::clock::{self, Timestamp};
 use crate::http::freshness::{self, Exchange, Storage, Terms};
 use crate::http::{ByteRange, Fields, content_type, date};
 use crate::origin::Version;
 use crate::origin::http::{Answer, Ask, Response};
-use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginBody, OriginError};
+use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginError};
 use crate::repo::Sha256;
 use head::Head;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -42,6 +43,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// Small notes about objects (renewals, heads, what isn't to be shared): bytes of each kind, by [`note_bytes`].
 const MAX_NOTES_BYTES: u64 = 24 * 1024 * 1024;
 
+/// HEADs that the origin is asked at once.
+const MAX_HEADS: usize = 16;
 const MIB: u64 = 1024 * 1024;
 /// While the disk refuses to store, so much is filled in memory, as a share of the memory tier's bound.
 const UNSTORED: u64 = 4;
@@ -70,9 +73,10 @@ pub(super) struct Cache {
     /// The origin said that they are not to be shared: the next ones don't even wait for each other.
     unshared: Moka<Object, ()>,
     heads: Moka<Object, Head>,
-    fills: Semaphore,
+    heads_out: Semaphore,
+    pub(super) fills: Arc<Semaphore>,
     /// Apart, since what is stale here must not wait for what is cold; a changed object's fill keeps its place.
-    revalidations: Semaphore,
+    revalidations: Arc<Semaphore>,
     passes: Arc<Semaphore>,
     /// MiB that may be filled in memory while the disk refuses to store.
     pub(super) unstored_mib: Arc<Semaphore>,
@@ -110,8 +114,9 @@ impl Cache {
             renewed: notes(None, |meta| meta.fields.bytes()),
             unshared: notes(Some(settings.revalidate), |()| 0),
             heads: notes(Some(settings.absent_for), |head| head.meta.fields.bytes()),
-            fills: Semaphore::new(settings.max_fills),
-            revalidations: Semaphore::new(settings.max_fills),
+            heads_out: Semaphore::new(MAX_HEADS),
+            fills: Arc::new(Semaphore::new(settings.max_fills)),
+            revalidations: Arc::new(Semaphore::new(settings.max_fills)),
             passes: Arc::new(Semaphore::new(settings.max_passes)),
             unstored_mib: Arc::new(Semaphore::new(unstored_mib(settings.memory_bytes))),
             closing: Arc::default(),
@@ -209,20 +214,23 @@ impl Cache {
         match interest {
             Interest::Whole => self.pass(object).await,
             Interest::Parts => {
-                let meta = self.ask_head(object).await?.meta;
-                Ok(Content { meta, source: Source::Apart, tier: Tier::Pass, stale: false })
+                let Head { meta, version, .. } = self.ask_head(object).await?;
+                Ok(Content { meta, source: Source::Apart(version), tier: Tier::Pass, stale: false })
             }
         }
     }
 
-    /// A part of what isn't to be shared, for this request alone.
+    /// A part of what isn't to be shared, for this request alone: of the version that `head` named.
     pub(super) async fn pass_range(
         self: &Arc<Self>,
         object: &Object,
+        head: Content,
         range: ByteRange,
     ) -> Result<Content, FetchError> {
         let permit = self.pass_permit().await?;
-        let Head { meta, version, .. } = self.ask_head(object).await?;
+        let Content { meta, source: Source::Apart(version), .. } = head else {
+            return Err(FetchError::NotStored);
+        };
         let if_range = version.as_ref().map(Version::if_range);
         let response = self.ask(object, Ask::Range { range, if_range }).await?;
         let is_as_long = response.total.is_none() || response.total == meta.length;

@@ -209,6 +209,8 @@ impl<F: Files> Disk<F> {
         let path = self.path(&self.key(object));
         self.files.rename(&draft.path, &path)?;
         draft.stage = Stage::Committed;
+        // Parts from before are of no more use, and not counted any more.
+        let _ = self.files.remove(&self.parts_path(&self.key(object)));
         if let Err(error) = self.files.sync_dir(path.parent().expect("an entry lies in a shard")) {
             // Nobody would count it. Where that fails too, the next walk does.
             let _ = self.files.remove(&path);

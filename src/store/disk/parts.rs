@@ -41,6 +41,9 @@ impl<F: Files> Disk<F> {
         let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
         let fits = !spans.is_empty() && spans.len() <= MAX_SPANS;
         let record = Record::of_parts(&self.origin, object, meta, version, spans).filter(|_| fits);
+        // An entry has the name already: who fetched the whole was first.
+        let fits = !self.files.facts_at(&self.path(&self.key(object))).is_ok();
+        let record = record.filter(|_| fits);
         let (Some(record), false, Stage::Open) = (record, *closed, draft.stage) else {
             return Err(io::Error::new(ErrorKind::InvalidInput, "these parts can't be put away"));
         };

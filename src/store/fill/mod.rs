@@ -20,15 +20,14 @@ use super::object::{Meta, Object};
 use super::spans::Spans;
 use super::tail::{NEAR_BYTES, Progress};
 use super::wants::{Wanted, Wants};
-use crate::clock;
 use crate::http::ByteRange;
 use crate::origin::{OriginBody, OriginError, Version};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, RwLock, watch};
 use tokio::task::{JoinError, JoinSet};
 
 /// Parts are fetched in whole blocks, so that any number of small ranges costs at most one request for each block.
@@ -54,21 +53,30 @@ pub(super) struct Fill {
     pub(super) wants: Arc<Wants>,
     /// Given back when the fill has ended.
     pub(super) room: Mutex<Room>,
+    /// Held, to read, by each write under way.
+    pub(super) writing: Arc<RwLock<()>>,
+}
+
+/// The body of a 200 that began a fill, and its place among the fills.
+pub(super) struct First {
+    pub(super) body: OriginBody,
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 /// What a fill takes of a bound.
 pub(super) enum Room {
     /// Of the disk tier's.
     Disk(Reservation),
-    /// Of what is filled in memory while the disk refuses it: all that it needs.
-    Memory { _permits: OwnedSemaphorePermit },
+    /// Of what is filled in memory while the disk refuses it: all that it needs. Its readers hold the permits, as they hold
+    /// the memory.
+    Memory,
 }
 
 impl Room {
     fn bytes(&self) -> u64 {
         match self {
             Self::Disk(reservation) => reservation.bytes,
-            Self::Memory { .. } => u64::MAX,
+            Self::Memory => u64::MAX,
         }
     }
 }
@@ -83,45 +91,59 @@ pub(super) enum Outcome {
     Left,
 }
 
-/// The tasks of a fill.
+/// The tasks of a fill. Each that asks the origin has a place among the fills.
+#[derive(Default)]
 struct Tasks {
     /// The pass in order, if it runs.
     pass: JoinSet<Result<Pumped, FillError>>,
     runs: JoinSet<Result<(), (ByteRange, FillError)>>,
     /// Wanted, and neither there nor claimed when last looked.
     waiting: Spans,
-    /// When the last run failed.
-    failed: Option<Instant>,
+    /// What a run failed to get although a pass runs: tried again at the next look.
+    again: Spans,
+    /// The origin gives no parts.
+    no_parts: bool,
 }
 
 impl Fill {
     /// Fetches what is wanted until all is there, it fails, or nobody wants it. With a `first` body the whole is wanted.
-    pub(super) async fn tend(self: &Arc<Self>, course: &Course, first: Option<OriginBody>) -> Outcome {
-        let mut tasks =
-            Tasks { pass: JoinSet::new(), runs: JoinSet::new(), waiting: Spans::default(), failed: None };
+    /// Nothing is written any more once it returns.
+    pub(super) async fn tend(self: &Arc<Self>, course: &Course, first: Option<First>) -> Outcome {
+        let mut tasks = Tasks::default();
         if first.is_some() {
-            tasks.pass.spawn(order::in_order(Arc::clone(self), first));
+            self.pass(&mut tasks, first);
         }
+        let outcome = self.until_done(course, &mut tasks).await;
+        tasks.pass.shutdown().await;
+        tasks.runs.shutdown().await;
+        // A task that is gone may have left a write to the blocking pool.
+        drop(self.writing.write().await);
+        outcome
+    }
+
+    async fn until_done(self: &Arc<Self>, course: &Course, tasks: &mut Tasks) -> Outcome {
         let mut looks = tokio::time::interval(self.look_interval());
         let mut deserted = 0;
         loop {
             tokio::select! {
-                wanted = self.wants.next() => self.take(wanted, &mut tasks),
+                wanted = self.wants.next() => self.take(wanted, tasks),
                 Some(ended) = tasks.pass.join_next() => return passed(ended),
-                Some(ended) = tasks.runs.join_next() => self.run_ended(ended, &mut tasks),
+                Some(ended) = tasks.runs.join_next() => {
+                    if let Err(error) = self.run_ended(ended, tasks) {
+                        return Outcome::Failed(error);
+                    }
+                }
                 () = course.closing() => return Outcome::Left,
                 _ = looks.tick() => {
-                    self.forgive(&mut tasks);
+                    std::mem::take(&mut tasks.again).iter().for_each(|range| tasks.waiting.insert(range));
                     let goes_on = self.is_followed(course) || !tasks.pass.is_empty() && self.is_near_its_end();
                     deserted = if goes_on { 0 } else { deserted + 1 };
                     if deserted > LOOKS && course.withdraws_unless(|| self.has_readers()) {
-                        tasks.pass.shutdown().await;
-                        tasks.runs.shutdown().await;
                         return Outcome::Left;
                     }
                 }
             }
-            self.start(&mut tasks).await;
+            self.start(tasks);
         }
     }
 
@@ -142,11 +164,12 @@ impl Fill {
 
     fn take(self: &Arc<Self>, wanted: Wanted, tasks: &mut Tasks) {
         if wanted.whole {
-            tasks.waiting = Spans::default();
-            self.pass(tasks);
+            self.pass(tasks, None);
         }
-        // Without them parts can't be asked for, or told apart: the pass gets there.
-        let (Some(length), Some(_)) = (self.length, &self.version) else { return self.pass(tasks) };
+        // Without a version parts can't be told apart.
+        let (Some(length), Some(_), false) = (self.length, &self.version, tasks.no_parts) else {
+            return self.pass(tasks, None);
+        };
         for range in wanted.parts.iter().filter(|range| range.start < length) {
             let start = range.start - range.start % BLOCK_BYTES;
             let end = range.end.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(length).min(length);
@@ -155,28 +178,43 @@ impl Fill {
     }
 
     /// Starts the pass in order, unless it runs.
-    fn pass(self: &Arc<Self>, tasks: &mut Tasks) {
+    fn pass(self: &Arc<Self>, tasks: &mut Tasks, first: Option<First>) {
         if tasks.pass.is_empty() {
             let fill = Arc::clone(self);
             tasks.pass.spawn(async move {
-                fill.make_room_for_all().await?;
-                order::in_order(fill, None).await
+                let (body, _place) = match first {
+                    Some(First { body, place }) => (Some(body), place),
+                    None => {
+                        let place = Arc::clone(&fill.cache.fills).acquire_owned().await;
+                        fill.make_room_for_all().await?;
+                        (None, place.map_err(|_| FillError::Abandoned)?)
+                    }
+                };
+                order::in_order(fill, body).await
             });
         }
     }
 
-    /// Starts the runs that may start.
-    async fn start(self: &Arc<Self>, tasks: &mut Tasks) {
-        let length = self.length.unwrap_or(u64::MAX);
-        while tasks.runs.len() < MAX_RUNS
+    /// Starts the runs that may start; for want of a place some may have to wait until the next look.
+    fn start(self: &Arc<Self>, tasks: &mut Tasks) {
+        while !tasks.waiting.is_empty()
+            && tasks.runs.len() < MAX_RUNS
+            // First: with a claim nobody may wait for a place, since others wait for the claim.
+            && let Ok(place) = Arc::clone(&self.cache.fills).try_acquire_owned()
             && let Some(range) = self.claim(&mut tasks.waiting, !tasks.pass.is_empty())
         {
             self.cache.counters.parts_fetched.fetch_add(1, Ordering::Relaxed);
-            tasks.runs.spawn(order::run(Arc::clone(self), range));
+            let running = order::run(Arc::clone(self), range);
+            tasks.runs.spawn(async move {
+                let _place = place;
+                running.await
+            });
         }
         // Parts have made it whole: what remains is to check it.
-        if tasks.pass.is_empty() && self.progress.borrow().spans.is_whole(length) {
-            self.pass(tasks);
+        if tasks.pass.is_empty()
+            && self.length.is_some_and(|length| self.progress.borrow().spans.is_whole(length))
+        {
+            self.pass(tasks, None);
         }
     }
 
@@ -205,35 +243,32 @@ impl Fill {
         claimed
     }
 
+    /// An error ends the fill: nobody else would fetch what the run didn't.
     fn run_ended(
         self: &Arc<Self>,
         ended: Result<Result<(), (ByteRange, FillError)>, JoinError>,
         tasks: &mut Tasks,
-    ) {
-        let Ok(Err((range, error))) = ended else { return };
-        // An origin that gives no parts, or has another version by now: only the whole can tell.
-        let falls_back = matches!(error, FillError::Origin(OriginError::RangeIgnored));
-        self.progress.send_modify(|progress| {
-            progress.claimed.remove(range);
-            if !falls_back {
-                progress.spans.gaps(range).into_iter().for_each(|gap| progress.failed.insert(gap));
-                progress.failure = Some(Arc::new(error));
+    ) -> Result<(), FillError> {
+        let (range, error) = match ended {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failed)) => failed,
+            Err(_) => return Err(FillError::Abandoned),
+        };
+        self.progress.send_modify(|progress| progress.claimed.remove(range));
+        match error {
+            // An origin that gives no parts, or has another version by now: only the whole can tell.
+            FillError::Origin(OriginError::RangeIgnored) => {
+                tasks.no_parts = true;
+                tasks.waiting = Spans::default();
+                self.pass(tasks, None);
+                Ok(())
             }
-        });
-        if falls_back {
-            self.pass(tasks);
-        } else {
-            tasks.failed = Some(clock::monotonic());
-        }
-    }
-
-    /// After a while a failed part may be tried again.
-    fn forgive(&self, tasks: &mut Tasks) {
-        if tasks.failed.is_some_and(|failed| clock::monotonic() >= failed + self.cache.settings.failed_for) {
-            tasks.failed = None;
-            self.progress.send_modify(|progress| {
-                (progress.failed, progress.failure) = (Spans::default(), None);
-            });
+            // The pass gets there, if nothing else does.
+            FillError::Origin(_) if !tasks.pass.is_empty() => {
+                tasks.again.insert(range);
+                Ok(())
+            }
+            error => Err(error),
         }
     }
 
@@ -251,13 +286,16 @@ impl Fill {
         self.progress.send_modify(|progress| {
             progress.spans.insert(range);
             progress.claimed.remove(range);
-            progress.failed.remove(range);
         });
     }
 
     /// Room and blocks for a part.
     async fn make_room(&self, range: ByteRange) -> Result<(), FillError> {
-        self.reserve(range.len()).await?;
+        let all = self.length.map_or(u64::MAX, |length| length.saturating_add(overhead_bytes(length)));
+        let missing = range.len().min(all.saturating_sub(self.room().bytes()));
+        if missing > 0 {
+            self.reserve(missing).await?;
+        }
         let (cache, file) = (Arc::clone(&self.cache), Arc::clone(&self.file));
         let reserving = move || cache.evictor.with_space(range.len(), || cache.disk.reserve(&file, range));
         let reserved = self.cache.runtime.spawn_blocking(reserving).await;
@@ -281,7 +319,7 @@ impl Fill {
     }
 
     async fn reserve(&self, bytes: u64) -> Result<(), FillError> {
-        if matches!(*self.room(), Room::Memory { .. }) {
+        if matches!(*self.room(), Room::Memory) {
             return Ok(());
         }
         let more = self.cache.evictor.reserve(bytes).await.ok_or(FillError::NoRoom)?;
@@ -295,7 +333,7 @@ impl Fill {
     pub(super) fn take_room(&self) -> Option<Reservation> {
         match &mut *self.room() {
             Room::Disk(reservation) => Some(reservation.take()),
-            Room::Memory { .. } => None,
+            Room::Memory => None,
         }
     }
 

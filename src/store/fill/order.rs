@@ -41,11 +41,12 @@ pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Resu
     while fill.length != Some(writer.at()) {
         let at = writer.at();
         fill.progress.send_modify(|progress| progress.filled_to = Some(at));
-        match fill.claim_next(at) {
-            Next::There(to) => writer.pass_over(to).await?,
+        let body = stream.take().filter(|stream| stream.at() == at && stream.end() != Some(at));
+        match fill.claim_next(at, body.as_ref().and_then(Stream::end)) {
+            Next::There(to) => writer.pass_over(to.min(at + NEAR_BYTES)).await?,
             Next::Claimed => fill.wait_for(at).await,
             Next::Free { to, gap_end } => {
-                let mut body = match (stream.take().filter(|stream| stream.at() == at), gap_end) {
+                let mut body = match (body, gap_end) {
                     (Some(stream), _) => stream,
                     (None, Some(end)) => {
                         Stream::open(fill, ByteRange { start: at, end }, Sort::InOrder).await?
@@ -54,10 +55,12 @@ pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Resu
                     (None, None) => return Err(FillError::Abandoned),
                 };
                 let ended = writer.pump(&mut body, Some(to)).await?;
-                if ended && fill.length.is_none() {
-                    break;
+                match (ended, fill.length) {
+                    (true, None) => break,
+                    // It would wait for its own claim.
+                    (true, Some(_)) if writer.at() < to => return Err(FillError::Abandoned),
+                    _ => stream = Some(body),
                 }
-                stream = Some(body);
             }
         }
     }
@@ -84,7 +87,7 @@ pub(super) async fn run(fill: Arc<Fill>, range: ByteRange) -> Result<(), (ByteRa
 
 impl Fill {
     /// What comes next at `at`, for the pass in order. It claims little ahead, so that far ranges stay free for runs.
-    fn claim_next(&self, at: u64) -> Next {
+    fn claim_next(&self, at: u64, stream_end: Option<u64>) -> Next {
         let mut next = Next::Claimed;
         self.progress.send_if_modified(|progress| {
             next = if let Some(to) = progress.spans.end_of(at) {
@@ -94,7 +97,9 @@ impl Fill {
             } else {
                 let bounds = [progress.spans.next_start(at), progress.claimed.next_start(at), self.length];
                 let gap_end = bounds.into_iter().flatten().min();
-                let to = gap_end.unwrap_or(u64::MAX).min(at.saturating_add(NEAR_BYTES));
+                // Never beyond the end of the stream that it has: where a gap grows, another one is opened.
+                let ends = gap_end.into_iter().chain(stream_end).chain([at.saturating_add(NEAR_BYTES)]);
+                let to = ends.min().unwrap_or(at);
                 progress.claimed.insert(ByteRange { start: at, end: to });
                 Next::Free { to, gap_end }
             };

@@ -124,9 +124,11 @@ impl<'a> Writer<'a> {
             self.fill.make_room_to(range.end).await?;
         }
         let (batch, mut hasher) = (std::mem::take(&mut self.batch), self.hasher.take());
+        let under_way = Arc::clone(&self.fill.writing).read_owned().await;
         let (file, evictor) = (Arc::clone(&self.fill.file), self.fill.cache.evictor.clone());
         let written = Arc::clone(&self.fill.written);
         let writing = self.fill.cache.runtime.spawn_blocking(move || {
+            let _under_way = under_way;
             let mut at = range.start;
             for bytes in batch {
                 if let Some(hasher) = &mut hasher {

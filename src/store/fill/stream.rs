@@ -36,6 +36,10 @@ pub(super) struct Stream<'a> {
     end: Option<u64>,
     /// What was received beyond what could be taken.
     unread: Bytes,
+    /// Bytes of the body that come before those that are wanted: the origin gives no ranges.
+    skips: u64,
+    /// The whole was asked for where a range wasn't given: that is done once.
+    fell_back: bool,
     trouble: Option<Trouble>,
 }
 
@@ -49,18 +53,27 @@ struct Trouble {
 
 impl<'a> Stream<'a> {
     /// Of a 200's body.
-    pub(super) const fn whole(fill: &'a Fill, body: OriginBody) -> Self {
-        Self { fill, sort: Sort::InOrder, body, at: 0, end: fill.length, unread: Bytes::new(), trouble: None }
+    pub(super) fn whole(fill: &'a Fill, body: OriginBody) -> Self {
+        let (sort, end, unread) = (Sort::InOrder, fill.length, Bytes::new());
+        Self { fill, sort, body, at: 0, end, unread, skips: 0, fell_back: false, trouble: None }
     }
 
     /// Of a part that is asked for now.
     pub(super) async fn open(fill: &'a Fill, range: ByteRange, sort: Sort) -> Result<Self, FillError> {
         let mut trouble = Trouble::at(range.start);
+        let mut falls_back = false;
         loop {
-            let error = match ask(fill, range, sort).await {
+            let error = match ask(fill, range, sort, falls_back).await {
                 Ok(body) => {
-                    let (at, end, unread) = (range.start, Some(range.end), Bytes::new());
-                    return Ok(Self { fill, sort, body, at, end, unread, trouble: None });
+                    let (at, unread) = (range.start, Bytes::new());
+                    let (end, skips) =
+                        if falls_back { (fill.length, range.start) } else { (Some(range.end), 0) };
+                    let fell_back = falls_back;
+                    return Ok(Self { fill, sort, body, at, end, unread, skips, fell_back, trouble: None });
+                }
+                Err(OriginError::RangeIgnored) if sort == Sort::InOrder && !falls_back => {
+                    falls_back = true;
+                    continue;
                 }
                 Err(error) => error,
             };
@@ -82,11 +95,11 @@ impl<'a> Stream<'a> {
     /// The next bytes, at most `max` of them (which is not 0); `None` at the proper end. May be dropped and called again
     /// without loss.
     pub(super) async fn next(&mut self, max: u64) -> Result<Option<Bytes>, OriginError> {
-        if self.unread.is_empty() {
-            match self.body.next().await? {
-                Some(bytes) => self.unread = bytes,
-                None => return Ok(None),
-            }
+        while self.unread.is_empty() {
+            let Some(mut bytes) = self.body.next().await? else { return Ok(None) };
+            let skipped = usize::try_from(self.skips).unwrap_or(usize::MAX).min(bytes.len());
+            self.skips -= skipped as u64;
+            self.unread = bytes.split_off(skipped);
         }
         let taken = usize::try_from(max).unwrap_or(usize::MAX).min(self.unread.len());
         self.at += taken as u64;
@@ -109,12 +122,20 @@ impl<'a> Stream<'a> {
                 None => return Err(FillError::Origin(broken)),
             },
         };
+        let mut falls_back = false;
         loop {
-            match ask(fill, rest, self.sort).await {
+            match ask(fill, rest, self.sort, falls_back).await {
                 Ok(body) => {
                     (self.body, self.trouble) = (body, Some(trouble));
+                    (self.end, self.skips) = if falls_back { (fill.length, self.at) } else { (self.end, 0) };
+                    self.fell_back |= falls_back;
                     fill.cache.counters.resumed.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
+                }
+                Err(OriginError::RangeIgnored)
+                    if self.sort == Sort::InOrder && !falls_back && !self.fell_back =>
+                {
+                    falls_back = true;
                 }
                 Err(error) => match fill.pause(trouble, &error).await {
                     Some(longer) => trouble = longer,
@@ -143,25 +164,24 @@ impl Fill {
     }
 }
 
-/// A part of the version that is being filled, or all of it.
-async fn ask(fill: &Fill, range: ByteRange, sort: Sort) -> Result<OriginBody, OriginError> {
+/// A range of the version that is being filled; with `all`, for an origin that gives no ranges, the whole of it.
+async fn ask(fill: &Fill, range: ByteRange, sort: Sort, all: bool) -> Result<OriginBody, OriginError> {
+    // What the SHA-256 decides may come under another validator.
+    let sha256_decides = fill.object.identity.is_some() && sort == Sort::InOrder;
+    let if_range = fill.version.as_ref().filter(|_| !sha256_decides).map(Version::if_range);
     let is_whole = fill.length.is_some_and(|length| (range.start, range.end) == (0, length));
-    let ask = if is_whole {
-        Ask::Whole
-    } else {
-        Ask::Range { range, if_range: fill.version.as_ref().map(Version::if_range) }
-    };
+    let ask = if all || is_whole { Ask::Whole } else { Ask::Range { range, if_range } };
     let Answer::Body(part) = fill.cache.origin.get(&fill.object.path, ask, fill.object.size()).await? else {
         return Err(OriginError::RangeIgnored);
     };
-    let is_as_long = part.total.is_none() || fill.length.is_none() || part.total == fill.length;
     let is_sure = fill.version.as_ref().is_some_and(|version| version.is_in(&part.headers));
-    if !is_sure && fill.object.identity.is_some() && sort == Sort::InOrder {
+    if !is_sure && sha256_decides {
         fill.progress.send_modify(|progress| {
             progress.unsure_from = Some(progress.unsure_from.unwrap_or(u64::MAX).min(range.start));
         });
     } else if !is_sure {
         return Err(OriginError::RangeIgnored);
     }
+    let is_as_long = part.total.is_none() || fill.length.is_none() || part.total == fill.length;
     if is_as_long { Ok(part.body) } else { Err(OriginError::RangeIgnored) }
 }

@@ -139,7 +139,7 @@ async fn drain(content: Content) -> Result<Vec<u8>, String> {
                 all.extend(read(tail.file(), had, watermark));
             }
         }
-        Source::Apart => Err("apart".to_owned()),
+        Source::Apart(_) => Err("apart".to_owned()),
         Source::Pass(mut body) => {
             let mut all = Vec::new();
             while let Some(piece) = body.next().await {

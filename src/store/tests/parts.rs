@@ -3,6 +3,11 @@
 use super::*;
 use std::sync::atomic::AtomicU64;
 
+/// For origins that wait for the test, on machines that are busy.
+fn patient() -> Bench {
+    Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() }
+}
+
 const ETAG: &str = "etag: \"v1\"";
 
 /// An origin with one large object that gives ranges of it, and counts the bytes that it sends.
@@ -55,7 +60,7 @@ fn one_byte_of_a_large_cold_object_costs_one_block() {
     let bytes = body(20_000_000);
     let origin = Ranged::new(&bytes);
     for object in [unlisted("x.iso"), listed("x.iso", &bytes)] {
-        let bench = Bench::new();
+        let bench = patient();
         let store = bench.over(&origin.stub.url);
         let before = (origin.sent(), origin.ranges().len());
         let one = range(12_345_678, 12_345_679);
@@ -68,7 +73,7 @@ fn one_byte_of_a_large_cold_object_costs_one_block() {
 
 #[test]
 fn a_crowd_shares_the_blocks_and_the_whole_is_completed_by_what_is_missing() {
-    let bench = Bench::new();
+    let bench = patient();
     let bytes = body(20_000_000);
     let origin = Ranged::new(&bytes);
     let store = bench.over(&origin.stub.url);
@@ -101,7 +106,7 @@ fn a_crowd_shares_the_blocks_and_the_whole_is_completed_by_what_is_missing() {
 
 #[test]
 fn a_flood_of_tiny_ranges_is_bounded_by_the_blocks() {
-    let bench = Bench::new();
+    let bench = patient();
     let bytes = body(20_000_000);
     let origin = Ranged::new(&bytes);
     let store = bench.over(&origin.stub.url);
@@ -124,7 +129,7 @@ fn a_flood_of_tiny_ranges_is_bounded_by_the_blocks() {
 
 #[test]
 fn a_far_range_goes_beside_the_fill_and_is_not_fetched_again() {
-    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let bench = patient();
     let bytes = body(30_000_000);
     let (gate, opened) = mpsc::channel::<()>();
     let opened = Mutex::new(opened);
@@ -158,7 +163,7 @@ fn a_far_range_goes_beside_the_fill_and_is_not_fetched_again() {
 
 #[test]
 fn the_end_of_a_large_object_does_not_wait_for_the_whole() {
-    let bench = Bench::new();
+    let bench = patient();
     let bytes = body(20_000_000);
     let origin = Ranged::new(&bytes);
     let store = bench.over(&origin.stub.url);
@@ -176,12 +181,12 @@ fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
     let object = unlisted("x.iso");
     // No room for a block: the part alone passes through.
     let origin = Ranged::new(&bytes);
-    let bench = Bench::new();
+    let bench = patient();
     let store =
         bench.with(&origin.stub.url, &Settings { disk_bytes: 2000, memory_bytes: 0, ..bench.settings() });
     let content = bench.run(store.fetch_parts(&object)).unwrap();
-    assert!(matches!(content.source, Source::Apart));
-    let part = bench.run(store.pass_range(&object, one)).unwrap();
+    assert!(matches!(content.source, Source::Apart(_)));
+    let part = bench.run(store.pass_range(&object, content, one)).unwrap();
     assert_eq!(bench.run(drain(part)).unwrap(), slice(&bytes, one));
     assert_eq!(origin.ranges(), ["12000000-12000004"]);
     // Without a strong validator parts can't be told apart.
@@ -192,7 +197,7 @@ fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
         let end = if head.starts_with("head ") { all.len() - answer.len() } else { all.len() };
         send(stream, &all[..end]);
     });
-    let bench = Bench::new();
+    let bench = patient();
     let store = bench.over(&stub.url);
     let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
     assert_eq!(got.unwrap(), slice(&bytes, one));
@@ -203,7 +208,7 @@ fn what_a_deserted_fill_fetched_is_kept_over_a_restart_and_gone_on_with() {
     let bytes = body(20_000_000);
     let origin = Ranged::new(&bytes);
     for object in [unlisted("x.iso"), listed("x.iso", &bytes)] {
-        let bench = Bench::new();
+        let bench = patient();
         let settings = Settings { linger: Duration::from_millis(20), ..bench.settings() };
         let store = bench.with(&origin.stub.url, &settings);
         let before = origin.sent();
@@ -230,7 +235,7 @@ fn what_a_deserted_fill_fetched_is_kept_over_a_restart_and_gone_on_with() {
 
 #[test]
 fn a_node_that_goes_down_keeps_what_it_has_of_a_running_fill() {
-    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let bench = patient();
     let bytes = body(10_000_000);
     let (gate, opened) = mpsc::channel::<()>();
     let opened = Mutex::new(opened);
@@ -259,7 +264,7 @@ fn a_node_that_goes_down_keeps_what_it_has_of_a_running_fill() {
 
 #[test]
 fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
-    let bench = Bench::new();
+    let bench = patient();
     let (old, new) = (body(20_000_000), body(20_000_001));
     let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
     let served = Arc::clone(&current);
