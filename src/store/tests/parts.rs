@@ -22,7 +22,10 @@ impl Ranged {
         let counted = Arc::clone(&sent);
         let stub = Stub::start(move |_, head, stream| {
             if head.starts_with("head ") {
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{ETAG}\r\n\r\n", bytes.len());
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n{ETAG}\r\n\r\n",
+                    bytes.len()
+                );
                 return send(stream, head.as_bytes());
             }
             let answer = if head.contains("range: bytes=") {
@@ -291,4 +294,86 @@ fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
     assert!(read(one).unwrap() == slice(&new, one), "not a byte of the old version");
     until(&store, |stats| stats.parts_kept == 2 && stats.flights == 0);
     assert!(bench.drained(&store, &object).unwrap() == new);
+}
+
+#[test]
+fn a_run_that_fails_leaves_nobody_waiting() {
+    let bytes = body(30_000_000);
+    for status in ["404 Not Found", "500 Oops"] {
+        let bench = patient();
+        let (gate, opened) = mpsc::channel::<()>();
+        let (answer, opened) = (bytes.clone(), Mutex::new(opened));
+        let failed = std::sync::atomic::AtomicBool::new(false);
+        let stub = Stub::start(move |_, head, stream| {
+            if head.starts_with("head ") {
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n{ETAG}\r\n\r\n",
+                    answer.len()
+                );
+                return send(stream, head.as_bytes());
+            }
+            if head.contains("range: bytes=24117248-") && !failed.swap(true, Ordering::Relaxed) {
+                let _ = opened.lock().unwrap().recv();
+                return send(stream, &response(status, &[], b""));
+            }
+            send(stream, &answer_range(head, &[ETAG], &answer));
+        });
+        let settings = Settings { resume_for: Duration::ZERO, ..bench.settings() };
+        let store = bench.with(&stub.url, &settings);
+        let object = unlisted("x.iso");
+        bench.run(async {
+            let far = range(25_000_000, 25_000_010);
+            let part = store.fetch_parts(&object).await.unwrap();
+            let Source::Growing(mut tail) = part.source else { panic!() };
+            tail.want(&[far]);
+            while stub.requests().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            // The pass begins while the run has its claim, and meets its end when that is gone.
+            let whole = store.fetch(&object).await.unwrap();
+            while stub.requests().len() < 3 {
+                tokio::task::yield_now().await;
+            }
+            gate.send(()).unwrap();
+            assert!(drain(whole).await.unwrap() == bytes, "{status}");
+            let there = std::future::poll_fn(|cx| tail.poll_past(cx, far)).await.unwrap();
+            assert!(there >= far.end, "{status}");
+        });
+    }
+    // With no pass to get there the reader is told.
+    let bench = patient();
+    let length = bytes.len();
+    let stub = Stub::start(move |_, head, stream| {
+        if head.starts_with("head ") {
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n{ETAG}\r\n\r\n");
+            return send(stream, head.as_bytes());
+        }
+        send(stream, &response("404 Not Found", &[], b""));
+    });
+    let store = bench.over(&stub.url);
+    let object = unlisted("x.iso");
+    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), range(5, 6)).await });
+    assert!(got.unwrap_err().contains("no such file"));
+    let again = bench.run(store.fetch_parts(&object));
+    assert!(again.is_err(), "and the failure is remembered");
+    assert_eq!(stub.requests().len(), 2);
+}
+
+#[test]
+fn an_origin_without_ranges_is_asked_for_the_whole_once_more() {
+    let bytes = body(3_000_000);
+    for object in [listed("x", &bytes), unlisted("y")] {
+        let bench = patient();
+        let answer = bytes.clone();
+        let stub = Stub::start(move |number, _, stream| {
+            let all = response("200 OK", &[ETAG], &answer);
+            let end = if number == 0 { 1_000_000 } else { all.len() };
+            send(stream, &all[..end]);
+        });
+        let store = bench.over(&stub.url);
+        assert!(bench.drained(&store, &object).unwrap() == bytes, "{object:?}");
+        let asked: Vec<bool> = stub.requests().iter().map(|head| head.contains("range: bytes=")).collect();
+        assert_eq!(asked, [false, true, false], "{object:?}");
+    }
 }
