@@ -109,6 +109,11 @@ impl Index {
         (state.policy.len() as u64, state.policy.bytes())
     }
 
+    /// Bytes of the bound that fills hold, beyond what is on disk.
+    pub(in super::super) fn reserved_bytes(&self) -> u64 {
+        self.lock().reserved
+    }
+
     /// What the index takes in memory, in bytes; what hangs on objects in use is estimated.
     pub(in super::super) fn memory_bytes(&self) -> u64 {
         self.lock().policy.memory_bytes() as u64
