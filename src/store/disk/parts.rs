@@ -40,6 +40,9 @@ impl<F: Files> Disk<F> {
     ) -> io::Result<u64> {
         let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
         let fits = !spans.is_empty() && spans.len() <= MAX_SPANS;
+        // One key counts for one file: beside an entry that is stale they would take room that nobody counts.
+        let fits = fits
+            && matches!(self.files.facts_at(&self.path(&self.key(object))), Err(e) if e.kind() == ErrorKind::NotFound);
         let record = Record::of_parts(&self.origin, object, meta, version, spans).filter(|_| fits);
         let (Some(record), false, Stage::Open) = (record, *closed, draft.stage) else {
             return Err(io::Error::new(ErrorKind::InvalidInput, "these parts can't be put away"));
