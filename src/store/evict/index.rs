@@ -81,6 +81,10 @@ impl Index {
         self.lock().policy.walk(key, disk_bytes, now.since(used).as_secs());
     }
 
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.lock().policy.get(key).is_some()
+    }
+
     pub(in super::super) fn forget(&self, key: &Key) {
         self.lock().policy.remove(key);
     }
