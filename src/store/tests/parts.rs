@@ -263,13 +263,10 @@ fn a_node_that_goes_down_keeps_what_it_has_of_a_running_fill() {
     assert!(from > 5_000_000 && stub.requests().len() == 2, "{rest}");
 }
 
-#[test]
-fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
-    let bench = Bench::new();
-    let (old, new) = (body(20_000_000), body(20_000_001));
-    let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
-    let served = Arc::clone(&current);
-    let stub = Stub::start(move |_, head, stream| {
+/// An origin with one object, as it is at the moment.
+fn of_versions(current: &Arc<Mutex<(&'static str, Vec<u8>)>>) -> Stub {
+    let served = Arc::clone(current);
+    Stub::start(move |_, head, stream| {
         let (etag, bytes) = served.lock().unwrap().clone();
         let lines = [etag, "cache-control: no-cache"];
         if head.contains("range: bytes=") {
@@ -278,7 +275,15 @@ fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
         let whole = response("200 OK", &lines, &bytes);
         let end = if head.starts_with("head ") { whole.len() - bytes.len() } else { whole.len() };
         send(stream, &whole[..end]);
-    });
+    })
+}
+
+#[test]
+fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
+    let bench = Bench::new();
+    let (old, new) = (body(20_000_000), body(20_000_001));
+    let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
+    let stub = of_versions(&current);
     let settings =
         Settings { linger: Duration::from_millis(20), absent_for: Duration::ZERO, ..bench.settings() };
     let store = bench.with(&stub.url, &settings);
@@ -292,4 +297,25 @@ fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
     assert!(read(one).unwrap() == slice(&new, one), "not a byte of the old version");
     until(&store, |stats| stats.parts_kept == 2 && stats.flights == 0);
     assert!(bench.drained(&store, &object).unwrap() == new);
+}
+
+#[test]
+fn beside_a_stale_entry_no_parts_are_kept() {
+    let bench = Bench::new();
+    let (old, new) = (body(20_000_000), body(20_000_001));
+    let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
+    let stub = of_versions(&current);
+    let settings = Settings { linger: Duration::from_millis(20), ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let object = unlisted("x.iso");
+    bench.run(store.complete(&object)).unwrap();
+    let of_entry = store.stats().disk_bytes;
+    *current.lock().unwrap() = ("etag: \"new\"", new.clone());
+    let one = range(5_000_000, 5_000_100);
+    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+    assert!(got.unwrap() == slice(&new, one));
+    until(&store, |stats| stats.fills_abandoned == 1 && stats.flights == 0);
+    let stats = store.stats();
+    assert_eq!((stats.objects, stats.disk_bytes), (1, of_entry), "one key, one file, one count");
+    assert_eq!((bench.files("parts"), bench.files("objects")), (0, 1));
 }

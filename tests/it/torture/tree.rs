@@ -202,9 +202,19 @@ impl Entry {
         if same { Ok(()) } else { Err(self.difference(version, offset, bytes)) }
     }
 
+    /// Whether these bytes are wrong as the origin's lies are: one byte of a listed file, all bits of it.
+    pub fn may_be_lied(&self, version: u16, offset: u64, bytes: &[u8]) -> bool {
+        let mut wrong = (offset..).zip(bytes).filter(|(at, byte)| self.byte(version, *at) != **byte);
+        let is_lie = wrong.next().is_some_and(|(at, byte)| self.byte(version, at) ^ 0xff == *byte);
+        self.kind == Kind::Listed && is_lie && wrong.next().is_none()
+    }
+
+    fn byte(&self, version: u16, at: u64) -> u8 {
+        self.word(version, at / 8).to_be_bytes()[(at % 8) as usize]
+    }
+
     fn difference(&self, version: u16, offset: u64, bytes: &[u8]) -> String {
-        let expected = |at: u64| self.word(version, at / 8).to_be_bytes()[(at % 8) as usize];
-        let wrong = (offset..).zip(bytes).filter(|(at, byte)| expected(*at) != **byte);
+        let wrong = (offset..).zip(bytes).filter(|(at, byte)| self.byte(version, *at) != **byte);
         let wrong: Vec<u64> = wrong.map(|(at, _)| at).collect();
         let first = wrong[0] / 8 * 8;
         let found = bytes.get(first.saturating_sub(offset) as usize..).and_then(|bytes| bytes.get(..8));
