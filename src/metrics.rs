@@ -241,7 +241,7 @@ impl Metrics {
             store: gauges(
                 &r,
                 "freshet_store",
-                "State of the cache: objects, disk_bytes, disk_trouble (1 while the disk refuses writes), bans (purges whose sweep is under way), memory_bytes, open_files, flights.",
+                "State of the cache: objects, disk_bytes, reserved_bytes (room that fills hold), disk_trouble (1 while the disk refuses writes), bans (purges whose sweep is under way), memory_bytes, open_files, flights.",
                 &["what"],
             ),
             store_events: counters(

@@ -2,7 +2,9 @@
 # All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf.
 #
 #   tests/run.sh            what CI runs, under 15 minutes on 2 cores
-#   tests/run.sh --full     and what takes longer: more cases of each property
+#   tests/run.sh --full     and what takes longer: more cases of each property, 20 minutes of torture (FRESHET_FULL=1)
+#
+# FRESHET_SEED=N repeats what a torture drew.
 #
 # Installs by apt what the tests need and lacks, where it may.
 set -euo pipefail
@@ -46,7 +48,7 @@ say docs
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 say tests
-[ "${1:-}" = --full ] && export PROPTEST_CASES=20000
+[ "${1:-}" = --full ] && export PROPTEST_CASES=20000 FRESHET_FULL=1
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked --no-fail-fast
 else

@@ -470,7 +470,16 @@ impl Cache {
             ($($field:ident),*) => { BTreeMap::from([$((stringify!($field), u64::from(stats.$field))),*]) };
         }
         Self {
-            gauges: named!(objects, disk_bytes, disk_trouble, bans, memory_bytes, open_files, flights),
+            gauges: named!(
+                objects,
+                disk_bytes,
+                reserved_bytes,
+                disk_trouble,
+                bans,
+                memory_bytes,
+                open_files,
+                flights
+            ),
             trouble: trouble.map(|trouble| Trouble {
                 since: trouble.since.to_string(),
                 last: trouble.last.to_string(),

@@ -392,15 +392,16 @@ impl Store {
             Backing::Cache(cache) => (cache.fills_running(), cache.figures()),
             Backing::Tree(_) => (0, (0, 0)),
         };
-        let bans = match &self.backing {
-            Backing::Cache(cache) => cache.bans(),
-            Backing::Tree(_) => 0,
+        let (bans, reserved_bytes) = match &self.backing {
+            Backing::Cache(cache) => (cache.bans(), cache.evictor.index.reserved_bytes()),
+            Backing::Tree(_) => (0, 0),
         };
         StoreStats {
             disk_trouble: self.disk_trouble().is_some(),
             bans,
             objects,
             disk_bytes,
+            reserved_bytes,
             memory_bytes: self.memory.bytes(),
             open_files: self.memory.open_files(),
             flights,

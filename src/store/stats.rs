@@ -9,6 +9,8 @@ pub struct StoreStats {
     pub objects: u64,
     /// Bytes in the disk tier.
     pub disk_bytes: u64,
+    /// Bytes of the disk tier's bound that fills hold, beyond what is stored.
+    pub reserved_bytes: u64,
     /// Purges whose sweep isn't through.
     pub bans: u64,
     /// Bytes in the memory tier.

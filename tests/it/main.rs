@@ -18,3 +18,4 @@ mod restarts;
 mod sendfile;
 mod support;
 mod tls;
+mod torture;

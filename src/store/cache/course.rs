@@ -262,7 +262,9 @@ impl Cache {
             let file = Arc::clone(&draft.file);
             let committing = || cache.disk.commit(&mut draft, &object, &meta);
             let disk_bytes = cache.with_directories(overhead_bytes(meta.length.unwrap_or(0)), committing)?;
-            let used = room.spend(cache.disk.key(&object), disk_bytes);
+            let key = cache.disk.key(&object);
+            let used = room.spend(key, disk_bytes);
+            cache.evictor.confirm(&key);
             drop(room);
             cache.renewed.invalidate(&object);
             let Some(body) = cache.body_of(&meta, file)? else {

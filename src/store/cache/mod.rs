@@ -342,6 +342,7 @@ impl Cache {
             return Ok(Held::Nothing);
         };
         let used = self.evictor.index.note(found.key, found.disk_bytes);
+        self.evictor.confirm(&found.key);
         let cached = Cached { meta: Arc::new(meta), body, used };
         self.memory.insert(object, cached.clone());
         if self.purges.version() != version {
@@ -389,10 +390,11 @@ impl Cache {
 
     fn drop_entry(&self, object: &Object) {
         let key = self.disk.key(object);
-        self.evictor.index.forget(&key);
         if self.disk.remove(&key).is_err() {
             self.counters.io_errors.fetch_add(1, Ordering::Relaxed);
         }
+        // In this order: who has just found it notes it before this, or sees that it is gone.
+        self.evictor.index.forget(&key);
     }
 
     fn refuse(&self, object: &Object, error: OriginError) -> FetchError {

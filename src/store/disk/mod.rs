@@ -292,6 +292,13 @@ impl<F: Files> Disk<F> {
         self.remove_file(&self.parts_path(key))
     }
 
+    /// Whether there is a file of this name, as far as can be told.
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        let is_missing =
+            |path: &Path| matches!(self.files.facts_at(path), Err(e) if e.kind() == ErrorKind::NotFound);
+        !is_missing(&self.path(key)) || !is_missing(&self.parts_path(key))
+    }
+
     /// All entries and parts, in no order, until `each` says that it is enough. What has no such name is removed.
     pub(super) fn walk(&self, mut each: impl FnMut(Walked) -> bool) -> io::Result<()> {
         if !self.walk_directory(&self.root.join(PARTS), "", &mut each)? {

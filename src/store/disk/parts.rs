@@ -40,10 +40,10 @@ impl<F: Files> Disk<F> {
     ) -> io::Result<u64> {
         let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
         let fits = !spans.is_empty() && spans.len() <= MAX_SPANS;
+        // One key counts for one file: beside an entry that is stale they would take room that nobody counts.
+        let fits = fits
+            && matches!(self.files.facts_at(&self.path(&self.key(object))), Err(e) if e.kind() == ErrorKind::NotFound);
         let record = Record::of_parts(&self.origin, object, meta, version, spans).filter(|_| fits);
-        // An entry has the name already: who fetched the whole was first.
-        let fits = !self.files.facts_at(&self.path(&self.key(object))).is_ok();
-        let record = record.filter(|_| fits);
         let (Some(record), false, Stage::Open) = (record, *closed, draft.stage) else {
             return Err(io::Error::new(ErrorKind::InvalidInput, "these parts can't be put away"));
         };

@@ -81,6 +81,10 @@ impl Index {
         self.lock().policy.walk(key, disk_bytes, now.since(used).as_secs());
     }
 
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.lock().policy.get(key).is_some()
+    }
+
     pub(in super::super) fn forget(&self, key: &Key) {
         self.lock().policy.remove(key);
     }
@@ -107,6 +111,11 @@ impl Index {
     pub(in super::super) fn figures(&self) -> (u64, u64) {
         let state = self.lock();
         (state.policy.len() as u64, state.policy.bytes())
+    }
+
+    /// Bytes of the bound that fills hold, beyond what is on disk.
+    pub(in super::super) fn reserved_bytes(&self) -> u64 {
+        self.lock().reserved
     }
 
     /// What the index takes in memory, in bytes; what hangs on objects in use is estimated.

@@ -136,6 +136,15 @@ impl Evictor {
             let removed = self.disk.remove(&victim.key).is_ok();
             let counter = if removed { &self.counters.evicted } else { &self.counters.io_errors };
             counter.fetch_add(1, Ordering::Relaxed);
+            self.confirm(&victim.key);
+        }
+    }
+
+    /// To be called after a key was noted, and after its file was removed (blocking): where both happen at once, what is
+    /// gone isn't counted.
+    pub(super) fn confirm(&self, key: &Key) {
+        if self.index.knows(key) && !self.disk.holds(key) {
+            self.index.forget(key);
         }
     }
 }

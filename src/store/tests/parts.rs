@@ -265,13 +265,10 @@ fn a_node_that_goes_down_keeps_what_it_has_of_a_running_fill() {
     assert!(from > 5_000_000 && stub.requests().len() == 2, "{rest}");
 }
 
-#[test]
-fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
-    let bench = patient();
-    let (old, new) = (body(20_000_000), body(20_000_001));
-    let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
-    let served = Arc::clone(&current);
-    let stub = Stub::start(move |_, head, stream| {
+/// An origin with one object, as it is at the moment.
+fn of_versions(current: &Arc<Mutex<(&'static str, Vec<u8>)>>) -> Stub {
+    let served = Arc::clone(current);
+    Stub::start(move |_, head, stream| {
         let (etag, bytes) = served.lock().unwrap().clone();
         let lines = [etag, "cache-control: no-cache"];
         if head.contains("range: bytes=") {
@@ -280,7 +277,15 @@ fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
         let whole = response("200 OK", &lines, &bytes);
         let end = if head.starts_with("head ") { whole.len() - bytes.len() } else { whole.len() };
         send(stream, &whole[..end]);
-    });
+    })
+}
+
+#[test]
+fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
+    let bench = patient();
+    let (old, new) = (body(20_000_000), body(20_000_001));
+    let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
+    let stub = of_versions(&current);
     let settings =
         Settings { linger: Duration::from_millis(20), absent_for: Duration::ZERO, ..bench.settings() };
     let store = bench.with(&stub.url, &settings);
@@ -376,4 +381,25 @@ fn an_origin_without_ranges_is_asked_for_the_whole_once_more() {
         let asked: Vec<bool> = stub.requests().iter().map(|head| head.contains("range: bytes=")).collect();
         assert_eq!(asked, [false, true, false], "{object:?}");
     }
+}
+
+#[test]
+fn parts_take_the_place_of_a_stale_entry() {
+    let bench = patient();
+    let (old, new) = (body(20_000_000), body(20_000_001));
+    let current = Arc::new(Mutex::new(("etag: \"old\"", old.clone())));
+    let stub = of_versions(&current);
+    let settings = Settings { linger: Duration::from_millis(20), ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let object = unlisted("x.iso");
+    bench.run(store.complete(&object)).unwrap();
+    *current.lock().unwrap() = ("etag: \"new\"", new.clone());
+    let one = range(5_000_000, 5_000_100);
+    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+    assert!(got.unwrap() == slice(&new, one));
+    until(&store, |stats| stats.fills_abandoned == 1 && stats.flights == 0);
+    let stats = store.stats();
+    assert_eq!(stats.objects, 1, "one key, one file, one count");
+    assert!((MIB..2 * MIB).contains(&stats.disk_bytes), "{}", stats.disk_bytes);
+    assert_eq!((bench.files("parts"), bench.files("objects")), (1, 0));
 }

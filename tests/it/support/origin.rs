@@ -6,7 +6,7 @@
 use super::{Port, now};
 use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
-use std::{fs, mem};
+use std::{fs::File, mem};
 
 /// What is different about the answers for a path. Several may stand together.
 #[derive(Clone, Debug)]
@@ -384,9 +384,12 @@ impl Connection {
 
 impl Object {
     fn read(root: &Path, path: &str) -> Option<Self> {
-        let path = root.join(path);
-        let modified = fs::metadata(&path).and_then(|facts| facts.modified()).ok()?;
-        Some(Self { bytes: fs::read(path).ok()?, modified })
+        // One open file for both: another may take its name in between.
+        let mut file = File::open(root.join(path)).ok()?;
+        let modified = file.metadata().and_then(|facts| facts.modified()).ok()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
+        Some(Self { bytes, modified })
     }
 
     fn etag(&self) -> String {
