@@ -111,6 +111,8 @@ pub struct Response {
 pub enum Answer {
     /// 200 or 206, as asked.
     Body(Box<Response>),
+    /// 200 where a range was asked for: the origin gives none, or has another version.
+    Whole(Box<Response>),
     /// 304, with its header fields.
     NotModified(HeaderMap),
 }
@@ -198,7 +200,7 @@ impl HttpOrigin {
             (StatusCode::PARTIAL_CONTENT, Some(range)) => {
                 Ok(Answer::Body(Box::new(self.part(response, range, listed)?)))
             }
-            (StatusCode::OK, Some(_)) => Err(OriginError::RangeIgnored),
+            (StatusCode::OK, Some(_)) => Ok(Answer::Whole(Box::new(self.whole(response, listed)?))),
             (StatusCode::NOT_MODIFIED, None) if conditional => {
                 Ok(Answer::NotModified(response.into_parts().0.headers))
             }

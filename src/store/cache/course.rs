@@ -64,7 +64,7 @@ impl Cache {
     ) {
         let (answer, exchange) = self.ask_anew(object, Some(&held)).await;
         match answer {
-            Ok(Answer::Body(response)) => {
+            Ok(Answer::Body(response) | Answer::Whole(response)) => {
                 self.arrive(object, *response, exchange, (interest, place), course).await
             }
             Ok(Answer::NotModified(headers)) => {
@@ -121,7 +121,7 @@ impl Cache {
         }
         let (answer, exchange) = self.ask_anew(object, None).await;
         match answer {
-            Ok(Answer::Body(response)) => {
+            Ok(Answer::Body(response) | Answer::Whole(response)) => {
                 self.arrive(object, *response, exchange, (interest, place), course).await
             }
             Ok(Answer::NotModified(_)) => {

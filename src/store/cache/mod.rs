@@ -417,7 +417,7 @@ impl Cache {
             Ok(Answer::Body(response)) => Ok(*response),
             Ok(Answer::NotModified(_)) => Err(OriginError::Status(hyper::StatusCode::NOT_MODIFIED).into()),
             // That it gives no ranges says nothing about the object.
-            Err(error @ OriginError::RangeIgnored) => Err(error.into()),
+            Ok(Answer::Whole(_)) | Err(OriginError::RangeIgnored) => Err(OriginError::RangeIgnored.into()),
             Err(error) => Err(self.refuse(object, error)),
         }
     }

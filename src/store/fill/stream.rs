@@ -61,19 +61,13 @@ impl<'a> Stream<'a> {
     /// Of a part that is asked for now.
     pub(super) async fn open(fill: &'a Fill, range: ByteRange, sort: Sort) -> Result<Self, FillError> {
         let mut trouble = Trouble::at(range.start);
-        let mut falls_back = false;
         loop {
-            let error = match ask(fill, range, sort, falls_back).await {
-                Ok(body) => {
+            let error = match ask(fill, range, sort).await {
+                Ok(given) => {
                     let (at, unread) = (range.start, Bytes::new());
-                    let (end, skips) =
-                        if falls_back { (fill.length, range.start) } else { (Some(range.end), 0) };
-                    let fell_back = falls_back;
+                    let Given { body, end, skips } = given;
+                    let fell_back = skips > 0;
                     return Ok(Self { fill, sort, body, at, end, unread, skips, fell_back, trouble: None });
-                }
-                Err(OriginError::RangeIgnored) if sort == Sort::InOrder && !falls_back => {
-                    falls_back = true;
-                    continue;
                 }
                 Err(error) => error,
             };
@@ -122,20 +116,16 @@ impl<'a> Stream<'a> {
                 None => return Err(FillError::Origin(broken)),
             },
         };
-        let mut falls_back = false;
         loop {
-            match ask(fill, rest, self.sort, falls_back).await {
-                Ok(body) => {
-                    (self.body, self.trouble) = (body, Some(trouble));
-                    (self.end, self.skips) = if falls_back { (fill.length, self.at) } else { (self.end, 0) };
-                    self.fell_back |= falls_back;
+            match ask(fill, rest, self.sort).await {
+                // Not for each break all over again.
+                Ok(given) if given.skips > 0 && self.fell_back => return Err(FillError::Origin(broken)),
+                Ok(given) => {
+                    self.fell_back = given.skips > 0;
+                    (self.body, self.end, self.skips) = (given.body, given.end, given.skips);
+                    self.trouble = Some(trouble);
                     fill.cache.counters.resumed.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
-                }
-                Err(OriginError::RangeIgnored)
-                    if self.sort == Sort::InOrder && !falls_back && !self.fell_back =>
-                {
-                    falls_back = true;
                 }
                 Err(error) => match fill.pause(trouble, &error).await {
                     Some(longer) => trouble = longer,
@@ -164,24 +154,37 @@ impl Fill {
     }
 }
 
-/// A range of the version that is being filled; with `all`, for an origin that gives no ranges, the whole of it.
-async fn ask(fill: &Fill, range: ByteRange, sort: Sort, all: bool) -> Result<OriginBody, OriginError> {
+/// What the origin gives for a range.
+struct Given {
+    body: OriginBody,
+    /// Where the body ends.
+    end: Option<u64>,
+    /// Bytes of it that come before the range: the origin gives no ranges.
+    skips: u64,
+}
+
+/// A range of the version that is being filled.
+async fn ask(fill: &Fill, range: ByteRange, sort: Sort) -> Result<Given, OriginError> {
     // What the SHA-256 decides may come under another validator.
     let sha256_decides = fill.object.identity.is_some() && sort == Sort::InOrder;
     let if_range = fill.version.as_ref().filter(|_| !sha256_decides).map(Version::if_range);
     let is_whole = fill.length.is_some_and(|length| (range.start, range.end) == (0, length));
-    let ask = if all || is_whole { Ask::Whole } else { Ask::Range { range, if_range } };
-    let Answer::Body(part) = fill.cache.origin.get(&fill.object.path, ask, fill.object.size()).await? else {
+    let ask = if is_whole { Ask::Whole } else { Ask::Range { range, if_range } };
+    let (response, end, skips) =
+        match fill.cache.origin.get(&fill.object.path, ask, fill.object.size()).await? {
+            Answer::Body(response) => (response, Some(range.end), 0),
+            Answer::Whole(response) if sort == Sort::InOrder => (response, fill.length, range.start),
+            Answer::Whole(_) | Answer::NotModified(_) => return Err(OriginError::RangeIgnored),
+        };
+    let is_sure = fill.version.as_ref().is_some_and(|version| version.is_in(&response.headers));
+    let is_as_long = response.total.is_none() || fill.length.is_none() || response.total == fill.length;
+    if !is_as_long || !is_sure && !sha256_decides {
         return Err(OriginError::RangeIgnored);
-    };
-    let is_sure = fill.version.as_ref().is_some_and(|version| version.is_in(&part.headers));
-    if !is_sure && sha256_decides {
+    }
+    if !is_sure {
         fill.progress.send_modify(|progress| {
             progress.unsure_from = Some(progress.unsure_from.unwrap_or(u64::MAX).min(range.start));
         });
-    } else if !is_sure {
-        return Err(OriginError::RangeIgnored);
     }
-    let is_as_long = part.total.is_none() || fill.length.is_none() || part.total == fill.length;
-    if is_as_long { Ok(part.body) } else { Err(OriginError::RangeIgnored) }
+    Ok(Given { body: response.body, end, skips })
 }
