@@ -133,9 +133,13 @@ pub fn files(cache: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Not a time changes.
+/// Not a time changes. The file is another one afterwards: what sendfile has put into a socket are the pages of the first, and
+/// a client that reads late, after the node has died, would see them change.
 fn damage(path: &Path, rng: &mut fastrand::Rng) {
-    let file = File::options().read(true).write(true).open(path).expect("it can be damaged");
+    let copy = path.with_extension("damaged");
+    fs::copy(path, &copy).expect("it can be read");
+    let modified = fs::metadata(path).and_then(|facts| facts.modified()).expect("its time");
+    let file = File::options().read(true).write(true).open(&copy).expect("it can be damaged");
     let facts = file.metadata().expect("its facts");
     let length = facts.len().max(1);
     let at = rng.u64(..length);
@@ -152,5 +156,6 @@ fn damage(path: &Path, rng: &mut fastrand::Rng) {
             file.write_all_at(&zeros, start).expect("zeros");
         }
     }
-    file.set_modified(facts.modified().expect("its time")).expect("its time");
+    file.set_modified(modified).expect("its time");
+    fs::rename(copy, path).expect("it takes the other's place");
 }
