@@ -65,7 +65,7 @@ impl Cache {
         let (answer, exchange) = self.ask_anew(object, Some(&held)).await;
         match answer {
             Ok(Answer::Body(response) | Answer::Whole(response)) => {
-                self.arrive(object, *response, exchange, (interest, place), course).await
+                self.arrive(object, *response, exchange, (interest, place), course).await;
             }
             Ok(Answer::NotModified(headers)) => {
                 let cached = self.renew(object, &held, &headers, exchange).await;
@@ -122,7 +122,7 @@ impl Cache {
         let (answer, exchange) = self.ask_anew(object, None).await;
         match answer {
             Ok(Answer::Body(response) | Answer::Whole(response)) => {
-                self.arrive(object, *response, exchange, (interest, place), course).await
+                self.arrive(object, *response, exchange, (interest, place), course).await;
             }
             Ok(Answer::NotModified(_)) => {
                 let status = OriginError::Status(hyper::StatusCode::NOT_MODIFIED);

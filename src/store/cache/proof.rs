@@ -40,7 +40,7 @@ impl Cache {
         let end = loop {
             match verified {
                 Ok(Verified::Until(good)) => {
-                    progress.send_modify(|progress| progress.spans.insert(up_to(good)))
+                    progress.send_modify(|progress| progress.spans.insert(up_to(good)));
                 }
                 Ok(Verified::Whole) => break End::Committed,
                 Ok(Verified::Damaged) | Err(_) => {

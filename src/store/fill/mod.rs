@@ -126,7 +126,7 @@ impl Fill {
         let mut deserted = 0;
         loop {
             tokio::select! {
-                wanted = self.wants.next() => self.take(wanted, tasks),
+                wanted = self.wants.next() => self.take(&wanted, tasks),
                 Some(ended) = tasks.pass.join_next() => return passed(ended),
                 Some(ended) = tasks.runs.join_next() => {
                     if let Err(error) = self.run_ended(ended, tasks) {
@@ -162,7 +162,7 @@ impl Fill {
         (self.cache.settings.linger / LOOKS).max(Duration::from_millis(1))
     }
 
-    fn take(self: &Arc<Self>, wanted: Wanted, tasks: &mut Tasks) {
+    fn take(self: &Arc<Self>, wanted: &Wanted, tasks: &mut Tasks) {
         if wanted.whole {
             self.pass(tasks, None);
         }
