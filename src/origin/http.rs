@@ -2,7 +2,7 @@
 //!
 //! One pooled client. Requests go to one authority only, follow at most [`MAX_REDIRECTS`] redirects on it, and carry
 //! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body. Every request
-//! passes the [`Guard`]: while the origin is down only its probes are sent.
+//! passes the `guard`: while the origin is down only its probes are sent.
 
 use super::guard::{Connects, Guard};
 use super::version::validators;
