@@ -6,7 +6,7 @@
 //! got anything yet and the object is fetched anew. All other suspects are verified behind, slowly.
 
 use super::*;
-use crate::store::disk::{Examined, Suspect, Verified};
+use crate::store::disk::{Examined, Finding, Suspect, Verified};
 
 /// Verified at a time.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
@@ -30,7 +30,7 @@ impl Cache {
             return Some(course);
         }
         let (mut verified, mut suspect) = self.verify_step(suspect).await?;
-        if matches!(verified, Ok(Verified::Damaged) | Err(_)) {
+        if matches!(verified, Ok(Verified::Damaged(_)) | Err(_)) {
             self.disproved(object, &verified);
             return Some(course);
         }
@@ -42,8 +42,11 @@ impl Cache {
                 Ok(Verified::Until(good)) => {
                     progress.send_modify(|progress| progress.spans.insert(up_to(good)));
                 }
-                Ok(Verified::Whole) => break End::Committed,
-                Ok(Verified::Damaged) | Err(_) => {
+                Ok(Verified::Whole(finding)) => {
+                    self.proven(finding);
+                    break End::Committed;
+                }
+                Ok(Verified::Damaged(_)) | Err(_) => {
                     let error = self.disproved(object, &verified);
                     break End::Failed(Arc::new(FillError::Disk(error)));
                 }
@@ -51,7 +54,6 @@ impl Cache {
             (verified, suspect) = self.verify_step(suspect).await?;
         };
         if matches!(end, End::Committed) {
-            self.counters.verified.fetch_add(1, Ordering::Relaxed);
             let used = self.evictor.index.note(suspect.found.key, suspect.found.disk_bytes);
             let body = Body::File(Arc::clone(&suspect.found.file));
             self.memory.insert(object, Cached { meta: Arc::clone(&meta), body, used });
@@ -82,8 +84,10 @@ impl Cache {
                 self.unreadable(object, error);
                 io::Error::other(error.to_string())
             }
-            Ok(_) => {
-                self.damaged(object);
+            Ok(verified) => {
+                if *verified == Verified::Damaged(Finding::New) {
+                    self.damaged(object);
+                }
                 io::Error::other("the entry isn't what was stored")
             }
         }
@@ -136,12 +140,14 @@ impl Cache {
                 .await;
             match verified {
                 Ok(Verified::Until(_)) => {}
-                Ok(Verified::Whole) => {
-                    self.counters.verified.fetch_add(1, Ordering::Relaxed);
+                Ok(Verified::Whole(finding)) => {
+                    self.proven(finding);
                     return Some(true);
                 }
-                Ok(Verified::Damaged) => {
-                    self.rotten(&key);
+                Ok(Verified::Damaged(finding)) => {
+                    if finding == Finding::New {
+                        self.rotten(&key);
+                    }
                     return Some(true);
                 }
                 Err(_) => {
@@ -149,6 +155,12 @@ impl Cache {
                     return Some(false);
                 }
             }
+        }
+    }
+
+    fn proven(&self, finding: Finding) {
+        if finding == Finding::New {
+            self.counters.verified.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -39,6 +39,7 @@ impl<F: Files> Disk<F> {
             drafts: AtomicU64::new(0),
             held: Mutex::new(Held { lock: Arc::new(lock), state }),
             closed: RwLock::default(),
+            concluding: Mutex::default(),
             #[cfg(test)]
             faults: Mutex::default(),
         })

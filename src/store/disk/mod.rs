@@ -19,7 +19,7 @@ mod verify;
 pub(super) use entry::overhead_bytes;
 pub(super) use parts::Parts;
 pub(super) use sums::Written;
-pub(super) use verify::{Examined, Suspect, Verified};
+pub(super) use verify::{Examined, Finding, Suspect, Verified};
 
 use super::object::{Meta, Object};
 use crate::clock::Timestamp;
@@ -96,6 +96,8 @@ pub(super) struct Disk<F: Files = System> {
     held: Mutex<Held<F>>,
     /// Nothing is committed after the orderly end was noted.
     closed: RwLock<bool>,
+    /// Held where a suspect is marked or removed, so that one of those who verify it is the first.
+    concluding: Mutex<()>,
     /// So many more drafts fail with this.
     #[cfg(test)]
     pub(super) faults: Mutex<Vec<ErrorKind>>,
@@ -257,8 +259,12 @@ impl<F: Files> Disk<F> {
             None => self.remove_file(&path).map(|()| Look::Damaged),
             Some(mut suspect) if suspect.length <= LOOK_BYTES => {
                 Ok(match self.verify(&mut suspect, LOOK_BYTES)? {
-                    Verified::Whole => Look::Found(Box::new(Found { verified: true, ..suspect.found })),
-                    Verified::Damaged => Look::Damaged,
+                    Verified::Whole(finding) => {
+                        let verified = finding == Finding::New;
+                        Look::Found(Box::new(Found { verified, ..suspect.found }))
+                    }
+                    Verified::Damaged(Finding::New) => Look::Damaged,
+                    Verified::Damaged(Finding::Known) => Look::Missing,
                     Verified::Until(_) => Look::Suspect(Box::new(suspect)),
                 })
             }

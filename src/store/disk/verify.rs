@@ -6,7 +6,7 @@ use super::{Disk, Found, Key, key_of, on_disk, sums};
 use crate::http::TreePath;
 use crate::store::object::{Identity, Object};
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// Read at once.
 const PIECE_BYTES: u64 = 1024 * 1024;
@@ -27,9 +27,17 @@ pub(in crate::store) enum Verified {
     /// So many bytes from the start on are good.
     Until(u64),
     /// All of them, and the entry is marked as good.
-    Whole,
+    Whole(Finding),
     /// The entry is not what was stored, and was removed.
-    Damaged,
+    Damaged(Finding),
+}
+
+/// Whether somebody else verified the same entry meanwhile, and was first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Finding {
+    New,
+    /// Counted already; by now another entry may have the place of a damaged one.
+    Known,
 }
 
 /// What an entry is found to be, without asking for its object.
@@ -66,9 +74,22 @@ impl<F: Files> Disk<F> {
                 Err(error) => return Err(error),
             }
         }
+        Ok(Verified::Whole(self.mark(suspect)))
+    }
+
+    fn mark(&self, suspect: &Suspect<F>) -> Finding {
+        let _alone = self.alone();
+        let (file, epoch) = (&suspect.found.file, self.epoch());
+        if self.files.facts(file).is_ok_and(|facts| epoch.is_on(facts.modified)) {
+            return Finding::Known;
+        }
         // Neither synced nor insisted on: what has no mark is verified once more.
-        let _ = self.files.set_modified(&suspect.found.file, self.epoch().mark(suspect.modified.seconds));
-        Ok(Verified::Whole)
+        let _ = self.files.set_modified(file, epoch.mark(suspect.modified.seconds));
+        Finding::New
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.concluding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sum(&self, suspect: &Suspect<F>, start: u64, end: u64, read: &mut [u8]) -> io::Result<u32> {
@@ -84,11 +105,13 @@ impl<F: Files> Disk<F> {
 
     /// Removes it, unless another one has its place by now.
     fn discard(&self, suspect: &Suspect<F>) -> io::Result<Verified> {
+        let _alone = self.alone();
         let path = self.path(&suspect.found.key);
-        if self.files.is_at(&suspect.found.file, &path) {
-            self.remove_file(&path)?;
+        if !self.files.is_at(&suspect.found.file, &path) {
+            return Ok(Verified::Damaged(Finding::Known));
         }
-        Ok(Verified::Damaged)
+        self.remove_file(&path)?;
+        Ok(Verified::Damaged(Finding::New))
     }
 
     /// The names of the entries in one of the 256 directories.

@@ -7,7 +7,7 @@ use crate::http::{ByteRange, Fields, TreePath};
 use crate::origin::Version;
 use crate::repo::Sha256;
 use crate::store::disk::files::Files;
-use crate::store::disk::{Disk, Draft, Examined, Look, Parts, Stage, Verified};
+use crate::store::disk::{Disk, Draft, Examined, Finding, Look, Parts, Stage, Verified};
 use crate::store::object::{FOREVER, Facts, Meta, Object};
 use hyper::header::HeaderValue;
 use proptest::prelude::*;
@@ -436,13 +436,13 @@ fn after_the_machine_went_down_bytes_are_verified_once() {
     let disk = open(&machine);
     let Ok(keys) = disk.keys(disk.key(&object).0.as_bytes()[0]) else { panic!("no keys") };
     let Examined::Suspect(mut suspect) = disk.examine(&keys[0]).unwrap() else { panic!("no suspect") };
-    assert_eq!(disk.verify(&mut suspect, 1).unwrap(), Verified::Whole);
+    assert_eq!(disk.verify(&mut suspect, 1).unwrap(), Verified::Whole(Finding::New));
     assert!(matches!(disk.examine(&keys[0]).unwrap(), Examined::Settled));
     machine = machine.reboot();
     let disk = open(&machine);
     machine.rot(&entry, 0);
     let Examined::Suspect(mut suspect) = disk.examine(&keys[0]).unwrap() else { panic!("no suspect") };
-    assert_eq!(disk.verify(&mut suspect, 1).unwrap(), Verified::Damaged);
+    assert_eq!(disk.verify(&mut suspect, 1).unwrap(), Verified::Damaged(Finding::New));
     assert_eq!(looked(&disk), "missing");
 }
 
