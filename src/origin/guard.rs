@@ -103,6 +103,10 @@ impl Guard {
         }
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        self.lock().is_up()
+    }
+
     pub(super) fn health(&self) -> Health {
         let standing = self.lock().standing();
         let (now, monotonic) = (clock::now().as_millis(), clock::monotonic());
@@ -130,7 +134,7 @@ impl Guard {
         self.count(verdict);
         let (was_up, standing) = {
             let mut breaker = self.lock();
-            let was_up = breaker.standing().is_up;
+            let was_up = breaker.is_up();
             breaker.settle(ticket, outcome, clock::monotonic(), fastrand::f64());
             (was_up, breaker.standing())
         };

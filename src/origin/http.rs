@@ -175,6 +175,11 @@ impl HttpOrigin {
         self.guard.health()
     }
 
+    /// Whether it is asked, as far as it goes; while it is down it is only probed.
+    pub fn is_up(&self) -> bool {
+        self.guard.is_up()
+    }
+
     /// GETs an object. `listed` is its size where the catalogue knows size and SHA-256: then, and only then, an end
     /// without a length and a stray Content-Encoding are accepted, since the SHA-256 decides.
     pub async fn get(&self, path: &TreePath, ask: Ask, listed: Option<u64>) -> Result<Answer, OriginError> {

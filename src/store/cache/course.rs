@@ -93,6 +93,14 @@ impl Cache {
         place: OwnedSemaphorePermit,
         course: Course,
     ) {
+        // Who wants all of it must not get a head, and be cut where the parts end: while the origin is down this is its probe.
+        if interest == Interest::Whole
+            && !self.origin.is_up()
+            && self.keeps_some(object).await
+            && let Err(refusal) = self.ask_head(object).await
+        {
+            return course.land(Stage::Failed(refusal));
+        }
         if let Some(kept) = self.kept_parts(object).await {
             drop(place);
             return self.fill(object, kept, course).await;

@@ -5,6 +5,12 @@ use super::*;
 use crate::store::disk::Parts;
 
 impl Cache {
+    /// Whether there is something of the object on disk.
+    pub(super) async fn keeps_some(self: &Arc<Self>, object: &Object) -> bool {
+        let (cache, key) = (Arc::clone(self), self.disk.key(object));
+        self.runtime.spawn_blocking(move || cache.disk.holds(&key)).await.unwrap_or(false)
+    }
+
     /// What an earlier fill left, if it still is of what the origin has.
     pub(super) async fn kept_parts(self: &Arc<Self>, object: &Object) -> Option<Opening> {
         let bans = self.purges.version();

@@ -89,15 +89,6 @@ impl Index {
         self.lock().policy.remove(key);
     }
 
-    /// Notes an object whose file a fill works on: it is not evicted while the guard lives.
-    #[allow(dead_code, reason = "for files that grow as parts of their object arrive")]
-    pub(in super::super) fn pin(self: &Arc<Self>, key: Key, disk_bytes: u64) -> Pin {
-        let mut state = self.lock();
-        let uses = Arc::clone(state.policy.store(key, disk_bytes).get_or_insert_default());
-        state.policy.pin(&key);
-        Pin { index: Arc::clone(self), key, uses }
-    }
-
     /// Makes a reservation of what an object takes: a fill goes on with its parts.
     pub(in super::super) fn reclaim(self: &Arc<Self>, key: &Key) -> Reservation {
         let mut state = self.lock();
@@ -127,7 +118,7 @@ impl Index {
     pub(super) fn promise(self: &Arc<Self>, bytes: u64) -> Option<Promise> {
         let mut state = self.lock();
         let bytes = bytes.checked_next_multiple_of(BLOCK_BYTES).filter(|bytes| *bytes <= self.bound)?;
-        let firm = state.reserved - state.surplus + state.promised + state.policy.pinned_bytes();
+        let firm = state.reserved - state.surplus + state.promised;
         if firm + bytes > self.bound {
             return None;
         }
@@ -288,33 +279,5 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.index.lock().reserved -= self.bytes;
-    }
-}
-
-/// Keeps an object from being evicted.
-#[allow(dead_code, reason = "see `Index::pin`")]
-pub(in super::super) struct Pin {
-    index: Arc<Index>,
-    key: Key,
-    uses: Arc<Uses>,
-}
-
-#[allow(dead_code, reason = "see `Index::pin`")]
-impl Pin {
-    /// What counts the object's uses.
-    pub(in super::super) const fn uses(&self) -> &Arc<Uses> {
-        &self.uses
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut state = self.index.lock();
-        // Forgotten meanwhile, the same key may be another object.
-        let is_same =
-            |(held, _): (&Held, u64)| held.as_ref().is_some_and(|uses| Arc::ptr_eq(uses, &self.uses));
-        if state.policy.get(&self.key).is_some_and(is_same) {
-            state.policy.unpin(&self.key);
-        }
     }
 }

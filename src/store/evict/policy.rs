@@ -29,9 +29,8 @@ const MOST_ROUNDS: u32 = 10_000;
 const SMALL_PROBATION: Queue = Queue(0);
 const LARGE_PROBATION: Queue = Queue(1);
 const MAIN: Queue = Queue(2);
-const PINNED: Queue = Queue(3);
 /// The first bucket of what a restart found: ages below a second. Then four for each doubling.
-const WALKED: u8 = 4;
+const WALKED: u8 = 3;
 const BUCKETS: u8 = 4 * 32 + 1;
 
 /// What counts an object's uses. Hits count while the policy looks: a use that gets lost between the two does no harm.
@@ -94,12 +93,6 @@ impl<K: Copy + Eq + Hash, V: Counted> Policy<K, V> {
         self.queues.bytes()
     }
 
-    /// Bytes of those that can't be evicted now.
-    #[must_use]
-    pub fn pinned_bytes(&self) -> u64 {
-        self.queues.bytes_of(PINNED)
-    }
-
     /// What is kept for an object, and its bytes.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<(&V, u64)> {
@@ -145,33 +138,7 @@ impl<K: Copy + Eq + Hash, V: Counted> Policy<K, V> {
         Some(self.take(at).value)
     }
 
-    /// Keeps an object, if it is there, until it is unpinned as often. Whether it is there.
-    pub fn pin(&mut self, key: &K) -> bool {
-        let Some(at) = self.queues.find(key) else { return false };
-        if self.queues.get(at).pins == 0 {
-            let home = self.queues.queue_of(at);
-            self.leave_bucket(at);
-            self.queues.move_to(at, PINNED);
-            self.queues.get_mut(at).home = home;
-        }
-        let entry = self.queues.get_mut(at);
-        entry.pins = entry.pins.saturating_add(1);
-        true
-    }
-
-    /// Takes back one pin. With the last one the object is as one that just arrived where it was before.
-    pub fn unpin(&mut self, key: &K) {
-        let Some(at) = self.queues.find(key) else { return };
-        let entry = self.queues.get_mut(at);
-        let (was, bytes, home) = (entry.pins, entry.bytes, entry.home);
-        entry.pins = was.saturating_sub(1);
-        if was == 1 {
-            let queue = if is_probation(home) { self.probation(bytes) } else { MAIN };
-            self.queues.move_to(at, queue);
-        }
-    }
-
-    /// Takes out the next object that has to go; `None` where all that is left is pinned.
+    /// Takes out the next object that has to go; `None` where none is left.
     pub fn evict(&mut self) -> Option<Victim<K, V>> {
         for _ in 0..MOST_ROUNDS {
             let (queue, at) = self.next()?;

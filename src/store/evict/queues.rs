@@ -23,10 +23,6 @@ pub(super) struct Entry<K, V> {
     pub(super) key: K,
     pub(super) value: V,
     pub(super) bytes: u64,
-    /// How many want it kept.
-    pub(super) pins: u16,
-    /// Where it was before it was pinned.
-    pub(super) home: Queue,
     queue: Queue,
     newer: u32,
     /// Of a vacant place: the next vacant one.
@@ -106,8 +102,7 @@ impl<K: Copy + Eq + Hash, V: Default> Queues<K, V> {
     /// Adds an entry as the newest of a queue. The key must not be there.
     pub(super) fn insert(&mut self, key: K, bytes: u64, queue: Queue) -> At {
         let at = self.place();
-        let entry =
-            Entry { key, value: V::default(), bytes, pins: 0, home: queue, queue, newer: NONE, older: NONE };
+        let entry = Entry { key, value: V::default(), bytes, queue, newer: NONE, older: NONE };
         match self.entries.get_mut(at as usize) {
             Some(vacant) => *vacant = entry,
             None => self.entries.push(entry),

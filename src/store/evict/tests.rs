@@ -129,25 +129,6 @@ fn what_a_restart_found_goes_by_age_and_after_new_uses_not() {
 }
 
 #[test]
-fn the_pinned_stay_and_may_grow() {
-    let mut policy = Plain::new(1000);
-    policy.store(1, 10);
-    policy.walk(2, 10, 9);
-    assert!(policy.pin(&1) && policy.pin(&1) && policy.pin(&2) && !policy.pin(&3));
-    policy.store(1, 500);
-    assert_eq!((policy.pinned_bytes(), policy.bytes()), (510, 510));
-    policy.unpin(&1);
-    policy.unpin(&3);
-    assert!(policy.evict().is_none());
-    policy.unpin(&1);
-    assert_eq!(policy.evict().map(|victim| (victim.key, victim.bytes)), Some((1, 500)));
-    assert!(policy.evict().is_none());
-    policy.unpin(&2);
-    policy.unpin(&2);
-    assert_eq!((victims(&mut policy), policy.pinned_bytes()), (vec![2], 0));
-}
-
-#[test]
 fn an_endless_run_of_uses_ends() {
     let mut policy = Plain::new(1000);
     for key in 0..20_000 {
@@ -165,8 +146,6 @@ enum Step {
     Walk(u32, u64, u64),
     Touch(u32),
     Remove(u32),
-    Pin(u32),
-    Unpin(u32),
     Evict,
 }
 
@@ -178,9 +157,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (key.clone(), bytes.clone()).prop_map(|(k, b)| Step::Find(k, b)),
         2 => (key.clone(), bytes, 0..1u64 << 40).prop_map(|(k, b, a)| Step::Walk(k, b, a)),
         6 => key.clone().prop_map(Step::Touch),
-        1 => key.clone().prop_map(Step::Remove),
-        1 => key.clone().prop_map(Step::Pin),
-        1 => key.prop_map(Step::Unpin),
+        1 => key.prop_map(Step::Remove),
         4 => Just(Step::Evict),
     ];
     prop::collection::vec(step, 0..200)
@@ -190,54 +167,39 @@ proptest! {
     #[test]
     fn no_key_is_lost_or_there_twice_and_sizes_add_up(steps in steps()) {
         let mut policy = Plain::new(1000);
-        // Key to bytes and pins.
-        let mut reference = BTreeMap::<u32, (u64, u32)>::new();
+        // Key to bytes.
+        let mut reference = BTreeMap::<u32, u64>::new();
         for step in steps {
             match step {
                 Step::Store(key, bytes) => {
                     policy.store(key, bytes);
-                    reference.entry(key).or_default().0 = bytes;
+                    reference.insert(key, bytes);
                 }
                 Step::Find(key, bytes) => {
                     policy.find(key, bytes);
-                    reference.entry(key).or_default().0 = bytes;
+                    reference.insert(key, bytes);
                 }
                 Step::Walk(key, bytes, age) => {
                     policy.walk(key, bytes, age);
-                    reference.entry(key).or_insert((bytes, 0));
+                    reference.entry(key).or_insert(bytes);
                 }
                 Step::Touch(key) => touch(&policy, key),
                 Step::Remove(key) => {
                     prop_assert_eq!(policy.remove(&key).is_some(), reference.remove(&key).is_some());
                 }
-                Step::Pin(key) => {
-                    let there = reference.get_mut(&key).map(|(_, pins)| *pins += 1).is_some();
-                    prop_assert_eq!(policy.pin(&key), there);
-                }
-                Step::Unpin(key) => {
-                    policy.unpin(&key);
-                    if let Some((_, pins)) = reference.get_mut(&key) {
-                        *pins = pins.saturating_sub(1);
-                    }
-                }
                 Step::Evict => {
                     if let Some(victim) = policy.evict() {
-                        prop_assert_eq!(reference.remove(&victim.key), Some((victim.bytes, 0)));
+                        prop_assert_eq!(reference.remove(&victim.key), Some(victim.bytes));
                     } else {
-                        prop_assert!(reference.values().all(|(_, pins)| *pins > 0));
+                        prop_assert!(reference.is_empty());
                     }
                 }
             }
-            let pinned: u64 = reference.values().filter(|(_, pins)| *pins > 0).map(|(bytes, _)| bytes).sum();
-            prop_assert_eq!(policy.bytes(), reference.values().map(|(bytes, _)| bytes).sum::<u64>());
-            prop_assert_eq!(policy.pinned_bytes(), pinned);
+            prop_assert_eq!(policy.bytes(), reference.values().sum::<u64>());
             prop_assert_eq!(policy.len(), reference.len());
-            for (key, (bytes, _)) in &reference {
+            for (key, bytes) in &reference {
                 prop_assert_eq!(policy.get(key).map(|(_, bytes)| bytes), Some(*bytes));
             }
-        }
-        for key in reference.keys() {
-            (0..=reference[key].1).for_each(|_| policy.unpin(key));
         }
         let mut all = victims(&mut policy);
         all.sort_unstable();
@@ -334,23 +296,6 @@ fn the_surplus_of_a_victim_is_nobodys_until_its_file_is_gone() {
     });
     assert_eq!((promise.keep().bytes, other.keep().bytes), (BLOCK, 9 * BLOCK));
     assert!(index.promise(10 * BLOCK).is_some_and(|promise| promise.is_covered()));
-}
-
-#[test]
-fn a_pin_outlives_nothing_but_its_object() {
-    let index = Arc::new(Index::new(10 * BLOCK));
-    index.loaded();
-    let evicts = |bytes| index.some(bytes).0.len();
-    let first = index.pin(key(1), BLOCK);
-    assert!(Arc::ptr_eq(first.uses(), &index.note(key(1), 2 * BLOCK)));
-    assert_eq!((evicts(BLOCK), index.figures()), (0, (1, 2 * BLOCK)));
-    assert!(index.promise(9 * BLOCK).is_none(), "the pinned don't go for it");
-    index.forget(&key(1));
-    let second = index.pin(key(1), BLOCK);
-    drop(first);
-    assert_eq!(evicts(BLOCK), 0, "the pin of another object's");
-    drop(second);
-    assert_eq!(evicts(BLOCK), 1);
 }
 
 #[test]

@@ -237,6 +237,57 @@ fn what_a_deserted_fill_fetched_is_kept_over_a_restart_and_gone_on_with() {
 }
 
 #[test]
+fn kept_parts_promise_nothing_while_the_origin_is_down() {
+    let bytes = body(20_000_000);
+    let is_down = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (answer, down) = (bytes.clone(), Arc::clone(&is_down));
+    let stub = Stub::start(move |_, head, stream| {
+        if down.load(Ordering::Relaxed) {
+            return;
+        }
+        if head.starts_with("head ") {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n{ETAG}\r\n\r\n",
+                answer.len()
+            );
+            return send(stream, head.as_bytes());
+        }
+        send(stream, &answer_range(head, &[ETAG], &answer));
+    });
+    let bench = patient();
+    let settings = Settings {
+        linger: Duration::from_millis(20),
+        failed_for: Duration::ZERO,
+        absent_for: Duration::ZERO,
+        ..bench.settings()
+    };
+    let store = bench.with(&stub.url, &settings);
+    let object = listed("x.iso", &bytes);
+    let one = range(5_000_000, 5_000_100);
+    let read = || bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+    assert!(read().unwrap() == slice(&bytes, one));
+    until(&store, |stats| stats.parts_kept == 1 && stats.flights == 0);
+    is_down.store(true, Ordering::Relaxed);
+    let mut others = 0;
+    while cache(&store).origin.is_up() {
+        others += 1;
+        assert!(bench.drained(&store, &unlisted(&format!("other{others}"))).is_err());
+    }
+    let refused = bench.run(store.fetch(&object));
+    assert!(matches!(refused, Err(FetchError::Origin(_))), "a refusal instead of a head");
+    assert!(read().unwrap() == slice(&bytes, one), "what is here is served");
+    is_down.store(false, Ordering::Relaxed);
+    while bench.run(store.fetch(&object)).is_err() {
+        std::thread::yield_now();
+    }
+    assert!(bench.drained(&store, &object).unwrap() == bytes);
+    assert!(
+        stub.requests().iter().all(|asked| !asked.contains("range: bytes=0-19999999")),
+        "the parts were kept"
+    );
+}
+
+#[test]
 fn a_node_that_goes_down_keeps_what_it_has_of_a_running_fill() {
     let bench = patient();
     let bytes = body(10_000_000);
