@@ -2,6 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -90,13 +91,23 @@ impl TreePath {
         if text.len() > MAX_BYTES {
             return Err(PathError::TooLong);
         }
-        if let Some((at, _)) = text.char_indices().find(|&(_, c)| c == '\\' || c.is_control()) {
+        // Of all bytes at once, so that it takes a few instructions: nearly every path is plain.
+        let is_plain = text.bytes().fold(true, |plain, b| plain & (b' '..0x7f).contains(&b) & (b != b'\\'));
+        let forbidden = |&(_, c): &(usize, char)| c == '\\' || c.is_control();
+        if !is_plain && let Some((at, _)) = text.char_indices().find(forbidden) {
             return Err(PathError::Forbidden { at });
         }
-        if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        let bytes = text.as_bytes();
+        // Both can only stand after a slash, or at the start.
+        let (mut dot, mut empty) = (bytes.first() == Some(&b'.'), false);
+        for pair in bytes.windows(2) {
+            dot |= pair == b"/.";
+            empty |= pair == b"//";
+        }
+        if dot && text.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err(PathError::DotSegment);
         }
-        if !text.contains("//") {
+        if !empty {
             return Ok(Self(text.into()));
         }
         let mut single = String::with_capacity(text.len());
@@ -167,9 +178,9 @@ pub fn encode_segment(name: &str) -> String {
 }
 
 /// Decodes `%XX`, once. The characters that only an escape can bring in are refused here, where they still look escaped.
-fn decode(raw: &str) -> Result<String, PathError> {
+fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if !raw.contains('%') {
-        return Ok(raw.to_owned());
+        return Ok(raw.into());
     }
     let bytes = raw.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -189,7 +200,7 @@ fn decode(raw: &str) -> Result<String, PathError> {
         decoded.push(byte);
         at += 3;
     }
-    String::from_utf8(decoded).map_err(|_| PathError::NotUtf8)
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| PathError::NotUtf8)
 }
 
 /// `~1` to `~99`.

@@ -41,6 +41,8 @@ impl RepoView {
 pub struct Repos {
     views: Vec<Arc<RepoView>>,
     by_path: HashMap<Arc<str>, usize>,
+    /// Of the roots' paths, in bytes: few, so that most directories above a path need no look.
+    lengths: Vec<usize>,
 }
 
 /// Where a path lies.
@@ -62,7 +64,10 @@ impl Repos {
     pub fn new(views: Vec<Arc<RepoView>>) -> Self {
         let by_path =
             views.iter().enumerate().map(|(index, view)| (view.repo.path.as_str().into(), index)).collect();
-        Self { views, by_path }
+        let mut lengths: Vec<usize> = views.iter().map(|view| view.repo.path.as_str().len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        Self { views, by_path, lengths }
     }
 
     /// The same with one view replaced.
@@ -89,14 +94,17 @@ impl Repos {
     #[must_use]
     pub fn locate<'a>(&'a self, path: &'a TreePath) -> Option<Place<'a>> {
         let text = path.as_str();
-        if self.views.is_empty() {
-            return None;
+        let mut above = text.len();
+        loop {
+            above = text[..above].rfind('/')?;
+            if !self.lengths.contains(&above) {
+                continue;
+            }
+            if let Some(index) = self.by_path.get(&text[..above]).copied() {
+                let (view, relative) = (&self.views[index], &text[above + 1..]);
+                return Some(Place { index, view, relative, listed: view.history.find(relative) });
+            }
         }
-        text.rmatch_indices('/').find_map(|(slash, _)| {
-            let index = *self.by_path.get(&text[..slash])?;
-            let (view, relative) = (&self.views[index], &text[slash + 1..]);
-            Some(Place { index, view, relative, listed: view.history.find(relative) })
-        })
     }
 }
 

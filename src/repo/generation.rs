@@ -2,6 +2,7 @@
 
 use super::catalogue::{Catalogue, FileFacts, Kind};
 use super::checksum::Sha256;
+use super::derived::Derived;
 use super::listed::ListedFile;
 use super::repomd::Repomd;
 use crate::clock::Timestamp;
@@ -50,6 +51,8 @@ pub struct Pinned {
     pub sha256: Sha256,
     /// SHA-512 of the body in lower-case hex, as a metalink carries it.
     pub sha512: String,
+    /// What is said of it in answers.
+    pub derived: Derived,
 }
 
 impl Pinned {
@@ -58,7 +61,7 @@ impl Pinned {
     pub fn new(path: String, body: Bytes, last_modified: Option<Timestamp>) -> Self {
         use aws_lc_rs::digest::{SHA512, digest};
         let sha512 = data_encoding::HEXLOWER.encode(digest(&SHA512, &body).as_ref());
-        Self { path, sha256: Sha256::of(&body), body, last_modified, sha512 }
+        Self { path, sha256: Sha256::of(&body), body, last_modified, sha512, derived: Derived::default() }
     }
 }
 

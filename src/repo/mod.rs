@@ -10,6 +10,7 @@
 pub mod catalogue;
 pub mod checksum;
 pub mod compression;
+mod derived;
 pub mod encode;
 mod error;
 pub mod generation;
@@ -22,6 +23,7 @@ mod xml;
 
 pub use catalogue::{Catalogue, Entry, FileFacts, Kind};
 pub use checksum::{Hasher, Sha256};
+pub use derived::Derived;
 pub use encode::{DecodeError, decode, encode};
 pub use error::{Fault, RepodataError};
 pub use generation::{Generation, Pinned, REPOMD};

@@ -1,37 +1,48 @@
 //! The access log: one JSON line for each request, at its completion.
 //!
-//! Lines are rendered and written in batches by one thread. Its queue is bounded: where the sink is too slow, lines are
-//! dropped and counted rather than clients held up.
+//! A worker renders its line where the request's facts are still at hand, and adds it to a queue; one thread writes what
+//! has gathered. The queue is bounded: where the sink is too slow, lines are dropped and counted rather than clients held up.
 
 use crate::clock::Timestamp;
 use crate::config;
 use crate::metrics::Metrics;
 use serde::Serialize;
+use std::cell::RefCell;
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
-use std::net::IpAddr;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-/// Lines that may wait for the writer.
-const QUEUE: usize = 16_384;
+/// Bytes of lines that may wait for the writer: some 16,000 of them. As many again are being written.
+const QUEUE_BYTES: usize = 4 << 20;
 /// How long the writer lets lines gather between two batches.
 const GATHER: Duration = Duration::from_millis(20);
 
+thread_local! {
+    /// What a worker renders its next line with.
+    static PEN: RefCell<Pen> = const { RefCell::new(Pen { line: Vec::new(), second: u64::MAX, text: String::new() }) };
+}
+
+/// The line that is rendered, and the second that the last one was of, as text.
+struct Pen {
+    line: Vec<u8>,
+    second: u64,
+    text: String,
+}
+
 /// One request.
-#[derive(Debug, Serialize)]
-pub struct Record {
+#[derive(Debug)]
+pub struct Record<'a> {
     /// When it was complete.
-    #[serde(serialize_with = "as_text")]
     pub time: Timestamp,
-    /// Who asked.
-    pub client: IpAddr,
-    /// The method; `-` where the request was too malformed to tell.
+    /// Who asked: an address.
+    pub client: &'a str,
+    /// The method; `other` where it is none that HTTP names.
     pub method: &'static str,
     /// The path and query as they came.
-    pub path: String,
+    pub path: &'a str,
     /// `1.1`, `2`.
     pub protocol: &'static str,
     /// Over TLS.
@@ -49,24 +60,68 @@ pub struct Record {
     /// What the cache had: hit, stale, fill, pass, none.
     pub cache: &'static str,
     /// The mirror that the client was sent to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mirror: Option<String>,
+    pub mirror: Option<&'a str>,
     /// The Range field.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub range: Option<String>,
+    pub range: Option<&'a str>,
     /// The User-Agent field.
-    pub user_agent: String,
+    pub user_agent: &'a str,
     /// From head to last byte.
-    #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub took: Duration,
 }
 
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
+impl Record<'_> {
+    /// As a line of JSON. By hand as far as the names of the fields go: a serializer looks at each letter of them for
+    /// what it has to escape, for each request, which took a third of the time of a small one's whole log line.
+    fn render(&self, pen: &mut Pen) -> io::Result<()> {
+        let line = &mut pen.line;
+        line.clear();
+        let (second, millis) = (self.time.as_secs(), self.time.as_millis() % 1000);
+        if second != pen.second {
+            (pen.second, pen.text) = (second, self.time.to_string());
+        }
+        // To the dot.
+        text(line, r#"{"time":""#, pen.text.rsplit_once('.').map_or("", |(second, _)| second));
+        line.extend([b'.', digit(millis / 100), digit(millis / 10 % 10), digit(millis % 10), b'Z']);
+        text(line, r#"","client":""#, self.client);
+        text(line, r#"","method":""#, self.method);
+        field(line, r#"","path":"#, self.path)?;
+        text(line, r#","protocol":""#, self.protocol);
+        field(line, r#"","https":"#, self.https)?;
+        field(line, r#","status":"#, self.status)?;
+        field(line, r#","bytes":"#, self.bytes)?;
+        field(line, r#","complete":"#, self.complete)?;
+        text(line, r#","decision":""#, self.decision);
+        text(line, r#"","reason":""#, self.reason);
+        text(line, r#"","cache":""#, self.cache);
+        line.push(b'"');
+        if let Some(mirror) = self.mirror {
+            field(line, r#","mirror":"#, mirror)?;
+        }
+        if let Some(range) = self.range {
+            field(line, r#","range":"#, range)?;
+        }
+        field(line, r#","user_agent":"#, self.user_agent)?;
+        field(line, r#","seconds":"#, self.took.as_secs_f64())?;
+        line.extend_from_slice(b"}\n");
+        Ok(())
+    }
 }
 
-fn as_seconds<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(took.as_secs_f64())
+/// What precedes a value, and the value.
+fn field<T: Serialize>(line: &mut Vec<u8>, before: &str, value: T) -> io::Result<()> {
+    line.extend_from_slice(before.as_bytes());
+    serde_json::to_writer(line, &value).map_err(Into::into)
+}
+
+/// Of a number from 0 to 9.
+const fn digit(of: u64) -> u8 {
+    b'0' + of as u8
+}
+
+/// A word that has nothing to escape.
+fn text(line: &mut Vec<u8>, before: &str, word: &str) {
+    line.extend_from_slice(before.as_bytes());
+    line.extend_from_slice(word.as_bytes());
 }
 
 /// The sending end of the log.
@@ -85,7 +140,7 @@ struct Sender {
 
 #[derive(Debug, Default)]
 struct Queue {
-    lines: Mutex<Vec<Record>>,
+    lines: Mutex<Vec<u8>>,
     closed: AtomicBool,
 }
 
@@ -120,19 +175,25 @@ impl AccessLog {
     }
 
     /// Hands over one line; never waits for the sink.
-    pub fn write(&self, record: Record) {
+    pub fn write(&self, record: &Record<'_>) {
         let Some(sender) = &self.sender else { return };
-        let mut lines = sender.queue.lock();
-        if lines.len() == QUEUE {
-            self.metrics.log_dropped.inc();
-            return;
-        }
-        lines.push(record);
-        // Only the first line of a batch wakes the writer: a wake-up for each would cost more than the request.
-        if lines.len() == 1 {
-            drop(lines);
-            sender.writer.unpark();
-        }
+        PEN.with_borrow_mut(|pen| {
+            // Memory takes everything, and what is written has no form that JSON lacks.
+            let _ = record.render(pen);
+            let line = &pen.line;
+            let mut lines = sender.queue.lock();
+            if lines.len() + line.len() > QUEUE_BYTES {
+                self.metrics.log_dropped.inc();
+                return;
+            }
+            let is_first = lines.is_empty();
+            lines.extend_from_slice(line);
+            // Only the first line of a batch wakes the writer: a wake-up for each would cost more than the request.
+            if is_first {
+                drop(lines);
+                sender.writer.unpark();
+            }
+        });
     }
 }
 
@@ -144,17 +205,17 @@ impl Drop for Sender {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn write_all(queue: &Queue, sink: Box<dyn Write + Send>) {
-    let mut sink = BufWriter::with_capacity(64 << 10, sink);
+fn write_all(queue: &Queue, mut sink: Box<dyn Write + Send>) {
     let mut batch = Vec::new();
     let mut failed = false;
     loop {
         let closed = queue.closed.load(Ordering::Acquire);
+        batch.clear();
         std::mem::swap(&mut batch, &mut *queue.lock());
         if batch.is_empty() {
             if closed {
@@ -163,8 +224,7 @@ fn write_all(queue: &Queue, sink: Box<dyn Write + Send>) {
             std::thread::park();
             continue;
         }
-        let written = batch.drain(..).map(|record| line(&mut sink, &record)).fold(Ok(()), Result::and);
-        match written.and_then(|()| sink.flush()) {
+        match sink.write_all(&batch).and_then(|()| sink.flush()) {
             Ok(()) => failed = false,
             Err(error) if !failed => {
                 failed = true;
@@ -177,7 +237,47 @@ fn write_all(queue: &Queue, sink: Box<dyn Write + Send>) {
     }
 }
 
-fn line(sink: &mut impl Write, record: &Record) -> io::Result<()> {
-    serde_json::to_writer(&mut *sink, record)?;
-    sink.write_all(b"\n")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_json_whatever_a_client_sends() {
+        let record = |path, mirror, range, user_agent| Record {
+            time: Timestamp::from_millis(1_700_000_000_123),
+            client: "2001:db8::1",
+            method: "GET",
+            path,
+            protocol: "1.1",
+            https: false,
+            status: 206,
+            bytes: u64::MAX,
+            complete: true,
+            decision: "serve",
+            reason: "own",
+            cache: "hit",
+            mirror,
+            range,
+            user_agent,
+            took: Duration::from_micros(1500),
+        };
+        let read = |record: &Record<'_>| -> serde_json::Value {
+            let mut pen = Pen { line: Vec::new(), second: 0, text: String::new() };
+            record.render(&mut pen).unwrap();
+            assert_eq!(pen.line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            serde_json::from_slice(&pen.line).unwrap()
+        };
+        let odd = "a\"b\\c\u{1}\u{7f}\u{e4}\n";
+        assert_eq!(
+            read(&record(odd, Some(odd), Some(odd), odd)),
+            serde_json::json!({
+                "time": "2023-11-14T22:13:20.123Z", "client": "2001:db8::1", "method": "GET", "path": odd,
+                "protocol": "1.1", "https": false, "status": 206, "bytes": u64::MAX, "complete": true,
+                "decision": "serve", "reason": "own", "cache": "hit", "mirror": odd, "range": odd,
+                "user_agent": odd, "seconds": 0.0015,
+            })
+        );
+        let plain = read(&record("/x", None, None, ""));
+        assert!(plain.get("mirror").is_none() && plain.get("range").is_none() && plain["user_agent"] == "");
+    }
 }

@@ -137,9 +137,11 @@ impl Drop for Tally {
             edge.metrics.responses_cut.inc();
         }
         if edge.log.is_on() {
-            edge.log.write(Record {
-                time: clock::now(),
-                client: self.asked.client.addr,
+            let (range, agent) =
+                (self.asked.text(&http::header::RANGE), self.asked.text(&http::header::USER_AGENT));
+            edge.log.write(&Record {
+                time: self.asked.now.plus(took),
+                client: &self.peer.addr_text,
                 method: self.asked.method,
                 path: self.asked.logged_target(),
                 protocol: self.asked.protocol,
@@ -150,9 +152,9 @@ impl Drop for Tally {
                 decision: verdict.outcome.word(),
                 reason: verdict.reason.word(),
                 cache: verdict.cache,
-                mirror: verdict.mirror.map(|mirror| edge.config.mirrors[mirror].name.clone()),
-                range: self.asked.text(&http::header::RANGE),
-                user_agent: self.asked.text(&http::header::USER_AGENT).unwrap_or_default(),
+                mirror: verdict.mirror.map(|mirror| &*edge.config.mirrors[mirror].name),
+                range: range.as_deref(),
+                user_agent: agent.as_deref().unwrap_or_default(),
                 took,
             });
         }

@@ -6,14 +6,15 @@ use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
 use crate::policy::{Client, Reason};
 use http::header::{HeaderName, RANGE, USER_AGENT};
-use http::{HeaderMap, Method, Request, StatusCode, Version};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// The part of a logged field that is kept.
 const LOGGED_BYTES: usize = 512;
 
-/// Characters of path and query that are logged.
+/// Bytes of path and query that are logged.
 const LOGGED_TARGET: usize = 2048;
 
 /// A request.
@@ -23,10 +24,8 @@ pub struct Asked {
     pub method: &'static str,
     /// Only the head is wanted.
     pub is_head: bool,
-    /// Path and query as they came.
-    pub target: String,
-    /// The query, without `?`.
-    pub query: Option<String>,
+    /// The target as it came.
+    uri: Uri,
     /// The header fields.
     pub headers: HeaderMap,
     /// 1.1, 2.
@@ -81,12 +80,10 @@ impl Asked {
         let agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes).unwrap_or_default();
         let range = head.headers.get(RANGE).map(http::HeaderValue::as_bytes);
         let client = Client::new(peer.addr, agent, peer.https, range);
-        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
         let asked = Self {
             method,
             is_head,
-            target: target.to_owned(),
-            query: head.uri.query().map(str::to_owned),
+            uri: head.uri,
             headers: head.headers,
             protocol,
             client,
@@ -97,15 +94,35 @@ impl Asked {
         (asked, path)
     }
 
+    /// Path and query as they came.
+    pub fn target(&self) -> &str {
+        self.uri.path_and_query().map_or("", |target| target.as_str())
+    }
+
+    /// The path as it came.
+    pub fn raw_path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The query, without `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.uri.query()
+    }
+
     /// Path and query for the log, cut to a bound.
-    pub fn logged_target(&self) -> String {
-        self.target.chars().take(LOGGED_TARGET).collect()
+    pub fn logged_target(&self) -> &str {
+        let target = self.target();
+        let mut end = target.len().min(LOGGED_TARGET);
+        while !target.is_char_boundary(end) {
+            end -= 1;
+        }
+        &target[..end]
     }
 
     /// A field's value as text for the log: the first one, cut to a bound, bytes outside of UTF-8 replaced.
-    pub fn text(&self, name: &HeaderName) -> Option<String> {
+    pub fn text(&self, name: &HeaderName) -> Option<Cow<'_, str>> {
         let value = self.headers.get(name)?.as_bytes();
-        Some(String::from_utf8_lossy(&value[..value.len().min(LOGGED_BYTES)]).into_owned())
+        Some(String::from_utf8_lossy(&value[..value.len().min(LOGGED_BYTES)]))
     }
 
     /// The request as the trail of its client knows it, for the canonical `path`.

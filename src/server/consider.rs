@@ -4,13 +4,12 @@
 use super::Edge;
 use crate::clock::Timestamp;
 use crate::config;
-use crate::http::freshness::Terms;
-use crate::http::{Fields, TreePath, date};
+use crate::http::{TreePath, content_type};
 use crate::policy::decide::{self, Facts};
 use crate::policy::select::{self, Unfit, Wanted};
 use crate::policy::{Client, Currency, Decision, MirrorTable, Past, Place, Reason, Repos};
 use crate::repo::{Kind, Listed, Sha256};
-use crate::store::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
+use crate::store::{Content, Identity, Meta, Object, Source, Tier};
 use http::HeaderValue;
 use std::sync::Arc;
 
@@ -85,22 +84,13 @@ impl<'a> Question<'a> {
         let place = self.place()?;
         let generation = place.view.history.current()?;
         let pinned = generation.pinned(place.relative)?;
-        let meta = Meta {
-            length: Some(pinned.body.len() as u64),
-            etag: Some(etag(&pinned.sha256)),
-            last_modified: pinned.last_modified,
-            last_modified_value: pinned.last_modified.map(date::format),
-            content_type: crate::http::content_type::of(&self.path),
-            sha256: Some(pinned.sha256),
-            repr_digest: repr_digest(&pinned.sha256),
-            stored: generation.flipped,
-            fresh_until: FOREVER,
-            terms: Terms::none(generation.flipped),
-            fields: Fields::default(),
-        };
+        let listed = Identity { sha256: pinned.sha256, size: pinned.body.len() as u64 };
+        let meta = pinned.derived.get_or_make(|| {
+            Meta::listed(listed, pinned.last_modified, content_type::of(&self.path), generation.flipped)
+        });
         let source = Source::Memory(pinned.body.clone());
         let stale = self.currency() != Some(Currency::Confirmed);
-        Some(Content { meta: Arc::new(meta), source, tier: Tier::Memory, stale })
+        Some(Content { meta, source, tier: Tier::Memory, stale })
     }
 
     /// How sure it is that the repo's metadata are current; `None` outside of all repos.

@@ -1,6 +1,7 @@
 //! What every request needs, put together once.
 
 use super::access_log::AccessLog;
+use super::cache_status::CacheStatus;
 use super::clients::Clients;
 use super::egress::Egress;
 use super::listings::Listings;
@@ -43,6 +44,8 @@ pub struct Edge {
     pub own_entries: Vec<String>,
     /// `Via` of every response (RFC 9110, section 7.6.3).
     pub via: HeaderValue,
+    /// `Cache-Status` of every response.
+    pub cache_status: CacheStatus,
 }
 
 impl Edge {
@@ -64,6 +67,7 @@ impl Edge {
             listings: Listings::default(),
             load: MirrorLoad::new(donated),
             own_entries: own_entries(&config.node.urls, OWN_ENTRIES),
+            cache_status: CacheStatus::new(&config.node.name),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 freshet")),
             config,
             published,

@@ -31,7 +31,7 @@ pub async fn handle(
 
 async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     let edge = &*peer.edge;
-    if let Some(choice) = choices::wanted(path, asked.query.as_deref()) {
+    if let Some(choice) = choices::wanted(path, asked.query()) {
         return choices::answer(edge, asked, choice)
             .unwrap_or_else(|why| Answer::from(Refused::bad_request(why)));
     }

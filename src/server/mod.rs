@@ -8,6 +8,7 @@ pub mod access_log;
 mod account;
 mod asked;
 mod body;
+pub mod cache_status;
 mod choices;
 mod clients;
 mod connection;

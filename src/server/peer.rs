@@ -22,6 +22,8 @@ pub struct Peer {
     pub edge: Arc<Edge>,
     /// The client's address.
     pub addr: IpAddr,
+    /// The same as the log has it: an IPv4 address as such, also where it came in the form of an IPv6 one.
+    pub addr_text: Box<str>,
     /// The connection is TLS.
     pub https: bool,
     /// Distinguishes connections within this process.
@@ -38,7 +40,9 @@ impl Peer {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waits = Cell::new(Waits::new(clock::monotonic()));
-        Self { edge, addr, https, id, regions: Regions::default(), reset: Cell::new(false), waits }
+        let (regions, reset) = (Regions::default(), Cell::new(false));
+        let addr_text = addr.to_canonical().to_string().into();
+        Self { edge, addr, addr_text, https, id, regions, reset, waits }
     }
 
     /// The response can't be whole: the socket is to be reset, so that no client takes its end for a clean one.

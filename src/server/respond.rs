@@ -3,8 +3,8 @@
 use super::account::{Tally, Verdict};
 use super::asked::{Asked, Refused};
 use super::body::{ResponseBody, Supply};
+use super::cache_status::Cached;
 use super::consider::repr_digest;
-use crate::clock::Timestamp;
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};
@@ -108,24 +108,18 @@ struct Draft {
     length: Option<u64>,
     outcome: Outcome,
     reason: Reason,
-    cache: &'static str,
+    cache: Cached,
     mirror: Option<usize>,
+    /// Via and Content-Length are there already.
+    is_complete: bool,
 }
 
 impl Draft {
     fn new(status: StatusCode, outcome: Outcome, reason: Reason) -> Self {
-        let (supply, pieces, headers) = (Supply::Memory, Vec::new(), HeaderMap::with_capacity(16));
-        Self {
-            status,
-            headers,
-            supply,
-            pieces,
-            length: Some(0),
-            outcome,
-            reason,
-            cache: "none",
-            mirror: None,
-        }
+        let (supply, pieces, headers) = (Supply::Memory, Vec::new(), HeaderMap::new());
+        let (length, cache, mirror) = (Some(0), Cached::None, None);
+        let is_complete = false;
+        Self { status, headers, supply, pieces, length, outcome, reason, cache, mirror, is_complete }
     }
 
     fn text(mut self, content_type: &'static str, text: Bytes) -> Self {
@@ -145,7 +139,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
                 // The account is new: nothing is set yet.
                 let _ = tally.object.set(object);
             }
-            content(asked, served)
+            content(asked, served, &peer.edge.via)
         }
         Answer::Redirect { mirror, location, links, digest, reason } => {
             redirect(mirror, &location, &links, digest, reason)
@@ -154,30 +148,38 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
             page(status, reason, content_type, body, location.as_deref())
         }
     };
-    let Draft { status, mut headers, supply, pieces, length, outcome, reason, cache, mirror } = draft;
-    headers.insert(VIA, peer.edge.via.clone());
-    if let Some(value) = cache_status(&peer.edge.config.node.name, cache, reason) {
-        headers.insert(CACHE_STATUS, value);
-    }
-    if let Some(length) = length.filter(|_| status != StatusCode::NOT_MODIFIED) {
-        headers.insert(CONTENT_LENGTH, length.into());
+    let Draft { status, mut headers, supply, pieces, length, outcome, reason, cache, mirror, is_complete } =
+        draft;
+    headers.insert(CACHE_STATUS, peer.edge.cache_status.value(cache, reason));
+    if !is_complete {
+        headers.insert(VIA, peer.edge.via.clone());
+        if let Some(length) = length.filter(|_| status != StatusCode::NOT_MODIFIED) {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
     }
     if matches!(reason, Reason::BadRequest | Reason::Method) && asked.protocol != "2" {
         // What follows on the connection may be the rest of something that wasn't understood.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let body_bytes = if asked.is_head { Some(0) } else { length };
-    tally.answered(Verdict { status: status.as_u16(), outcome, reason, cache, mirror, body_bytes });
+    tally.answered(Verdict {
+        status: status.as_u16(),
+        outcome,
+        reason,
+        cache: cache.word(),
+        mirror,
+        body_bytes,
+    });
     let mut response = Response::new(ResponseBody::new(tally, supply, pieces, length));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-fn content(asked: &Asked, served: Served) -> Draft {
+fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
     let Served { content, object: _, part, reason, cache_control } = served;
     let meta = content.meta.clone();
-    let (cache, held) = (cache_word(&content), held(&content));
+    let (cache, held) = (cached(&content), held(&content));
     let validators = validators(&meta);
     let mut draft = match conditional::evaluate(&asked.headers, &validators) {
         Condition::NotModified => Draft::new(StatusCode::NOT_MODIFIED, Outcome::Answer, reason),
@@ -211,14 +213,44 @@ fn content(asked: &Asked, served: Served) -> Draft {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return draft;
     }
-    describe(&mut draft, &meta, cache_control, held, asked.now);
+    if draft.status == StatusCode::OK && meta.length.is_some() && draft.length == meta.length {
+        draft.headers = whole(&meta, &cache_control, via);
+        draft.is_complete = true;
+    } else {
+        describe(&mut draft.headers, draft.status, &meta, cache_control);
+    }
+    // RFC 9111 5.1. What a catalogue lists, or lies in a local tree, has the node for its origin: it has no age, and a downstream
+    // cache may count its lifetime from now.
+    if meta.speaks_for_origin() {
+        let age = meta.terms.age(asked.now);
+        if held == Held::Cached || age > 0 {
+            draft.headers.insert(AGE, age.into());
+        }
+    }
     draft
 }
 
+/// The header fields of a 200 with all of an object. They are made for the first who asks for it, and copied for the
+/// others, which takes a third of the time; `Cache-Control` depends on the repo, too.
+fn whole(meta: &Meta, cache_control: &HeaderValue, via: &HeaderValue) -> HeaderMap {
+    let make = || {
+        // Room for Cache-Status, Age and the Date that hyper adds.
+        let mut headers = HeaderMap::with_capacity(16);
+        describe(&mut headers, StatusCode::OK, meta, cache_control.clone());
+        headers.insert(VIA, via.clone());
+        headers.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(""));
+        headers
+    };
+    let ready = meta.head.get_or_make(make);
+    if ready.get(CACHE_CONTROL) == Some(cache_control) || meta.fields.govern_caching() {
+        return ready.clone();
+    }
+    make()
+}
+
 /// The header fields of content: the origin's, where it is the origin who speaks, and the node's own.
-fn describe(draft: &mut Draft, meta: &Meta, cache_control: HeaderValue, held: Held, now: Timestamp) {
-    let status = draft.status;
-    let headers = &mut draft.headers;
+fn describe(headers: &mut HeaderMap, status: StatusCode, meta: &Meta, cache_control: HeaderValue) {
     for (name, value) in meta.fields.map() {
         if is_sent_with(status, name) {
             headers.append(name.clone(), value.clone());
@@ -228,12 +260,6 @@ fn describe(draft: &mut Draft, meta: &Meta, cache_control: HeaderValue, held: He
         headers.insert(CACHE_CONTROL, cache_control);
     }
     insert(headers, ETAG, meta.etag.as_ref());
-    // RFC 9111 5.1. What a catalogue lists, or lies in a local tree, has the node for its origin: it has no age, and a downstream
-    // cache may count its lifetime from now.
-    let age = meta.terms.age(now);
-    if meta.speaks_for_origin() && (held == Held::Cached || age > 0) {
-        headers.insert(AGE, age.into());
-    }
     if status == StatusCode::NOT_MODIFIED {
         // RFC 9110 15.4.5: no more than guides the update of what the client has.
         insert(headers, LAST_MODIFIED, meta.last_modified_value.as_ref().filter(|_| meta.etag.is_none()));
@@ -396,26 +422,13 @@ const fn held(content: &Content) -> Held {
     }
 }
 
-/// What the cache had, in a word.
-const fn cache_word(content: &Content) -> &'static str {
+const fn cached(content: &Content) -> Cached {
     if content.stale {
-        return "stale";
+        return Cached::Stale;
     }
     match content.tier {
-        Tier::Memory | Tier::Disk | Tier::Tree => "hit",
-        Tier::Fill => "fill",
-        Tier::Pass => "pass",
+        Tier::Memory | Tier::Disk | Tier::Tree => Cached::Hit,
+        Tier::Fill => Cached::Fill,
+        Tier::Pass => Cached::Pass,
     }
-}
-
-/// `Cache-Status` (RFC 9211), with the decision's reason as its detail.
-fn cache_status(node: &str, cache: &'static str, reason: Reason) -> Option<HeaderValue> {
-    let parameters = match cache {
-        "hit" => "hit; ",
-        "stale" => "fwd=stale; ",
-        "fill" => "fwd=uri-miss; stored; ",
-        "pass" => "fwd=uri-miss; ",
-        _ => "",
-    };
-    HeaderValue::try_from(format!("{node}; {parameters}detail={}", reason.word())).ok()
 }

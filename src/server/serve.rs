@@ -210,7 +210,7 @@ fn failed(asked: &Asked, error: &FetchError) -> Answer {
         FetchError::Absent => Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, "not found"),
         FetchError::IsDirectory => {
             // The path as it came, so that a prefix of the mirrorlist's entries survives.
-            let path = asked.target.split('?').next().unwrap_or_default();
+            let path = asked.raw_path();
             // One leading slash: with two, a browser would take the first segment for a host.
             Answer::moved(format!("/{}/", path.trim_start_matches('/')))
         }

@@ -7,10 +7,10 @@ use crate::http::{Fields, TreePath, date};
 use crate::origin::Version;
 use crate::repo::Sha256;
 use bytes::Bytes;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
 use std::fmt;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Stands for "always": an object whose SHA-256 is listed can't go stale.
@@ -86,6 +86,40 @@ pub struct Meta {
     /// The origin's other header fields, to be sent with what no catalogue lists; none of what one does, or of a file in a
     /// local tree: there the node speaks for itself.
     pub fields: Fields,
+    /// The head of an answer with it, once one was made.
+    pub head: Head,
+}
+
+/// The header fields of a 200 with the whole of an object, as they were sent first. They follow from the rest of
+/// [`Meta`]: all heads are equal, and a changed copy begins without one.
+#[derive(Default)]
+pub struct Head(OnceLock<HeaderMap>);
+
+impl Head {
+    /// The fields; `make` makes them for the first who asks.
+    pub fn get_or_make(&self, make: impl FnOnce() -> HeaderMap) -> &HeaderMap {
+        self.0.get_or_init(make)
+    }
+}
+
+impl Clone for Head {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Head {}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Head")
+    }
 }
 
 /// The independent ones of [`Meta`]'s fields.
@@ -116,7 +150,29 @@ impl Meta {
             fresh_until: facts.fresh_until,
             terms: facts.terms,
             fields: facts.fields,
+            head: Head::default(),
         }
+    }
+
+    /// Of a listed object.
+    #[must_use]
+    pub fn listed(
+        listed: Identity,
+        last_modified: Option<Timestamp>,
+        content_type: HeaderValue,
+        stored: Timestamp,
+    ) -> Self {
+        Self::new(Facts {
+            length: Some(listed.size),
+            etag: Some(etag(&listed.sha256)),
+            last_modified,
+            content_type,
+            sha256: Some(listed.sha256),
+            stored,
+            fresh_until: FOREVER,
+            terms: Terms::none(stored),
+            fields: Fields::default(),
+        })
     }
 
     /// Whether the origin's fields are sent with it, and its age told: no catalogue lists it, and it isn't of a local tree. Such
