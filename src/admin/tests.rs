@@ -115,7 +115,7 @@ impl Node {
         good.pairs[0].seen = Some(Sha256::of(&repomd));
         gone.reach = Reach::Down { since: now, why: "refused <b>".into() };
         let mirrors = [good, gone, new].map(Arc::new).to_vec();
-        self.edge.published.mirrors.store(Arc::new(MirrorTable { mirrors }));
+        self.edge.published.mirrors.store(Arc::new(MirrorTable::new(mirrors)));
         self
     }
 

@@ -106,7 +106,7 @@ impl Prober {
         let repos = self.shared.published.repos.load();
         let untried =
             |mirror: &Arc<Mirror>| Arc::new(MirrorState::untried(mirror.clone(), repos.views().len()));
-        let mut table = MirrorTable { mirrors: self.mirrors.iter().map(untried).collect() };
+        let mut table = MirrorTable::new(self.mirrors.iter().map(untried).collect());
         match self.state_dir.as_deref().map(Document::load).transpose() {
             Ok(Some(Some(document))) => {
                 let restored = document.restore(&mut table, &repos);

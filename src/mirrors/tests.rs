@@ -412,7 +412,7 @@ async fn a_restart_restores_proofs() {
     // As it starts, its first look may be over already; so look at the restored table by itself.
     let document = Document::load(state_dir.as_deref().unwrap()).unwrap().unwrap();
     let published = Node::published(history.clone());
-    let mut table = MirrorTable { mirrors: vec![node_state(&mirror)] };
+    let mut table = MirrorTable::new(vec![node_state(&mirror)]);
     assert_eq!(document.restore(&mut table, &published.repos.load()), 1);
     let state = &table.mirrors[0];
     assert_eq!((&state.reach, state.pairs[0].proof.map(|proof| proof.sequence)), (&Reach::Untried, Some(2)));
@@ -425,9 +425,9 @@ async fn a_restart_restores_proofs() {
 
     // Another URL, or a generation that isn't kept: nothing is restored.
     let elsewhere = TestMirror::start().await;
-    let mut table = MirrorTable { mirrors: vec![node_state(&elsewhere)] };
+    let mut table = MirrorTable::new(vec![node_state(&elsewhere)]);
     assert_eq!(document.restore(&mut table, &published.repos.load()), 0);
-    let mut table = MirrorTable { mirrors: vec![node_state(&mirror)] };
+    let mut table = MirrorTable::new(vec![node_state(&mirror)]);
     assert_eq!(document.restore(&mut table, &Node::published(History::default()).repos.load()), 0);
 }
 

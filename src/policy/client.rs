@@ -3,6 +3,11 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
+/// Bits of an IPv4 address that are steered as one network.
+pub const NETWORK_BITS_V4: u8 = 24;
+/// Bits of an IPv6 address that are steered as one network.
+pub const NETWORK_BITS_V6: u8 = 48;
+
 /// The client of one request, as far as the decision cares.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -42,11 +47,8 @@ impl Client {
     #[must_use]
     pub fn network(&self) -> u64 {
         match self.addr {
-            IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
-            IpAddr::V6(v6) => {
-                let [a, b, c, ..] = v6.segments();
-                1 << 63 | u64::from(a) << 32 | u64::from(b) << 16 | u64::from(c)
-            }
+            IpAddr::V4(v4) => u64::from(u32::from(v4) >> (32 - NETWORK_BITS_V4)),
+            IpAddr::V6(v6) => 1 << 63 | (u128::from(v6) >> (128 - NETWORK_BITS_V6)) as u64,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The decision.
 
 use super::select::{self, Holding, Wanted};
-use super::{Client, MirrorTable, Past, Phase, Place, Reason, Repos, Standing, client, egress};
+use super::{Client, MirrorTable, Orders, Past, Phase, Place, Reason, Repos, Standing, client, egress};
 use crate::clock::Timestamp;
 use crate::config::{Delivery, Scope};
 use crate::repo::{Kind, Listed};
@@ -13,6 +13,8 @@ pub struct Facts<'a> {
     pub repos: &'a Repos,
     /// The mirrors as they are proven.
     pub mirrors: &'a MirrorTable,
+    /// In which order they are asked.
+    pub orders: &'a Orders,
     /// Where the path lies; `None` outside of all repos.
     pub place: Option<&'a Place<'a>>,
     /// The file is in the cache.
@@ -134,7 +136,7 @@ fn redirect(
     let Facts { client, now, .. } = *facts;
     let wanted = Wanted { client, failed: facts.past.failed, holdings: &holdings, now };
     let most = if client.fragile { 1 } else { 1 + MOST_OTHERS };
-    let mut ranked = select::ranked(facts.mirrors, &wanted, has_room, most).into_iter();
+    let mut ranked = select::ranked(facts.mirrors, facts.orders, &wanted, has_room, most).into_iter();
     let (mirror, holding) = ranked.next()?;
     let others = ranked.map(|(index, holding)| (index, holding.path.clone())).collect();
     let (path, size) = (holding.path.clone(), holding.listed.entry.size);

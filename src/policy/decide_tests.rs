@@ -66,7 +66,7 @@ fn mirrors(count: usize) -> MirrorTable {
             ..MirrorState::untried(Arc::new(settings), 1)
         })
     };
-    MirrorTable { mirrors: (0..count).map(mirror).collect() }
+    MirrorTable::new((0..count).map(mirror).collect())
 }
 
 fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
@@ -77,6 +77,7 @@ fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
     let facts = Facts {
         repos: &repos,
         mirrors: &mirrors,
+        orders: &Orders::new(&[]),
         place: place.as_ref(),
         cached: true,
         client: &client,

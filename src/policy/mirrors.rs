@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::config::Mirror;
 use crate::repo::{Listed, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// All mirrors, in the order of the config. Immutable; the prober publishes a new one.
@@ -11,13 +11,39 @@ use std::time::Duration;
 pub struct MirrorTable {
     /// The mirrors.
     pub mirrors: Vec<Arc<MirrorState>>,
+    fresh: Fresh,
+}
+
+/// For each repo how many mirrors are fresh, and of which sequence, once somebody asked. A copy begins without.
+#[derive(Debug, Default)]
+struct Fresh(OnceLock<Vec<Counted>>);
+
+type Counted = OnceLock<(u32, usize)>;
+
+impl Clone for Fresh {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl MirrorTable {
-    /// How many reachable mirrors are proven to hold generation `sequence` of repo number `repo`.
+    /// Of these mirrors.
+    #[must_use]
+    pub fn new(mirrors: Vec<Arc<MirrorState>>) -> Self {
+        Self { mirrors, fresh: Fresh::default() }
+    }
+
+    /// How many reachable mirrors are proven to hold generation `sequence` of repo number `repo`. Counted once: each
+    /// decision about a repo with a window asks.
     #[must_use]
     pub fn fresh(&self, repo: usize, sequence: u32) -> usize {
-        self.mirrors.iter().filter(|mirror| mirror.is_current(repo, sequence)).count()
+        let count = || self.mirrors.iter().filter(|mirror| mirror.is_current(repo, sequence)).count();
+        let repos = || self.mirrors.first().map_or(0, |mirror| mirror.pairs.len());
+        let counted = self.fresh.0.get_or_init(|| (0..repos()).map(|_| Counted::new()).collect());
+        match counted.get(repo).map(|counted| counted.get_or_init(|| (sequence, count()))) {
+            Some((of, fresh)) if *of == sequence => *fresh,
+            _ => count(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which of the mirrors that hold a file takes a client.
 
-use super::{Client, Failed, MirrorState, MirrorTable, client};
+use super::{Client, Failed, MirrorState, MirrorTable, Orders, client};
 use crate::clock::Timestamp;
 use crate::repo::Listed;
 use std::net::IpAddr;
@@ -169,18 +169,29 @@ pub fn unit_interval(hash: u64) -> f64 {
     (mantissa + 0.5) / (1u64 << 53) as f64
 }
 
-/// The mirror that takes the client, and where it holds the file.
-pub fn choose<'a>(
+/// The best mirrors for the client, at most `most`, best first. `has_room` takes a lock, and is asked of few.
+pub fn ranked<'a>(
     table: &MirrorTable,
+    orders: &Orders,
     wanted: &Wanted<'a>,
     has_room: &dyn Fn(usize) -> bool,
-) -> Option<(usize, &'a Holding)> {
-    ranked(table, wanted, has_room, 1).pop()
+    most: usize,
+) -> Vec<(usize, &'a Holding)> {
+    let order = orders.best(table, wanted.client);
+    let fit = |index: &u32| {
+        let index = *index as usize;
+        let holding = fits(index, table.mirrors.get(index)?, wanted, has_room).ok()?;
+        Some((index, holding))
+    };
+    let best: Vec<_> = order.iter().filter_map(fit).take(most).collect();
+    if best.len() == most || order.len() == table.mirrors.len() {
+        return best;
+    }
+    among_all(table, wanted, has_room, most)
 }
 
-/// The best mirrors for the client, at most `most`, best first. One pass: each is ranked once, and `has_room` (it takes a
-/// lock) is asked only of those that are among the best so far.
-pub fn ranked<'a>(
+/// One pass: each is ranked once, and `has_room` is asked only of those that are among the best so far.
+fn among_all<'a>(
     table: &MirrorTable,
     wanted: &Wanted<'a>,
     has_room: &dyn Fn(usize) -> bool,

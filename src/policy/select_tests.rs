@@ -50,14 +50,16 @@ fn schemes_and_failures_rule_mirrors_out() {
     ];
     let holdings = [holding()];
     for (agent, https, scheme, failed, why) in cases {
-        let table =
-            MirrorTable { mirrors: vec![Arc::new(mirror("a", &format!("{scheme}://mirror.example/")))] };
+        let table = MirrorTable::new(vec![Arc::new(mirror("a", &format!("{scheme}://mirror.example/")))]);
         let client = client(agent, https);
         let failed: Failed = failed.then_some(0).into_iter().collect();
         let wanted = Wanted { client: &client, failed, holdings: &holdings, now: NOW };
         let unfit = fits(0, &table.mirrors[0], &wanted, &|_| true).err();
         assert_eq!(unfit, why, "{agent} https {https} {scheme}");
-        assert_eq!(choose(&table, &wanted, &|_| true).is_some(), why.is_none());
+        assert_eq!(
+            ranked(&table, &Orders::new(&[]), &wanted, &|_| true, 1).len(),
+            usize::from(why.is_none())
+        );
         let full = fits(0, &table.mirrors[0], &wanted, &|_| false).err();
         assert_eq!(full, why.or(Some(Unfit::Full)));
     }
@@ -83,7 +85,8 @@ fn ranges_need_a_mirror_that_was_seen_answering_one_and_many_need_the_node() {
 fn the_best_come_first_and_only_they_are_asked_for_room() {
     let mirrors: Vec<_> =
         (0..100).map(|n| Arc::new(mirror(&format!("m{n}"), "http://mirror.example/"))).collect();
-    let table = MirrorTable { mirrors };
+    let table = MirrorTable::new(mirrors);
+    let orders = Orders::new(&[]);
     let (holdings, client) = ([holding()], client("libdnf", false));
     let wanted = Wanted { client: &client, failed: Failed::default(), holdings: &holdings, now: NOW };
     let mut order: Vec<usize> = (0..100).collect();
@@ -98,14 +101,19 @@ fn the_best_come_first_and_only_they_are_asked_for_room() {
         index != full
     };
     let best: Vec<usize> =
-        ranked(&table, &wanted, &has_room, 3).into_iter().map(|(index, _)| index).collect();
+        ranked(&table, &orders, &wanted, &has_room, 3).into_iter().map(|(index, _)| index).collect();
     assert_eq!(best, [order[0], order[2], order[3]]);
-    assert!(asked.borrow().len() < 40, "asked {} of 100", asked.borrow().len());
-    assert_eq!(choose(&table, &wanted, &has_room).map(|(index, _)| index), Some(order[0]));
+    assert_eq!(*asked.borrow(), order[..4], "nobody else");
 
     // None of those that failed the client is named, however well it ranks.
     let failed = order[..3].iter().copied().collect();
-    let left = ranked(&table, &Wanted { failed, ..wanted }, &|_| true, 3);
+    let left = ranked(&table, &orders, &Wanted { failed, ..wanted }, &|_| true, 3);
     assert_eq!(left.iter().map(|(index, _)| *index).collect::<Vec<_>>(), order[3..6]);
-    assert!(ranked(&table, &wanted, &|_| true, 0).is_empty());
+    assert!(ranked(&table, &orders, &wanted, &|_| true, 0).is_empty());
+
+    // Where none of those that are remembered is fit, all are looked at.
+    asked.borrow_mut().clear();
+    let only = |index| index == order[97];
+    let found = ranked(&table, &orders, &wanted, &only, 3);
+    assert_eq!(found.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [order[97]]);
 }

@@ -158,6 +158,7 @@ impl<'a> Question<'a> {
         Facts {
             repos: &self.repos,
             mirrors: &self.mirrors,
+            orders: &self.edge.orders,
             place,
             cached,
             client: self.client,

@@ -5,13 +5,14 @@ use super::cache_status::CacheStatus;
 use super::clients::Clients;
 use super::egress::Egress;
 use super::listings::Listings;
-use crate::config::{Bandwidth, Config};
+use crate::config::{Bandwidth, Config, Mirror};
 use crate::listing::own::own_entries;
 use crate::metrics::Metrics;
 use crate::policy::load::MirrorLoad;
-use crate::policy::{BounceReport, Published};
+use crate::policy::{BounceReport, Orders, Published};
 use crate::store::Store;
 use http::HeaderValue;
+use prometheus::IntCounter;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -36,6 +37,10 @@ pub struct Edge {
     pub clients: Clients,
     /// What mirrors are sent.
     pub load: MirrorLoad,
+    /// In which order they are asked.
+    pub orders: Orders,
+    /// The counters of redirects to each mirror, and of their bytes.
+    pub redirected: Vec<(IntCounter, IntCounter)>,
     /// Directory listings made just now.
     pub listings: Listings,
     /// Tells the prober of mirrors that failed a client.
@@ -61,11 +66,18 @@ impl Edge {
         bounces: mpsc::Sender<BounceReport>,
     ) -> Self {
         let donated: Vec<Bandwidth> = config.mirrors.iter().map(|mirror| mirror.bandwidth).collect();
+        let redirected = |mirror: &Mirror| {
+            let of = [mirror.name.as_str()];
+            let (count, bytes) = (&metrics.mirror_redirects, &metrics.mirror_redirected_bytes);
+            (count.with_label_values(&of), bytes.with_label_values(&of))
+        };
         let via = HeaderValue::try_from(format!("1.1 {} (freshet)", config.node.name));
         Self {
             clients: Clients::default(),
             listings: Listings::default(),
             load: MirrorLoad::new(donated),
+            orders: Orders::new(&config.mirrors),
+            redirected: config.mirrors.iter().map(redirected).collect(),
             own_entries: own_entries(&config.node.urls, OWN_ENTRIES),
             cache_status: CacheStatus::new(&config.node.name),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 freshet")),

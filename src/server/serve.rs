@@ -151,8 +151,9 @@ pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: D
     }
     edge.load.sent(mirror, bytes, asked.now);
     let settings = &edge.config.mirrors[mirror];
-    edge.metrics.mirror_redirects.with_label_values(&[&settings.name]).inc();
-    edge.metrics.mirror_redirected_bytes.with_label_values(&[&settings.name]).inc_by(bytes);
+    let (redirects, redirected_bytes) = &edge.redirected[mirror];
+    redirects.inc();
+    redirected_bytes.inc_by(bytes);
     let url =
         |base: &str, path: &str| TreePath::new(path).ok().map(|path| format!("{base}{}", path.encoded()));
     let Some(location) = url(&settings.url, &path) else {

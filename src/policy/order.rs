@@ -1,0 +1,121 @@
+//! The order of the mirrors for the clients of one network, remembered.
+//!
+//! It follows from settings and the client's address alone ([`select::rank`]), and a thousand mirrors take a tenth of a
+//! millisecond to rank: too much for each request. What changes by the second (who is up, holds the file, has room) is asked
+//! of the mirrors in this order.
+
+use super::select::{self, Rank};
+use super::{Client, MirrorState, MirrorTable, client};
+use crate::config::Mirror;
+use moka::sync::Cache;
+use std::cmp::Ordering;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Mirrors remembered for a network: the first that are fit are nearly always among them. Else all are ranked.
+const REMEMBERED: usize = 32;
+/// Networks remembered: 20 MB at most.
+const MOST_NETWORKS: u64 = 100_000;
+
+/// Orders by network. For the mirrors of one config.
+#[derive(Debug)]
+pub struct Orders {
+    /// Bits of an address that may make a difference: those of a network that is steered as one, or more where a mirror
+    /// has a smaller network.
+    bits: (u8, u8),
+    known: Cache<u64, Arc<[u32]>>,
+}
+
+impl Orders {
+    /// For these mirrors.
+    #[must_use]
+    pub fn new(mirrors: &[Mirror]) -> Self {
+        let networks = || mirrors.iter().flat_map(|mirror| &mirror.networks);
+        let longest = |v4: bool, least: u8| {
+            let of_family = networks().filter(|network| network.addr().is_ipv4() == v4);
+            of_family.map(ipnet::IpNet::prefix_len).max().unwrap_or(0).max(least)
+        };
+        let bits = (longest(true, client::NETWORK_BITS_V4), longest(false, client::NETWORK_BITS_V6));
+        Self { bits, known: Cache::builder().max_capacity(MOST_NETWORKS).build() }
+    }
+
+    /// The best mirrors for `client`, best first, by number; not all of them.
+    pub fn best(&self, mirrors: &MirrorTable, client: &Client) -> Arc<[u32]> {
+        self.known.get_with(self.key(client), || best(mirrors, client))
+    }
+
+    fn key(&self, client: &Client) -> u64 {
+        let network = match client.addr {
+            IpAddr::V4(addr) => u128::from(u32::from(addr).unbounded_shr(32 - u32::from(self.bits.0))),
+            IpAddr::V6(addr) => u128::from(addr).unbounded_shr(128 - u32::from(self.bits.1)),
+        };
+        client::hash(&(client.addr.is_ipv4(), network, &client.country))
+    }
+}
+
+fn best(mirrors: &MirrorTable, client: &Client) -> Arc<[u32]> {
+    let ranked = |(index, mirror): (u32, &Arc<MirrorState>)| (select::rank(mirror, client), index);
+    let mut ranked: Vec<(Rank, u32)> = (0..).zip(&mirrors.mirrors).map(ranked).collect();
+    let by_rank = |(a, _): &(Rank, u32), (b, _): &(Rank, u32)| b.partial_cmp(a).unwrap_or(Ordering::Equal);
+    if ranked.len() > REMEMBERED {
+        ranked.select_nth_unstable_by(REMEMBERED, by_rank);
+        ranked.truncate(REMEMBERED);
+    }
+    ranked.sort_by(by_rank);
+    ranked.into_iter().map(|(_, index)| index).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Bandwidth;
+
+    fn mirror(n: usize, networks: &[&str]) -> Mirror {
+        Mirror {
+            name: format!("m{n}"),
+            url: format!("http://m{n}.example/"),
+            country: None,
+            continent: None,
+            bandwidth: Bandwidth::from_bits_per_second(1_000_000_000),
+            networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            private: false,
+        }
+    }
+
+    fn client(addr: &str) -> Client {
+        Client::new(addr.parse().unwrap(), b"libdnf", false, None)
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_ranking_all_gives_for_each_client() {
+        let mut settings: Vec<Mirror> = (0..200).map(|n| mirror(n, &[])).collect();
+        // Smaller than what is steered as one: neighbours differ.
+        settings.push(mirror(200, &["192.0.2.16/28", "2001:db8:0:7::/64"]));
+        let orders = Orders::new(&settings);
+        let states = settings.iter().map(|mirror| MirrorState::untried(Arc::new(mirror.clone()), 1));
+        let table = MirrorTable::new(states.map(Arc::new).collect());
+        for addr in
+            ["192.0.2.17", "192.0.2.1", "192.0.2.31", "198.51.100.1", "2001:db8:0:7::1", "2001:db8:0:8::1"]
+        {
+            let client = client(addr);
+            let mut all: Vec<u32> = (0..201).collect();
+            let rank = |index: u32| select::rank(&table.mirrors[index as usize], &client);
+            all.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap());
+            for _ in 0..2 {
+                assert_eq!(*orders.best(&table, &client), all[..REMEMBERED], "{addr}");
+            }
+        }
+        assert_eq!(orders.best(&table, &client("192.0.2.20"))[0], 200);
+    }
+
+    #[test]
+    fn a_network_is_ranked_once() {
+        let orders = Orders::new(&[]);
+        let key = |addr| orders.key(&client(addr));
+        assert_eq!(key("192.0.2.1"), key("192.0.2.254"));
+        assert_ne!(key("192.0.2.1"), key("192.0.3.1"));
+        assert_eq!(key("2001:db8:1:2::3"), key("2001:db8:1:ffff::"));
+        let country = Client { country: Some("DE".into()), ..client("192.0.2.1") };
+        assert_ne!(orders.key(&country), key("192.0.2.1"));
+    }
+}
