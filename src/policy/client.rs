@@ -27,19 +27,39 @@ pub struct Client {
     pub key: u64,
 }
 
+/// What address and User-Agent make of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Agent {
+    fragile: bool,
+    key: u64,
+}
+
+impl Agent {
+    /// Of requests from `addr` with this User-Agent.
+    #[must_use]
+    pub fn new(addr: IpAddr, user_agent: &[u8]) -> Self {
+        Self { fragile: is_fragile(user_agent), key: hash(&(addr.to_canonical(), user_agent)) }
+    }
+}
+
 impl Client {
     /// From what the connection, the User-Agent and the Range field tell.
     #[must_use]
     pub fn new(addr: IpAddr, user_agent: &[u8], https: bool, range: Option<&[u8]>) -> Self {
-        let addr = addr.to_canonical();
+        Self::of(Agent::new(addr, user_agent), addr, https, range)
+    }
+
+    /// The same, of an agent that is known.
+    #[must_use]
+    pub fn of(agent: Agent, addr: IpAddr, https: bool, range: Option<&[u8]>) -> Self {
         Self {
-            addr,
+            addr: addr.to_canonical(),
             country: None,
             https,
             ranged: range.is_some(),
             many_ranges: range.is_some_and(|range| range.contains(&b',')),
-            fragile: is_fragile(user_agent),
-            key: hash(&(addr, user_agent)),
+            fragile: agent.fragile,
+            key: agent.key,
         }
     }
 

@@ -95,11 +95,6 @@ impl Tally {
         self.peer.edge.metrics.body_bytes(path).inc_by(bytes as u64);
     }
 
-    /// Body bytes that sendfile took.
-    pub fn sent_by_sendfile(&self, bytes: usize) {
-        self.sent(bytes, Path::Sendfile);
-    }
-
     /// The file is not as long as it should be, or can't be read: the client sees a reset, and the store forgets it.
     pub fn is_damaged(&self) {
         self.peer.must_reset();
@@ -137,8 +132,7 @@ impl Drop for Tally {
             edge.metrics.responses_cut.inc();
         }
         if edge.log.is_on() {
-            let (range, agent) =
-                (self.asked.text(&http::header::RANGE), self.asked.text(&http::header::USER_AGENT));
+            let (range, agent) = (self.asked.range(), self.asked.agent());
             edge.log.write(&Record {
                 time: self.asked.now.plus(took),
                 client: &self.peer.addr_text,
@@ -154,7 +148,7 @@ impl Drop for Tally {
                 cache: verdict.cache,
                 mirror: verdict.mirror.map(|mirror| &*edge.config.mirrors[mirror].name),
                 range: range.as_deref(),
-                user_agent: agent.as_deref().unwrap_or_default(),
+                user_agent: &agent,
                 took,
             });
         }

@@ -1,13 +1,13 @@
 //! A request as it was asked: parsed, checked, and nothing looked up yet.
 
 use super::clients::Seen;
+use super::head::{Head, Target};
 use super::peer::Peer;
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
 use crate::policy::{Client, Reason};
-use http::header::{HeaderName, RANGE, USER_AGENT};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
-use hyper::body::{Body, Incoming};
+use http::header::{HeaderMap, HeaderValue, RANGE};
+use http::{Method, StatusCode, Version};
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -20,14 +20,15 @@ const LOGGED_TARGET: usize = 2048;
 /// A request.
 #[derive(Debug)]
 pub struct Asked {
-    /// GET, HEAD, or whatever was refused.
+    /// GET, HEAD, or whatever was refused; `-` for what was no request.
     pub method: &'static str,
     /// Only the head is wanted.
     pub is_head: bool,
-    /// The target as it came.
-    uri: Uri,
-    /// The header fields.
-    pub headers: HeaderMap,
+    /// Path and query as they came.
+    pub target: Target,
+    /// Range and the preconditions.
+    pub conditions: HeaderMap,
+    agent: Box<[u8]>,
     /// 1.1, 2.
     pub protocol: &'static str,
     /// Who asks.
@@ -60,8 +61,7 @@ impl Refused {
 
 impl Asked {
     /// Takes a request apart. What is refused is told beside it, since even that is accounted for.
-    pub fn read(peer: &Peer, request: Request<Incoming>) -> (Self, Result<TreePath, Refused>) {
-        let (head, body) = request.into_parts();
+    pub fn read(peer: &Peer, head: Head) -> (Self, Result<TreePath, Refused>) {
         let (method, is_head) = match head.method {
             Method::GET => ("GET", false),
             Method::HEAD => ("HEAD", true),
@@ -76,42 +76,42 @@ impl Asked {
             Version::HTTP_10 => "1.0",
             _ => "1.1",
         };
-        let path = check(&head, method, body.is_end_stream());
-        let agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes).unwrap_or_default();
-        let range = head.headers.get(RANGE).map(http::HeaderValue::as_bytes);
-        let client = Client::new(peer.addr, agent, peer.https, range);
+        let path = check(&head, method);
+        let range = head.conditions.get(RANGE).map(HeaderValue::as_bytes);
         let asked = Self {
             method,
             is_head,
-            uri: head.uri,
-            headers: head.headers,
             protocol,
-            client,
+            client: Client::of(peer.agent(&head.agent), peer.addr, peer.https, range),
             connection: peer.id,
             started: clock::monotonic(),
             now: clock::now(),
+            target: head.target,
+            conditions: head.conditions,
+            agent: head.agent,
         };
         (asked, path)
     }
 
-    /// Path and query as they came.
-    pub fn target(&self) -> &str {
-        self.uri.path_and_query().map_or("", |target| target.as_str())
-    }
-
-    /// The path as it came.
-    pub fn raw_path(&self) -> &str {
-        self.uri.path()
-    }
-
-    /// The query, without `?`.
-    pub fn query(&self) -> Option<&str> {
-        self.uri.query()
+    /// What came in the place of a request, for the account.
+    pub fn garbled(peer: &Peer) -> Self {
+        Self {
+            method: "-",
+            is_head: false,
+            protocol: "1.1",
+            client: Client::of(peer.agent(b""), peer.addr, peer.https, None),
+            connection: peer.id,
+            started: clock::monotonic(),
+            now: clock::now(),
+            target: Target::default(),
+            conditions: HeaderMap::new(),
+            agent: Box::default(),
+        }
     }
 
     /// Path and query for the log, cut to a bound.
     pub fn logged_target(&self) -> &str {
-        let target = self.target();
+        let target = self.target.as_str();
         let mut end = target.len().min(LOGGED_TARGET);
         while !target.is_char_boundary(end) {
             end -= 1;
@@ -119,33 +119,39 @@ impl Asked {
         &target[..end]
     }
 
-    /// A field's value as text for the log: the first one, cut to a bound, bytes outside of UTF-8 replaced.
-    pub fn text(&self, name: &HeaderName) -> Option<Cow<'_, str>> {
-        let value = self.headers.get(name)?.as_bytes();
-        Some(String::from_utf8_lossy(&value[..value.len().min(LOGGED_BYTES)]))
+    /// The User-Agent field for the log.
+    pub fn agent(&self) -> Cow<'_, str> {
+        text(&self.agent)
+    }
+
+    /// The Range field for the log.
+    pub fn range(&self) -> Option<Cow<'_, str>> {
+        Some(text(self.conditions.get(RANGE)?.as_bytes()))
     }
 
     /// The request as the trail of its client knows it, for the canonical `path`.
     pub fn seen(&self, path: &TreePath) -> Seen {
-        let range = self.headers.get(RANGE).map(http::HeaderValue::as_bytes);
+        let range = self.conditions.get(RANGE).map(HeaderValue::as_bytes);
         Seen::new(&self.client, path, range, self.connection)
     }
 }
 
-fn check(head: &http::request::Parts, method: &str, without_body: bool) -> Result<TreePath, Refused> {
+/// A field's value as text, cut to a bound, bytes outside of UTF-8 replaced.
+fn text(value: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&value[..value.len().min(LOGGED_BYTES)])
+}
+
+fn check(head: &Head, method: &str) -> Result<TreePath, Refused> {
     if !matches!(method, "GET" | "HEAD") {
         let why = format!("{} is not served here, only GET and HEAD", head.method);
         return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, reason: Reason::Method, why });
     }
-    if !without_body {
+    if head.has_body {
         return Err(Refused::bad_request("a GET or HEAD request has no body here"));
     }
-    if head.version == Version::HTTP_11 {
-        // RFC 9112, section 3.2: exactly one Host.
-        let hosts = head.headers.get_all(http::header::HOST).iter().count();
-        if hosts != 1 {
-            return Err(Refused::bad_request(format!("{hosts} Host fields, expected one")));
-        }
+    // RFC 9112, section 3.2: exactly one Host.
+    if head.version == Version::HTTP_11 && head.hosts != 1 {
+        return Err(Refused::bad_request(format!("{} Host fields, expected one", head.hosts)));
     }
-    TreePath::from_uri(head.uri.path()).map_err(|error| Refused::bad_request(format!("path: {error}")))
+    TreePath::from_uri(head.target.path()).map_err(|error| Refused::bad_request(format!("path: {error}")))
 }

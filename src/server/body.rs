@@ -1,12 +1,12 @@
 //! The body of a response: pieces of memory and regions of files, as whole or growing sources provide them.
 
 use super::account::Tally;
-use super::wire::{Chunk, Region, Regions, WINDOW_BYTES};
+use super::buffers;
 use crate::http::multipart::Piece;
 use crate::http::range::ByteRange;
 use crate::metrics::Path;
 use crate::store::{PassBody, Tail};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::collections::VecDeque;
@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
-/// Bytes read from a file at once where they can't be sent by sendfile.
+/// Of a region, at most: one fast client must not hold up its worker's others.
+const REGION_BYTES: u64 = 1 << 20;
+/// Read at once of what isn't in the page cache.
 const READ_BYTES: usize = 128 << 10;
 /// How far apart the pages are that are asked whether they are in the page cache. The kernel reads ahead in steps of
 /// this size (its default `read_ahead_kb`), so pages between two resident ones are resident, too.
@@ -38,12 +40,46 @@ pub enum Supply {
     Pass(PassBody),
 }
 
-/// How file bytes get to the socket.
-pub enum Lane {
-    /// Queued for sendfile.
-    Sendfile(Regions),
-    /// Read and handed over.
+/// How file bytes get to the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// As regions, which the connection sends as it can.
+    Regions,
+    /// Read and handed over (HTTP/2).
     Copy,
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// Bytes of a file, which are in the page cache.
+    File(Region),
+}
+
+impl Chunk {
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(region) => region.end - region.offset,
+        }
+    }
+}
+
+/// A region of a file that is to be sent. Whoever sends it counts its bytes.
+#[derive(Debug)]
+pub struct Region {
+    /// The file.
+    pub file: Arc<File>,
+    /// The next byte to send.
+    pub offset: u64,
+    /// The end of the region.
+    pub end: u64,
+    /// Whose bytes they are.
+    pub tally: Rc<Tally>,
 }
 
 /// A response's body. Dropping it before its end cuts the response.
@@ -71,9 +107,59 @@ pub enum Cut {
 impl ResponseBody {
     /// A body of `pieces`, `length` bytes in all where that is known.
     pub fn new(tally: Rc<Tally>, supply: Supply, pieces: Vec<Piece>, length: Option<u64>) -> Self {
-        let peer = &tally.peer;
-        let lane = if peer.https { Lane::Copy } else { Lane::Sendfile(peer.regions.clone()) };
+        let lane = if tally.asked.protocol == "2" { Lane::Copy } else { Lane::Regions };
         Self { supply, lane, pieces: pieces.into(), left: length, reading: None, tally }
+    }
+
+    /// Its length, where that is known: what is still to come.
+    pub const fn length(&self) -> Option<u64> {
+        self.left
+    }
+
+    /// Nothing is to come any more.
+    pub fn is_over(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// The head alone was asked for.
+    pub fn is_head(&self) -> bool {
+        self.tally.asked.is_head
+    }
+
+    /// The next piece; `None` at the end.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Cut>>> {
+        let Poll::Ready(mut next) = self.poll_piece(cx) else {
+            self.tally.is_starved();
+            return Poll::Pending;
+        };
+        self.tally.is_ready();
+        if let Some(Ok(chunk)) = &next
+            && let Some(left) = self.left
+        {
+            self.left = left.checked_sub(chunk.len());
+            if self.left.is_none() {
+                next = Some(Err(Cut::Fill("more bytes than were promised".to_owned())));
+            }
+        }
+        match &next {
+            Some(Ok(_)) => {}
+            None if self.left.is_some_and(|left| left > 0) => {
+                next = Some(Err(Cut::Fill("fewer bytes than were promised".to_owned())));
+                self.tally.peer.must_reset();
+            }
+            Some(Err(cut)) => {
+                tracing::debug!(client = %self.tally.peer.addr, %cut, "response cut");
+                match cut {
+                    Cut::Disk(_) => self.tally.is_damaged(),
+                    Cut::Fill(_) => self.tally.peer.must_reset(),
+                }
+            }
+            None => {
+                self.left = Some(0);
+                self.tally.ends();
+            }
+        }
+        Poll::Ready(next)
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Cut>>> {
@@ -116,33 +202,27 @@ impl ResponseBody {
         if available <= range.start {
             return Poll::Ready(Ok(None));
         }
-        let chunk = match &self.lane {
-            Lane::Sendfile(_) => {
-                let end = available.min(range.start + WINDOW_BYTES as u64);
-                let part = ByteRange { start: range.start, end };
-                // Also of a fill: what parts it goes on with, nobody may have read since an earlier day.
-                ready!(self.poll_resident(cx, &file, part))?;
-                self.queue(file, part)
+        let most = if self.lane == Lane::Regions { REGION_BYTES } else { buffers::BYTES as u64 };
+        let part = ByteRange { start: range.start, end: available.min(range.start + most) };
+        // Also of a fill: what parts it goes on with, nobody may have read since an earlier day.
+        ready!(self.poll_resident(cx, &file, part))?;
+        let chunk = match self.lane {
+            Lane::Regions => {
+                Chunk::File(Region { file, offset: part.start, end: part.end, tally: self.tally.clone() })
             }
             Lane::Copy => {
-                let end = available.min(range.start + READ_BYTES as u64);
-                let bytes = ready!(self.poll_read(cx, &file, ByteRange { start: range.start, end }))?;
-                self.count(bytes, Path::Copy)
+                let mut buffer = buffers::take();
+                if buffer.read(&file, part.start, part.end)?.is_empty() {
+                    return Poll::Ready(Err(Cut::Disk(io::ErrorKind::UnexpectedEof.into())));
+                }
+                self.count(buffer.into_bytes(), Path::Copy)
             }
         };
-        let start = range.start + bytes::Buf::remaining(&chunk) as u64;
+        let start = range.start + chunk.len();
         if start < range.end {
             self.pieces.push_front(Piece::Range(ByteRange { start, end: range.end }));
         }
         Poll::Ready(Ok(Some(chunk)))
-    }
-
-    fn queue(&self, file: Arc<File>, part: ByteRange) -> Chunk {
-        if let Lane::Sendfile(regions) = &self.lane {
-            let region = Region { file, offset: part.start, end: part.end, tally: self.tally.clone() };
-            regions.borrow_mut().push_back(region);
-        }
-        Chunk::File(usize::try_from(part.len()).expect("at most the window"))
     }
 
     /// Ready once `part` is in the page cache: sendfile would block the whole worker on a page that isn't.
@@ -163,22 +243,6 @@ impl ResponseBody {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        file: &Arc<File>,
-        part: ByteRange,
-    ) -> Poll<Result<Bytes, Cut>> {
-        if self.reading.is_none() {
-            if let Some(bytes) = read_resident(file, part)? {
-                return Poll::Ready(Ok(bytes));
-            }
-            let file = file.clone();
-            self.reading = Some(tokio::task::spawn_blocking(move || read_exactly(&file, part)));
-        }
-        self.poll_reading(cx)
-    }
-
     fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Cut>> {
         let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(Bytes::new())) };
         let read = ready!(Pin::new(reading).poll(cx));
@@ -192,38 +256,21 @@ impl ResponseBody {
     }
 }
 
+/// For hyper, which speaks HTTP/2.
 impl http_body::Body for ResponseBody {
-    type Data = Chunk;
+    type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Cut>>> {
-        let Poll::Ready(next) = self.poll_piece(cx) else {
-            self.tally.is_starved();
-            return Poll::Pending;
-        };
-        self.tally.is_ready();
-        match &next {
-            Some(Ok(chunk)) => {
-                let handed = bytes::Buf::remaining(chunk) as u64;
-                self.left = self.left.map(|left| left.saturating_sub(handed));
-            }
-            Some(Err(cut)) => {
-                tracing::debug!(client = %self.tally.peer.addr, %cut, "response cut");
-                match cut {
-                    Cut::Disk(_) => self.tally.is_damaged(),
-                    Cut::Fill(_) => self.tally.peer.must_reset(),
-                }
-            }
-            None => {
-                self.left = Some(0);
-                self.tally.ends();
-            }
-        }
-        Poll::Ready(next.map(|piece| piece.map(Frame::data)))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let next = ready!(self.poll_chunk(cx));
+        Poll::Ready(next.map(|chunk| match chunk? {
+            Chunk::Bytes(bytes) => Ok(Frame::data(bytes)),
+            Chunk::File(_) => Err(Cut::Fill("a region of a file on an HTTP/2 stream".to_owned())),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == Some(0)
+        self.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -259,23 +306,4 @@ fn read_ahead(file: &File, part: ByteRange) -> io::Result<Bytes> {
         }
     }
     Ok(Bytes::new())
-}
-
-fn read_resident(file: &File, part: ByteRange) -> io::Result<Option<Bytes>> {
-    let mut buffer = BytesMut::zeroed(usize::try_from(part.len()).unwrap_or(READ_BYTES).min(READ_BYTES));
-    match rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut buffer)], part.start, ReadWriteFlags::NOWAIT) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(read) => {
-            buffer.truncate(read);
-            Ok(Some(buffer.freeze()))
-        }
-        Err(Errno::AGAIN | Errno::OPNOTSUPP) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn read_exactly(file: &File, part: ByteRange) -> io::Result<Bytes> {
-    let mut buffer = BytesMut::zeroed(usize::try_from(part.len()).unwrap_or(READ_BYTES).min(READ_BYTES));
-    file.read_exact_at(&mut buffer, part.start)?;
-    Ok(buffer.freeze())
 }

@@ -38,7 +38,7 @@ pub fn wanted(path: &TreePath, query: Option<&str>) -> Option<Choice> {
 
 /// The answer, or what is wrong with the query.
 pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, String> {
-    let query = Query::parse(asked.query().unwrap_or_default()).map_err(|error| error.to_string())?;
+    let query = Query::parse(asked.target.query().unwrap_or_default()).map_err(|error| error.to_string())?;
     let repos = edge.published.repos.load();
     let ids = query.repo_ids();
     let Some((index, view)) = ids.iter().find_map(|id| repos.by_id(id)) else {

@@ -1,15 +1,19 @@
 //! One client connection: its protocol, its timers, its end.
 
-use super::Edge;
-use super::handle::handle;
+use super::account::Tally;
+use super::asked::Asked;
+use super::head::Head;
 use super::peer::{Peer, Socket};
-use super::wire::Wire;
-use hyper::server::conn::{http1, http2};
+use super::{Edge, h1, handle};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,48 +46,31 @@ pub async fn serve(
 
 type Ended = Result<(), Box<dyn std::error::Error>>;
 
-async fn plain(peer: &Rc<Peer>, socket: Socket, drain: watch::Receiver<bool>) -> Ended {
-    let wire = Wire::new(socket, peer.regions.clone());
-    let service = service_fn(|request| handle(peer.clone(), request));
-    let connection = pin!(http1_builder().serve_connection(wire, service));
-    until_drained(connection, drain, http1::Connection::graceful_shutdown).await
+async fn plain(peer: &Rc<Peer>, socket: Socket, mut drain: watch::Receiver<bool>) -> Ended {
+    Ok(h1::serve(peer, socket, &mut drain).await?)
 }
 
-async fn secure(peer: &Rc<Peer>, socket: Socket, tls: TlsAcceptor, drain: watch::Receiver<bool>) -> Ended {
-    let stream = tls.accept(socket).await?;
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(stream);
-    let service = service_fn(|request| handle(peer.clone(), request));
-    if is_h2 {
-        let connection = pin!(http2_builder().serve_connection(io, service));
-        until_drained(connection, drain, http2::Connection::graceful_shutdown).await
-    } else {
-        let connection = pin!(http1_builder().serve_connection(io, service));
-        until_drained(connection, drain, http1::Connection::graceful_shutdown).await
-    }
-}
-
-async fn until_drained<C>(
-    mut connection: Pin<&mut C>,
+async fn secure(
+    peer: &Rc<Peer>,
+    socket: Socket,
+    tls: TlsAcceptor,
     mut drain: watch::Receiver<bool>,
-    shut_down: fn(Pin<&mut C>),
-) -> Ended
-where
-    C: Future<Output = hyper::Result<()>>,
-{
+) -> Ended {
+    let stream = tls.accept(socket).await?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Ok(h1::serve(peer, stream, &mut drain).await?);
+    }
+    let service = service_fn(|request: Request<Incoming>| {
+        let (asked, path) = Asked::read(peer, Head::from(request));
+        let tally = Tally::open(peer.clone(), asked);
+        async move { Ok::<_, Infallible>(Response::from(handle::reply(tally, path).await)) }
+    });
+    let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         ended = &mut connection => return Ok(ended?),
-        _ = drain.wait_for(|draining| *draining) => shut_down(connection.as_mut()),
+        _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
-}
-
-fn http1_builder() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // A multi-range request of librepo carries up to 16 kB of header fields. There may be a hundred of them, hyper's own
-    // limit: with another one it fills two arrays for each request, which takes a twelfth of the instructions of a small one.
-    builder.writev(true).max_buf_size(64 << 10).half_close(false);
-    builder
 }
 
 fn http2_builder() -> http2::Builder<OnThisThread> {

@@ -2,36 +2,27 @@
 
 use super::account::Tally;
 use super::asked::{Asked, Refused};
-use super::body::ResponseBody;
 use super::consider::Question;
 use super::peer::Peer;
-use super::respond::{Answer, respond};
+use super::respond::{Answer, Reply, respond};
 use super::{choices, serve};
 use crate::config;
 use crate::http::TreePath;
 use crate::policy::{BounceReport, Decision, Past, Standing};
-use http::{Request, Response};
-use hyper::body::Incoming;
-use std::convert::Infallible;
 use std::rc::Rc;
 
 /// Answers one request. Never fails: what goes wrong is an answer, too.
-pub async fn handle(
-    peer: Rc<Peer>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
-    let (asked, path) = Asked::read(&peer, request);
-    let tally = Tally::open(peer, asked);
+pub async fn reply(tally: Rc<Tally>, path: Result<TreePath, Refused>) -> Reply {
     let answer = match path {
         Err(refused) => Answer::from(refused),
         Ok(path) => answer(&tally.peer, &tally.asked, &path).await,
     };
-    Ok(respond(tally, answer))
+    respond(tally, answer)
 }
 
 async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     let edge = &*peer.edge;
-    if let Some(choice) = choices::wanted(path, asked.query()) {
+    if let Some(choice) = choices::wanted(path, asked.target.query()) {
         return choices::answer(edge, asked, choice)
             .unwrap_or_else(|why| Answer::from(Refused::bad_request(why)));
     }

@@ -2,9 +2,12 @@
 
 use super::Edge;
 use super::waits::{Patience, Waits};
-use super::wire::Regions;
 use crate::clock;
-use std::cell::Cell;
+use crate::policy::client::Agent;
+use rustix::net::SendFlags;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -13,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// What all requests of a connection share.
 pub struct Peer {
@@ -28,8 +32,8 @@ pub struct Peer {
     pub https: bool,
     /// Distinguishes connections within this process.
     pub id: u64,
-    /// File regions to send; unused over TLS.
-    pub regions: Regions,
+    /// The User-Agent of its last request, and what that makes of the client: it is nearly always the same.
+    agent: RefCell<(Box<[u8]>, Agent)>,
     reset: Cell<bool>,
     waits: Cell<Waits>,
 }
@@ -40,9 +44,18 @@ impl Peer {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waits = Cell::new(Waits::new(clock::monotonic()));
-        let (regions, reset) = (Regions::default(), Cell::new(false));
+        let (reset, agent) = (Cell::new(false), RefCell::new((Box::default(), Agent::new(addr, b""))));
         let addr_text = addr.to_canonical().to_string().into();
-        Self { edge, addr, addr_text, https, id, regions, reset, waits }
+        Self { edge, addr, addr_text, https, id, agent, reset, waits }
+    }
+
+    /// Who asks with this User-Agent.
+    pub fn agent(&self, user_agent: &[u8]) -> Agent {
+        let mut latest = self.agent.borrow_mut();
+        if *latest.0 != *user_agent {
+            *latest = (user_agent.into(), Agent::new(self.addr, user_agent));
+        }
+        latest.1
     }
 
     /// The response can't be whole: the socket is to be reset, so that no client takes its end for a clean one.
@@ -75,6 +88,15 @@ impl Peer {
     }
 }
 
+/// What a connection is spoken over.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Returns once there may be something to read; at once where that can't be told.
+    fn readable(&self) -> impl Future<Output = io::Result<()>>;
+
+    /// The socket, where what is written to it is what the client reads: files may be sent to it by sendfile(2).
+    fn sendfile_socket(&self) -> Option<&Socket>;
+}
+
 /// A client's TCP socket. Counts what is written, and notes what the connection waits for.
 pub struct Socket {
     tcp: TcpStream,
@@ -87,15 +109,57 @@ impl Socket {
         Self { tcp, peer }
     }
 
-    /// The socket itself.
-    pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
+    /// Sends all of `bytes`, and tells the kernel that more follows at once.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn send_before_more(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        while !bytes.is_empty() {
+            let send = || rustix::net::send(&self.tcp, bytes, flags).map_err(Into::into);
+            let sent = self.tcp.async_io(Interest::WRITABLE, send).await?;
+            self.wrote(sent);
+            bytes = &bytes[sent..];
+        }
+        Ok(())
     }
 
-    /// So many bytes were written.
-    pub fn wrote(&self, bytes: usize) {
+    /// Sends some of a file's bytes from `offset` on, which goes forward, at most up to `end`; 0 at the file's own end.
+    ///
+    /// # Errors
+    /// The connection failed, or the file can't be read.
+    pub async fn sendfile(&self, file: &File, offset: &mut u64, end: u64) -> io::Result<usize> {
+        let most = usize::try_from(end - *offset).unwrap_or(usize::MAX);
+        let send = || rustix::fs::sendfile(&self.tcp, file, Some(offset), most).map_err(Into::into);
+        let sent = self.tcp.async_io(Interest::WRITABLE, send).await?;
+        self.wrote(sent);
+        Ok(sent)
+    }
+
+    fn wrote(&self, bytes: usize) {
         self.peer.edge.metrics.egress_bytes.inc_by(bytes as u64);
         self.peer.note(|waits| waits.sent(clock::monotonic()));
+    }
+}
+
+impl Transport for Socket {
+    async fn readable(&self) -> io::Result<()> {
+        self.tcp.readable().await
+    }
+
+    fn sendfile_socket(&self) -> Option<&Self> {
+        Some(self)
+    }
+}
+
+impl Transport for TlsStream<Socket> {
+    /// Of what came, some may be decrypted already.
+    async fn readable(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sendfile_socket(&self) -> Option<&Socket> {
+        None
     }
 }
 

@@ -5,6 +5,7 @@ use super::asked::{Asked, Refused};
 use super::body::{ResponseBody, Supply};
 use super::cache_status::Cached;
 use super::consider::repr_digest;
+use super::h1::write::lines;
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};
@@ -14,11 +15,12 @@ use crate::repo::Sha256;
 use crate::store::{Content, Meta, Object, Source, Tail, Tier};
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
-    ETAG, EXPIRES, HeaderName, LAST_MODIFIED, LINK, LOCATION, RANGE, VARY, VIA,
+    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
+    EXPIRES, HeaderName, LAST_MODIFIED, LINK, LOCATION, RANGE, VARY, VIA,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use std::rc::Rc;
+use std::sync::Arc;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -99,9 +101,59 @@ impl From<Refused> for Answer {
     }
 }
 
+/// A response.
+pub struct Reply {
+    /// The status code.
+    pub status: StatusCode,
+    /// The header fields.
+    pub fields: Fields,
+    /// The body.
+    pub body: ResponseBody,
+    /// What follows on the connection may be the rest of something that wasn't understood.
+    pub ends_connection: bool,
+}
+
+/// The header fields of a response, each name once: what was made ready, and what is said of this one.
+#[derive(Debug, Default)]
+pub struct Fields {
+    /// What all responses with an object have.
+    pub ready: Option<Arc<Ready>>,
+    /// The others.
+    pub more: HeaderMap,
+}
+
+/// The header fields of a 200 with all of an object.
+#[derive(Debug)]
+pub struct Ready {
+    fields: HeaderMap,
+    /// The same, as HTTP/1 has them.
+    pub text: Vec<u8>,
+}
+
+impl Fields {
+    /// The origin's own Date is among them.
+    pub fn has_date(&self) -> bool {
+        self.more.contains_key(DATE)
+            || self.ready.as_ref().is_some_and(|ready| ready.fields.contains_key(DATE))
+    }
+}
+
+/// For hyper, which speaks HTTP/2.
+impl From<Reply> for Response<ResponseBody> {
+    fn from(reply: Reply) -> Self {
+        let mut response = Self::new(reply.body);
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.fields.ready.map(|ready| ready.fields.clone()).unwrap_or_default();
+        response.headers_mut().extend(reply.fields.more);
+        response
+    }
+}
+
 /// What a response is built from.
 struct Draft {
     status: StatusCode,
+    /// With all but Age and what is said of the cache.
+    ready: Option<Arc<Ready>>,
     headers: HeaderMap,
     supply: Supply,
     pieces: Vec<Piece>,
@@ -110,16 +162,13 @@ struct Draft {
     reason: Reason,
     cache: Cached,
     mirror: Option<usize>,
-    /// Via and Content-Length are there already.
-    is_complete: bool,
 }
 
 impl Draft {
     fn new(status: StatusCode, outcome: Outcome, reason: Reason) -> Self {
         let (supply, pieces, headers) = (Supply::Memory, Vec::new(), HeaderMap::new());
         let (length, cache, mirror) = (Some(0), Cached::None, None);
-        let is_complete = false;
-        Self { status, headers, supply, pieces, length, outcome, reason, cache, mirror, is_complete }
+        Self { status, ready: None, headers, supply, pieces, length, outcome, reason, cache, mirror }
     }
 
     fn text(mut self, content_type: &'static str, text: Bytes) -> Self {
@@ -131,7 +180,7 @@ impl Draft {
 }
 
 /// The response.
-pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
+pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
     let (peer, asked) = (&tally.peer, &tally.asked);
     let draft = match answer {
         Answer::Content(mut served) => {
@@ -148,18 +197,13 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
             page(status, reason, content_type, body, location.as_deref())
         }
     };
-    let Draft { status, mut headers, supply, pieces, length, outcome, reason, cache, mirror, is_complete } =
-        draft;
+    let Draft { status, ready, mut headers, supply, pieces, length, outcome, reason, cache, mirror } = draft;
     headers.insert(CACHE_STATUS, peer.edge.cache_status.value(cache, reason));
-    if !is_complete {
+    if ready.is_none() {
         headers.insert(VIA, peer.edge.via.clone());
         if let Some(length) = length.filter(|_| status != StatusCode::NOT_MODIFIED) {
             headers.insert(CONTENT_LENGTH, length.into());
         }
-    }
-    if matches!(reason, Reason::BadRequest | Reason::Method) && asked.protocol != "2" {
-        // What follows on the connection may be the rest of something that wasn't understood.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let body_bytes = if asked.is_head { Some(0) } else { length };
     tally.answered(Verdict {
@@ -170,10 +214,9 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Response<ResponseBody> {
         mirror,
         body_bytes,
     });
-    let mut response = Response::new(ResponseBody::new(tally, supply, pieces, length));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
+    let ends_connection = matches!(reason, Reason::BadRequest | Reason::Method);
+    let body = ResponseBody::new(tally, supply, pieces, length);
+    Reply { status, fields: Fields { ready, more: headers }, body, ends_connection }
 }
 
 fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
@@ -181,7 +224,7 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
     let meta = content.meta.clone();
     let (cache, held) = (cached(&content), held(&content));
     let validators = validators(&meta);
-    let mut draft = match conditional::evaluate(&asked.headers, &validators) {
+    let mut draft = match conditional::evaluate(&asked.conditions, &validators) {
         Condition::NotModified => Draft::new(StatusCode::NOT_MODIFIED, Outcome::Answer, reason),
         Condition::PreconditionFailed => {
             let draft = Draft::new(StatusCode::PRECONDITION_FAILED, Outcome::Answer, reason);
@@ -191,8 +234,8 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
             )
         }
         Condition::Proceed => {
-            let wanted = asked.headers.get(RANGE).filter(|_| !asked.is_head);
-            let wanted = wanted.filter(|_| conditional::if_range_holds(&asked.headers, &validators));
+            let wanted = asked.conditions.get(RANGE).filter(|_| !asked.is_head);
+            let wanted = wanted.filter(|_| conditional::if_range_holds(&asked.conditions, &validators));
             let requested = match (part, meta.length, &content.source) {
                 (Some(part), _, _) => Requested::Ranges(vec![part]),
                 // What streams by can't be cut into ranges.
@@ -214,8 +257,7 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
         return draft;
     }
     if draft.status == StatusCode::OK && meta.length.is_some() && draft.length == meta.length {
-        draft.headers = whole(&meta, &cache_control, via);
-        draft.is_complete = true;
+        draft.ready = Some(whole(&meta, &cache_control, via));
     } else {
         describe(&mut draft.headers, draft.status, &meta, cache_control);
     }
@@ -230,23 +272,21 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
     draft
 }
 
-/// The header fields of a 200 with all of an object. They are made for the first who asks for it, and copied for the
-/// others, which takes a third of the time; `Cache-Control` depends on the repo, too.
-fn whole(meta: &Meta, cache_control: &HeaderValue, via: &HeaderValue) -> HeaderMap {
+/// The header fields of a 200 with all of an object. They are made for the first who asks for it; `Cache-Control` depends
+/// on the repo, too.
+fn whole(meta: &Meta, cache_control: &HeaderValue, via: &HeaderValue) -> Arc<Ready> {
     let make = || {
-        // Room for Cache-Status, Age and the Date that hyper adds.
-        let mut headers = HeaderMap::with_capacity(16);
-        describe(&mut headers, StatusCode::OK, meta, cache_control.clone());
-        headers.insert(VIA, via.clone());
-        headers.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
-        headers.insert(CACHE_STATUS, HeaderValue::from_static(""));
-        headers
+        let mut fields = HeaderMap::new();
+        describe(&mut fields, StatusCode::OK, meta, cache_control.clone());
+        fields.insert(VIA, via.clone());
+        fields.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
+        let mut text = Vec::new();
+        lines(&mut text, &fields);
+        Ready { fields, text }
     };
     let ready = meta.head.get_or_make(make);
-    if ready.get(CACHE_CONTROL) == Some(cache_control) || meta.fields.govern_caching() {
-        return ready.clone();
-    }
-    make()
+    let fits = ready.fields.get(CACHE_CONTROL) == Some(cache_control) || meta.fields.govern_caching();
+    if fits { ready } else { Arc::new(make()) }
 }
 
 /// The header fields of content: the origin's, where it is the origin who speaks, and the node's own.

@@ -80,7 +80,7 @@ async fn fetch(
     loop {
         let fetched = if asked.is_head {
             edge.store.head(object).await
-        } else if asked.headers.contains_key(RANGE) {
+        } else if asked.conditions.contains_key(RANGE) {
             edge.store.fetch_parts(object).await
         } else {
             edge.store.fetch(object).await
@@ -129,10 +129,10 @@ async fn within(
 
 /// The one range that is asked for, if that is what the request comes to.
 fn single_range(asked: &Asked, meta: &Meta) -> Option<ByteRange> {
-    let wanted = asked.headers.get(RANGE);
+    let wanted = asked.conditions.get(RANGE);
     let validators = validators(meta);
-    let is_plain = conditional::evaluate(&asked.headers, &validators) == conditional::Outcome::Proceed
-        && conditional::if_range_holds(&asked.headers, &validators);
+    let is_plain = conditional::evaluate(&asked.conditions, &validators) == conditional::Outcome::Proceed
+        && conditional::if_range_holds(&asked.conditions, &validators);
     match range::requested(wanted.filter(|_| is_plain), meta.length?) {
         Requested::Ranges(ranges) if ranges.len() == 1 => ranges.first().copied(),
         _ => None,
@@ -176,7 +176,7 @@ pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: D
 
 /// How much of a file of `size` bytes the request asks for.
 fn wanted_bytes(asked: &Asked, size: u64) -> u64 {
-    match range::requested(asked.headers.get(RANGE), size) {
+    match range::requested(asked.conditions.get(RANGE), size) {
         Requested::Ranges(ranges) => ranges.into_iter().map(ByteRange::len).sum(),
         Requested::Whole | Requested::Unsatisfiable => size,
     }
@@ -211,7 +211,7 @@ fn failed(asked: &Asked, error: &FetchError) -> Answer {
         FetchError::Absent => Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, "not found"),
         FetchError::IsDirectory => {
             // The path as it came, so that a prefix of the mirrorlist's entries survives.
-            let path = asked.raw_path();
+            let path = asked.target.path();
             // One leading slash: with two, a browser would take the first segment for a host.
             Answer::moved(format!("/{}/", path.trim_start_matches('/')))
         }

@@ -5,12 +5,13 @@ use crate::clock::Timestamp;
 use crate::http::freshness::{Grace, Terms};
 use crate::http::{Fields, TreePath, date};
 use crate::origin::Version;
-use crate::repo::Sha256;
+use crate::repo::{Derived, Sha256};
 use bytes::Bytes;
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::HeaderValue;
+use std::any::Any;
 use std::fmt;
 use std::fs::File;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Stands for "always": an object whose SHA-256 is listed can't go stale.
@@ -90,15 +91,15 @@ pub struct Meta {
     pub head: Head,
 }
 
-/// The header fields of a 200 with the whole of an object, as they were sent first. They follow from the rest of
-/// [`Meta`]: all heads are equal, and a changed copy begins without one.
-#[derive(Default)]
-pub struct Head(OnceLock<HeaderMap>);
+/// The head of an answer with the whole of an object, as its first one had it. It follows from the rest of [`Meta`]: all
+/// heads are equal, and a copy, which may be changed, begins without one.
+#[derive(Debug, Default)]
+pub struct Head(Derived);
 
 impl Head {
-    /// The fields; `make` makes them for the first who asks.
-    pub fn get_or_make(&self, make: impl FnOnce() -> HeaderMap) -> &HeaderMap {
-        self.0.get_or_init(make)
+    /// The head; `make` makes it for the first who asks.
+    pub fn get_or_make<T: Any + Send + Sync>(&self, make: impl Fn() -> T) -> Arc<T> {
+        self.0.get_or_make(make)
     }
 }
 
@@ -115,12 +116,6 @@ impl PartialEq for Head {
 }
 
 impl Eq for Head {}
-
-impl fmt::Debug for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Head")
-    }
-}
 
 /// The independent ones of [`Meta`]'s fields.
 pub(super) struct Facts {

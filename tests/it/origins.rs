@@ -6,6 +6,7 @@ use super::support::node::Node;
 use super::support::origin::{Act, Origin};
 use super::support::repo::{self, Push, REPO, Tree};
 use super::support::{now, scratch, wait_until};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -370,7 +371,11 @@ fn an_object_that_changes_in_the_middle() {
         connection.send(client::head("GET", &format!("/{what}"), &[])).unwrap();
         connection.response_head().unwrap();
         assert!(connection.read(LENGTH / 4).unwrap() == old[..LENGTH / 4], "{what}");
-        std::fs::write(tree.join("incoming"), &new).unwrap();
+        let modified = std::fs::metadata(tree.join(what)).unwrap().modified().unwrap();
+        let incoming = std::fs::File::create(tree.join("incoming")).unwrap();
+        (&incoming).write_all(&new).unwrap();
+        // Else both may be of one tick of the clock, and of one ETag.
+        incoming.set_modified(modified + Duration::from_secs(1)).unwrap();
         std::fs::rename(tree.join("incoming"), tree.join(what)).unwrap();
         origin.release(what);
         let rest = connection.read(LENGTH - LENGTH / 4);

@@ -1,0 +1,167 @@
+//! HTTP/1 towards clients: one connection, from its first request to its end.
+//!
+//! Only what a file server needs: heads of GET and HEAD come in, responses go out, in order. A request that announces a body
+//! ends the connection, since what follows its head is never read. The file's bytes go from page cache to socket by sendfile
+//! where the connection is plaintext. Hyper speaks HTTP/2 ([`super::connection`]); why not this, too, and what it costs, is in
+//! ARCHITECTURE.md.
+
+mod parse;
+mod send;
+pub mod write;
+
+use super::account::Tally;
+use super::asked::{Asked, Refused};
+use super::handle;
+use super::peer::{Peer, Transport};
+use super::respond::{Answer, respond};
+use crate::policy::Reason;
+use bytes::{Buf, BytesMut};
+use http::{StatusCode, Version};
+use parse::{Parsed, Request};
+use std::io;
+use std::rc::Rc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use write::Fate;
+
+/// Read at once. What a client sends before it has its answer waits in the kernel beyond that.
+const READ_BYTES: usize = 8 << 10;
+
+/// Why a connection ends in the middle of something.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The client closed its end while it had an answer coming.
+    #[error("the client hung up")]
+    HungUp,
+    /// A response can't be whole.
+    #[error("{0}")]
+    Cut(#[from] super::body::Cut),
+}
+
+/// Serves a connection until either side ends it, or the node drains.
+///
+/// # Errors
+/// It ended in the middle of a request or response. Where a response was cut, `peer` resets the socket.
+pub async fn serve<S: Transport>(
+    peer: &Rc<Peer>,
+    io: S,
+    drain: &mut watch::Receiver<bool>,
+) -> Result<(), Ended> {
+    let mut connection = Connection { io, input: BytesMut::new(), searched: 0, output: Vec::new() };
+    loop {
+        let request = tokio::select! {
+            biased;
+            request = connection.request() => request?,
+            _ = drain.wait_for(|draining| *draining), if connection.input.is_empty() => None,
+        };
+        let Some(request) = request else { break };
+        let is_last = *drain.borrow();
+        if connection.answer(peer, request, is_last).await? == Fate::Closes {
+            break;
+        }
+    }
+    Ok(connection.io.shutdown().await?)
+}
+
+/// A connection and what is in the air on it.
+struct Connection<S> {
+    io: S,
+    /// What came and is not parsed yet.
+    input: BytesMut,
+    /// So much of it holds no end of a head.
+    searched: usize,
+    /// What is about to be written: heads, and the frames around chunks.
+    output: Vec<u8>,
+}
+
+/// What came instead of silence: a request, or what can't be one.
+type Asking = Result<Box<Request>, Refused>;
+
+impl<S: Transport> Connection<S> {
+    /// The next request; `None` at the end of the connection, between two requests.
+    async fn request(&mut self) -> Result<Option<Asking>, Ended> {
+        loop {
+            if parse::is_ended(&self.input, self.searched) {
+                match parse::parse(&self.input) {
+                    Parsed::Whole(request, length) => {
+                        self.input.advance(length);
+                        self.searched = 0;
+                        return Ok(Some(Ok(request)));
+                    }
+                    Parsed::Bad(status, why) => return Ok(Some(Err(refused(status, why)))),
+                    // An empty line before the request.
+                    Parsed::Partial => {}
+                }
+            }
+            self.searched = self.input.len();
+            if self.searched >= parse::MOST_BYTES {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                return Ok(Some(Err(refused(status, "a head has at most 64 KiB"))));
+            }
+            if self.fill().await? == 0 {
+                return if self.input.is_empty() { Ok(None) } else { Err(Ended::HungUp) };
+            }
+        }
+    }
+
+    /// Reads what is there, or waits for it; 0 at the end. An idle connection holds no memory for it.
+    async fn fill(&mut self) -> io::Result<usize> {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+            self.io.readable().await?;
+        }
+        self.input.reserve(READ_BYTES);
+        self.io.read_buf(&mut self.input).await
+    }
+
+    /// Returns once the client has closed its end. What it sends meanwhile is kept, up to a bound.
+    async fn hung_up(&mut self) -> Ended {
+        while self.input.len() < READ_BYTES {
+            match self.fill().await {
+                Ok(0) => return Ended::HungUp,
+                Ok(_) => {}
+                Err(error) => return error.into(),
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn answer(&mut self, peer: &Rc<Peer>, asking: Asking, is_last: bool) -> Result<Fate, Ended> {
+        let (is_old, persists) = match &asking {
+            Ok(request) => (request.head.version == Version::HTTP_10, request.persists && !is_last),
+            Err(_) => (false, false),
+        };
+        let (reply, now) = match asking {
+            Ok(request) => {
+                let (asked, path) = Asked::read(peer, request.head);
+                let now = asked.now;
+                let tally = Tally::open(peer.clone(), asked);
+                let reply = tokio::select! {
+                    biased;
+                    reply = handle::reply(tally, path) => reply,
+                    ended = self.hung_up() => return Err(ended),
+                };
+                (reply, now)
+            }
+            Err(refused) => {
+                let asked = Asked::garbled(peer);
+                let now = asked.now;
+                (respond(Tally::open(peer.clone(), asked), Answer::from(refused)), now)
+            }
+        };
+        let fate = match (persists && !reply.ends_connection, is_old) {
+            (false, _) => Fate::Closes,
+            (true, true) => Fate::IsKept,
+            (true, false) => Fate::GoesOn,
+        };
+        // Whatever was cut must not look like an end.
+        self.send(reply, is_old, fate, now).await.inspect_err(|_| peer.must_reset())
+    }
+}
+
+fn refused(status: StatusCode, why: &str) -> Refused {
+    Refused { status, reason: Reason::BadRequest, why: why.to_owned() }
+}

@@ -1,0 +1,207 @@
+//! The head of an HTTP/1 request (RFC 9112), from bytes. Pure.
+
+use crate::server::head::{CONDITIONS, Field, Head, Target};
+use http::header::HeaderValue;
+use http::{HeaderMap, Method, StatusCode, Version};
+use httparse::{Error, Status};
+use std::mem::MaybeUninit;
+
+/// The longest head. A multi-range request of librepo carries up to 16 kB of header fields.
+pub const MOST_BYTES: usize = 64 << 10;
+/// Fields of a head, at most.
+const MOST_FIELDS: usize = 100;
+
+/// What there is of a request.
+#[derive(Debug)]
+pub enum Parsed {
+    /// The head goes on.
+    Partial,
+    /// A head of so many bytes.
+    Whole(Box<Request>, usize),
+    /// No request; the connection can't go on.
+    Bad(StatusCode, &'static str),
+}
+
+/// A request, and what it says of its connection.
+#[derive(Debug)]
+pub struct Request {
+    /// Its head.
+    pub head: Head,
+    /// The client wants to go on with the connection (RFC 9112, section 9.3).
+    pub persists: bool,
+}
+
+/// Whether `bytes` has the end of a head; `from` is how much of them had none before.
+#[must_use]
+pub fn is_ended(bytes: &[u8], from: usize) -> bool {
+    let mut at = from.saturating_sub(3);
+    while let Some(newline) = bytes[at..].iter().position(|byte| *byte == b'\n') {
+        at += newline + 1;
+        if matches!(bytes[at..], [b'\n', ..] | [b'\r', b'\n', ..]) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Parses a head.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Parsed {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut fields) {
+        Ok(Status::Complete(length)) => match read(&request) {
+            Ok(request) => Parsed::Whole(Box::new(request), length),
+            Err(why) => Parsed::Bad(StatusCode::BAD_REQUEST, why),
+        },
+        Ok(Status::Partial) => Parsed::Partial,
+        Err(Error::TooManyHeaders) => {
+            Parsed::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 100 header fields")
+        }
+        Err(Error::Version) => Parsed::Bad(StatusCode::BAD_REQUEST, "not HTTP/1.1 or HTTP/1.0"),
+        Err(Error::Token) => Parsed::Bad(StatusCode::BAD_REQUEST, "the request line is malformed"),
+        Err(_) => Parsed::Bad(StatusCode::BAD_REQUEST, "the head is malformed"),
+    }
+}
+
+fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
+    let method = request.method.unwrap_or_default();
+    let (version, mut persists) = match request.version {
+        Some(0) => (Version::HTTP_10, false),
+        _ => (Version::HTTP_11, true),
+    };
+    let mut head = Head {
+        method: Method::from_bytes(method.as_bytes()).map_err(|_| "the method is malformed")?,
+        target: Target::new(request.path.unwrap_or_default()),
+        version,
+        hosts: 0,
+        has_body: false,
+        agent: Box::default(),
+        conditions: HeaderMap::new(),
+    };
+    for field in &*request.headers {
+        let value = field.value.trim_ascii();
+        match Field::named(field.name) {
+            None => {}
+            Some(Field::Host) => head.hosts += 1,
+            Some(Field::UserAgent) if head.agent.is_empty() => head.agent = value.into(),
+            Some(Field::UserAgent) => {}
+            // Whatever follows the head is not read; only that something does is of interest.
+            Some(Field::ContentLength) => head.has_body |= value.iter().any(|byte| *byte != b'0'),
+            Some(Field::TransferEncoding) => head.has_body = true,
+            Some(Field::Connection) => {
+                for option in value.split(|byte| *byte == b',') {
+                    if option.trim_ascii().eq_ignore_ascii_case(b"close") {
+                        persists = false;
+                    } else if version == Version::HTTP_10
+                        && option.trim_ascii().eq_ignore_ascii_case(b"keep-alive")
+                    {
+                        persists = true;
+                    }
+                }
+            }
+            Some(Field::Condition(which)) => {
+                let value = HeaderValue::from_bytes(value).map_err(|_| "a field has a malformed value")?;
+                head.conditions.append(CONDITIONS[which].clone(), value);
+            }
+        }
+    }
+    Ok(Request { head, persists })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(text: &str) -> Request {
+        match parse(text.as_bytes()) {
+            Parsed::Whole(request, length) if length == text.len() => *request,
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_head_says() {
+        let text = "GET /a?b HTTP/1.1\r\nHost: h\r\nUser-Agent:  libdnf \r\nrange: bytes=0-1\r\nAccept: */*\r\nIF-RANGE: \"x\"\r\n\r\n";
+        let Request { head, persists } = request(text);
+        assert_eq!(
+            (head.method.as_str(), head.target.as_str(), head.version),
+            ("GET", "/a?b", Version::HTTP_11)
+        );
+        assert_eq!((head.hosts, head.has_body, &*head.agent, persists), (1, false, &b"libdnf"[..], true));
+        assert_eq!(head.conditions["range"], "bytes=0-1");
+        assert_eq!(
+            (head.conditions.len(), &head.conditions["if-range"]),
+            (2, &HeaderValue::from_static("\"x\""))
+        );
+    }
+
+    #[test]
+    fn whether_the_connection_goes_on() {
+        for (version, connection, persists) in [
+            ("1.1", "", true),
+            ("1.1", "connection: close\r\n", false),
+            ("1.1", "Connection: TE, Close\r\n", false),
+            ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: closed\r\n", false),
+        ] {
+            let text = format!("GET / HTTP/{version}\r\n{connection}\r\n");
+            assert_eq!(request(&text).persists, persists, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn anything_that_announces_a_body_counts() {
+        for (field, has_body) in [
+            ("Content-Length: 0", false),
+            ("Content-Length: 00", false),
+            ("Content-Length: 5", true),
+            ("Content-Length: 0\r\nContent-Length: 5", true),
+            ("Content-Length: 0, 5", true),
+            ("Content-Length: +0", true),
+            ("Transfer-Encoding: chunked", true),
+            ("transfer-encoding: identity", true),
+        ] {
+            assert_eq!(
+                request(&format!("GET / HTTP/1.1\r\n{field}\r\n\r\n")).head.has_body,
+                has_body,
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_request() {
+        for (text, status) in [
+            ("GET / HTTP/2.0\r\n\r\n", 400),
+            ("GET /\r\n\r\n", 400),
+            ("G\u{1}T / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nRange: a\0b\r\n\r\n", 400),
+        ] {
+            let found = parse(text.as_bytes());
+            assert!(matches!(found, Parsed::Bad(found, _) if found == status), "{text:?}: {found:?}");
+        }
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(101));
+        assert!(matches!(
+            parse(many.as_bytes()),
+            Parsed::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, _)
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_harmless_and_an_end_is_found_however_they_come(bytes in "(GET |/|HTTP/1.1|\r\n|\n|a: b|range: |[ -~]){0,20}", cut in 0..100_usize) {
+            let bytes = bytes.as_bytes();
+            let whole = matches!(parse(bytes), Parsed::Whole(..));
+            let cut = cut.min(bytes.len());
+            let ended = is_ended(&bytes[..cut], 0) || is_ended(bytes, cut);
+            prop_assert_eq!(ended, is_ended(bytes, 0));
+            prop_assert!(!whole || ended, "a head that is parsed has an end");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A response on its way to the client.
+
+use super::write::{self, Fate, Framing};
+use super::{Connection, Ended};
+use crate::clock::Timestamp;
+use crate::metrics::Path;
+use crate::server::body::{Chunk, Region};
+use crate::server::buffers;
+use crate::server::peer::Transport;
+use crate::server::respond::Reply;
+use http::StatusCode;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write};
+use std::pin::Pin;
+use tokio::io::AsyncWriteExt;
+
+/// Sent in one go before the worker's other connections have their turn.
+const TURN_BYTES: u64 = 1 << 20;
+
+impl<S: Transport> Connection<S> {
+    /// Sends a response; the connection's fate afterwards.
+    pub(super) async fn send(
+        &mut self,
+        reply: Reply,
+        is_old: bool,
+        fate: Fate,
+        now: Timestamp,
+    ) -> Result<Fate, Ended> {
+        let Reply { status, fields, mut body, .. } = reply;
+        let has_body = !body.is_head() && status != StatusCode::NOT_MODIFIED;
+        let (framing, fate) = match (has_body && body.length().is_none(), is_old) {
+            (false, _) => (Framing::Length, fate),
+            (true, false) => (Framing::Chunked, fate),
+            (true, true) => (Framing::Close, Fate::Closes),
+        };
+        self.output.clear();
+        write::head(&mut self.output, status, &fields, framing, fate, now);
+        drop(fields);
+        while has_body && !body.is_over() {
+            let next = tokio::select! {
+                biased;
+                next = poll_fn(|cx| body.poll_chunk(cx)) => next,
+                ended = self.hung_up() => return Err(ended),
+            };
+            let Some(chunk) = next.transpose()? else { break };
+            if framing == Framing::Chunked {
+                let _ = write!(self.output, "{:x}\r\n", chunk.len());
+            }
+            match chunk {
+                Chunk::Bytes(bytes) => self.write_with(&bytes).await?,
+                Chunk::File(region) => match self.io.sendfile_socket().is_some() {
+                    true => self.sendfile(region).await?,
+                    false => self.copy(region).await?,
+                },
+            }
+            if framing == Framing::Chunked {
+                self.output.extend_from_slice(b"\r\n");
+            }
+        }
+        if framing == Framing::Chunked {
+            self.output.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.write_with(&[]).await?;
+        self.io.flush().await?;
+        // Its account is closed with the body.
+        drop(body);
+        // What few responses need isn't kept for an idle connection.
+        self.output.shrink_to(1024);
+        Ok(fate)
+    }
+
+    /// Writes what is in `output`, and `bytes` after it.
+    async fn write_with(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (mut first, mut second) = (&self.output[..], bytes);
+        while !first.is_empty() || !second.is_empty() {
+            let slices = [IoSlice::new(first), IoSlice::new(second)];
+            let used = if first.is_empty() { &slices[1..] } else { &slices[..] };
+            let io = &mut self.io;
+            let sent = poll_fn(|cx| Pin::new(&mut *io).poll_write_vectored(cx, used)).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let of_first = sent.min(first.len());
+            (first, second) = (&first[of_first..], &second[sent - of_first..]);
+        }
+        self.output.clear();
+        Ok(())
+    }
+
+    /// From page cache to socket. The body has seen to it that the region's pages are there.
+    async fn sendfile(&mut self, mut region: Region) -> Result<(), Ended> {
+        let Some(socket) = self.io.sendfile_socket() else { return Ok(()) };
+        // What precedes the file must share its first segment.
+        socket.send_before_more(&self.output).await?;
+        self.output.clear();
+        let mut turn = 0;
+        while region.offset < region.end {
+            let sent = socket.sendfile(&region.file, &mut region.offset, region.end).await?;
+            if sent == 0 {
+                region.tally.is_damaged();
+                return Err(ended_early().into());
+            }
+            region.tally.sent(sent, Path::Sendfile);
+            turn += sent as u64;
+        }
+        if turn >= TURN_BYTES {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Through a buffer: TLS has to see each byte.
+    async fn copy(&mut self, mut region: Region) -> Result<(), Ended> {
+        self.write_with(&[]).await?;
+        let mut buffer = buffers::take();
+        while region.offset < region.end {
+            let piece = buffer.read(&region.file, region.offset, region.end)?;
+            if piece.is_empty() {
+                region.tally.is_damaged();
+                return Err(ended_early().into());
+            }
+            self.io.write_all(piece).await?;
+            region.offset += piece.len() as u64;
+            region.tally.sent(piece.len(), Path::Copy);
+        }
+        Ok(())
+    }
+}
+
+fn ended_early() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file shrank while it was sent")
+}

@@ -1,0 +1,165 @@
+//! The head of a request, whichever protocol it came by: what the node reads of it, and nothing else.
+
+use http::header::{
+    CONTENT_LENGTH, HOST, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, USER_AGENT,
+};
+use http::{HeaderMap, Method, Uri, Version};
+use hyper::body::Body;
+
+/// The fields that bear on what is sent: Range and the preconditions.
+pub const CONDITIONS: [HeaderName; 6] =
+    [RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
+
+/// A request's head.
+#[derive(Debug)]
+pub struct Head {
+    /// The method.
+    pub method: Method,
+    /// What is asked for.
+    pub target: Target,
+    /// The version of HTTP.
+    pub version: Version,
+    /// How many Host fields there are.
+    pub hosts: usize,
+    /// The message goes on after its head.
+    pub has_body: bool,
+    /// The User-Agent field; empty if there is none.
+    pub agent: Box<[u8]>,
+    /// Those of [`CONDITIONS`] that it has; for most requests none, and no memory is taken then.
+    pub conditions: HeaderMap,
+}
+
+/// A request's target: path and query as they came, without scheme and authority.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    text: Box<str>,
+    path_bytes: usize,
+}
+
+impl Target {
+    /// In origin form (`/path?query`), absolute form, or whatever else stands there. A fragment is cut off; it isn't for
+    /// servers.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let text = match text.split_once("://") {
+            Some((_, after)) if !text.starts_with('/') => {
+                &after[after.find(['/', '?']).unwrap_or(after.len())..]
+            }
+            _ => text,
+        };
+        let text = text.split('#').next().unwrap_or_default();
+        let path_bytes = text.find('?').unwrap_or(text.len());
+        Self { text: text.into(), path_bytes }
+    }
+
+    /// Path and query.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.text[..self.path_bytes]
+    }
+
+    /// The query, without its `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.text.get(self.path_bytes + 1..)
+    }
+}
+
+impl From<&Uri> for Target {
+    fn from(uri: &Uri) -> Self {
+        Self::new(uri.path_and_query().map_or("", |target| target.as_str()))
+    }
+}
+
+impl<B: Body> From<http::Request<B>> for Head {
+    fn from(request: http::Request<B>) -> Self {
+        let (parts, body) = request.into_parts();
+        let fields = &parts.headers;
+        let mut conditions = HeaderMap::new();
+        for name in &CONDITIONS {
+            for value in fields.get_all(name) {
+                conditions.append(name.clone(), value.clone());
+            }
+        }
+        Self {
+            target: Target::from(&parts.uri),
+            version: parts.version,
+            hosts: fields.get_all(HOST).iter().count(),
+            has_body: !body.is_end_stream(),
+            agent: fields.get(USER_AGENT).map(|value| value.as_bytes().into()).unwrap_or_default(),
+            conditions,
+            method: parts.method,
+        }
+    }
+}
+
+/// A field that the node reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// One of [`CONDITIONS`], by its place there.
+    Condition(usize),
+    /// Host.
+    Host,
+    /// User-Agent.
+    UserAgent,
+    /// Content-Length.
+    ContentLength,
+    /// Transfer-Encoding.
+    TransferEncoding,
+    /// Connection.
+    Connection,
+}
+
+impl Field {
+    /// By name, in whatever case; `None` for what the node doesn't read.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        const OTHERS: [(HeaderName, Field); 5] = [
+            (HOST, Field::Host),
+            (USER_AGENT, Field::UserAgent),
+            (http::header::CONNECTION, Field::Connection),
+            (CONTENT_LENGTH, Field::ContentLength),
+            (TRANSFER_ENCODING, Field::TransferEncoding),
+        ];
+        let is = |known: &HeaderName| known.as_str().eq_ignore_ascii_case(name);
+        let other = OTHERS.iter().find(|(known, _)| is(known)).map(|(_, field)| *field);
+        other.or_else(|| CONDITIONS.iter().position(is).map(Self::Condition))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_in_every_form() {
+        for (text, target, path, query) in [
+            ("/a/b?c=d", "/a/b?c=d", "/a/b", Some("c=d")),
+            ("/a", "/a", "/a", None),
+            ("/a?", "/a?", "/a", Some("")),
+            ("/a#b?c", "/a", "/a", None),
+            ("http://h:80/a?b", "/a?b", "/a", Some("b")),
+            ("http://h?b", "?b", "", Some("b")),
+            ("http://h", "", "", None),
+            ("/a?u=http://h/b", "/a?u=http://h/b", "/a", Some("u=http://h/b")),
+            ("*", "*", "*", None),
+        ] {
+            let found = Target::new(text);
+            assert_eq!((found.as_str(), found.path(), found.query()), (target, path, query), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_by_name() {
+        assert_eq!(Field::named("hOST"), Some(Field::Host));
+        assert_eq!(Field::named("If-None-Match"), Some(Field::Condition(2)));
+        assert_eq!(Field::named("Accept"), None);
+    }
+}
