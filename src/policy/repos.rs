@@ -41,7 +41,7 @@ impl RepoView {
 pub struct Repos {
     views: Vec<Arc<RepoView>>,
     by_path: HashMap<Arc<str>, usize>,
-    /// Of the roots' paths, in bytes: few, so that most directories above a path need no look.
+    /// Of the roots' paths, in bytes, each once: only where a path has a slash there it may lie below a root.
     lengths: Vec<usize>,
 }
 
@@ -94,17 +94,12 @@ impl Repos {
     #[must_use]
     pub fn locate<'a>(&'a self, path: &'a TreePath) -> Option<Place<'a>> {
         let text = path.as_str();
-        let mut above = text.len();
-        loop {
-            above = text[..above].rfind('/')?;
-            if !self.lengths.contains(&above) {
-                continue;
-            }
-            if let Some(index) = self.by_path.get(&text[..above]).copied() {
-                let (view, relative) = (&self.views[index], &text[above + 1..]);
-                return Some(Place { index, view, relative, listed: view.history.find(relative) });
-            }
-        }
+        self.lengths.iter().rev().find_map(|above| {
+            let relative = text.get(*above..)?.strip_prefix('/')?;
+            let index = *self.by_path.get(&text[..*above])?;
+            let view = &self.views[index];
+            Some(Place { index, view, relative, listed: view.history.find(relative) })
+        })
     }
 }
 

@@ -84,7 +84,7 @@ impl Record<'_> {
         line.extend([b'.', digit(millis / 100), digit(millis / 10 % 10), digit(millis % 10), b'Z']);
         text(line, r#"","client":""#, self.client);
         text(line, r#"","method":""#, self.method);
-        field(line, r#"","path":"#, self.path)?;
+        string(line, r#"","path":"#, self.path)?;
         text(line, r#","protocol":""#, self.protocol);
         field(line, r#"","https":"#, self.https)?;
         field(line, r#","status":"#, self.status)?;
@@ -95,12 +95,12 @@ impl Record<'_> {
         text(line, r#"","cache":""#, self.cache);
         line.push(b'"');
         if let Some(mirror) = self.mirror {
-            field(line, r#","mirror":"#, mirror)?;
+            string(line, r#","mirror":"#, mirror)?;
         }
         if let Some(range) = self.range {
-            field(line, r#","range":"#, range)?;
+            string(line, r#","range":"#, range)?;
         }
-        field(line, r#","user_agent":"#, self.user_agent)?;
+        string(line, r#","user_agent":"#, self.user_agent)?;
         field(line, r#","seconds":"#, self.took.as_secs_f64())?;
         line.extend_from_slice(b"}\n");
         Ok(())
@@ -116,6 +116,19 @@ fn field<T: Serialize>(line: &mut Vec<u8>, before: &str, value: T) -> io::Result
 /// Of a number from 0 to 9.
 const fn digit(of: u64) -> u8 {
     b'0' + of as u8
+}
+
+/// A string that may need escapes, and rarely does.
+fn string(line: &mut Vec<u8>, before: &str, value: &str) -> io::Result<()> {
+    line.extend_from_slice(before.as_bytes());
+    let is_plain = |plain, byte: u8| plain & (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    if !value.bytes().fold(true, is_plain) {
+        return serde_json::to_writer(line, value).map_err(Into::into);
+    }
+    line.push(b'"');
+    line.extend_from_slice(value.as_bytes());
+    line.push(b'"');
+    Ok(())
 }
 
 /// A word that has nothing to escape.

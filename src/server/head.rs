@@ -42,15 +42,11 @@ impl Target {
     /// servers.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let text = match text.split_once("://") {
-            Some((_, after)) if !text.starts_with('/') => {
-                &after[after.find(['/', '?']).unwrap_or(after.len())..]
-            }
-            _ => text,
-        };
-        let text = text.split('#').next().unwrap_or_default();
-        let path_bytes = text.find('?').unwrap_or(text.len());
-        Self { text: text.into(), path_bytes }
+        let text = if text.starts_with('/') { text } else { after_authority(text) };
+        let bytes = text.as_bytes();
+        let end = bytes.iter().position(|byte| *byte == b'#').unwrap_or(bytes.len());
+        let path_bytes = bytes[..end].iter().position(|byte| *byte == b'?').unwrap_or(end);
+        Self { text: text[..end].into(), path_bytes }
     }
 
     /// Path and query.
@@ -70,6 +66,12 @@ impl Target {
     pub fn query(&self) -> Option<&str> {
         self.text.get(self.path_bytes + 1..)
     }
+}
+
+/// Of `http://host/path` what follows the host.
+fn after_authority(text: &str) -> &str {
+    let Some((_, after)) = text.split_once("://") else { return text };
+    &after[after.find(['/', '?']).unwrap_or(after.len())..]
 }
 
 impl From<&Uri> for Target {

@@ -7,7 +7,7 @@ use crate::policy::client::Agent;
 use rustix::net::SendFlags;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -144,7 +144,7 @@ impl Socket {
 
 impl Transport for Socket {
     async fn readable(&self) -> io::Result<()> {
-        self.tcp.readable().await
+        poll_fn(|cx| self.tcp.poll_read_ready(cx)).await
     }
 
     fn sendfile_socket(&self) -> Option<&Self> {

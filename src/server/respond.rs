@@ -118,6 +118,8 @@ pub struct Reply {
 pub struct Fields {
     /// What all responses with an object have.
     pub ready: Option<Arc<Ready>>,
+    /// What the cache had, and why the node answers so.
+    pub cache_status: Option<HeaderValue>,
     /// The others.
     pub more: HeaderMap,
 }
@@ -126,6 +128,9 @@ pub struct Fields {
 #[derive(Debug)]
 pub struct Ready {
     fields: HeaderMap,
+    cache_control: HeaderValue,
+    /// The origin's own Date is among them.
+    has_date: bool,
     /// The same, as HTTP/1 has them.
     pub text: Vec<u8>,
 }
@@ -133,8 +138,7 @@ pub struct Ready {
 impl Fields {
     /// The origin's own Date is among them.
     pub fn has_date(&self) -> bool {
-        self.more.contains_key(DATE)
-            || self.ready.as_ref().is_some_and(|ready| ready.fields.contains_key(DATE))
+        self.more.contains_key(DATE) || self.ready.as_ref().is_some_and(|ready| ready.has_date)
     }
 }
 
@@ -145,6 +149,9 @@ impl From<Reply> for Response<ResponseBody> {
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.fields.ready.map(|ready| ready.fields.clone()).unwrap_or_default();
         response.headers_mut().extend(reply.fields.more);
+        if let Some(value) = reply.fields.cache_status {
+            response.headers_mut().insert(CACHE_STATUS, value);
+        }
         response
     }
 }
@@ -198,7 +205,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
         }
     };
     let Draft { status, ready, mut headers, supply, pieces, length, outcome, reason, cache, mirror } = draft;
-    headers.insert(CACHE_STATUS, peer.edge.cache_status.value(cache, reason));
+    let cache_status = Some(peer.edge.cache_status.value(cache, reason));
     if ready.is_none() {
         headers.insert(VIA, peer.edge.via.clone());
         if let Some(length) = length.filter(|_| status != StatusCode::NOT_MODIFIED) {
@@ -216,7 +223,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
     });
     let ends_connection = matches!(reason, Reason::BadRequest | Reason::Method);
     let body = ResponseBody::new(tally, supply, pieces, length);
-    Reply { status, fields: Fields { ready, more: headers }, body, ends_connection }
+    Reply { status, fields: Fields { ready, cache_status, more: headers }, body, ends_connection }
 }
 
 fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
@@ -282,11 +289,11 @@ fn whole(meta: &Meta, cache_control: &HeaderValue, via: &HeaderValue) -> Arc<Rea
         fields.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
         let mut text = Vec::new();
         lines(&mut text, &fields);
-        Ready { fields, text }
+        let has_date = fields.contains_key(DATE);
+        Ready { fields, cache_control: cache_control.clone(), has_date, text }
     };
     let ready = meta.head.get_or_make(make);
-    let fits = ready.fields.get(CACHE_CONTROL) == Some(cache_control) || meta.fields.govern_caching();
-    if fits { ready } else { Arc::new(make()) }
+    if ready.cache_control == *cache_control { ready } else { Arc::new(make()) }
 }
 
 /// The header fields of content: the origin's, where it is the origin who speaks, and the node's own.

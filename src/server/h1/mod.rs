@@ -5,6 +5,7 @@
 //! where the connection is plaintext. Hyper speaks HTTP/2 ([`super::connection`]); why not this, too, and what it costs, is in
 //! ARCHITECTURE.md.
 
+mod inputs;
 mod parse;
 mod send;
 pub mod write;
@@ -110,8 +111,9 @@ impl<S: Transport> Connection<S> {
     /// Reads what is there, or waits for it; 0 at the end. An idle connection holds no memory for it.
     async fn fill(&mut self) -> io::Result<usize> {
         if self.input.is_empty() {
-            self.input = BytesMut::new();
+            inputs::put_back(std::mem::take(&mut self.input));
             self.io.readable().await?;
+            self.input = inputs::take();
         }
         self.input.reserve(READ_BYTES);
         self.io.read_buf(&mut self.input).await

@@ -82,10 +82,9 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
     for field in &*request.headers {
         let value = field.value.trim_ascii();
         match Field::named(field.name) {
-            None => {}
             Some(Field::Host) => head.hosts += 1,
             Some(Field::UserAgent) if head.agent.is_empty() => head.agent = value.into(),
-            Some(Field::UserAgent) => {}
+            None | Some(Field::UserAgent) => {}
             // Whatever follows the head is not read; only that something does is of interest.
             Some(Field::ContentLength) => head.has_body |= value.iter().any(|byte| *byte != b'0'),
             Some(Field::TransferEncoding) => head.has_body = true,

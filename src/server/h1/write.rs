@@ -47,6 +47,11 @@ pub fn head(
     if let Some(ready) = &fields.ready {
         out.extend_from_slice(&ready.text);
     }
+    if let Some(value) = &fields.cache_status {
+        out.extend_from_slice(b"cache-status: ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
     lines(out, &fields.more);
     out.extend_from_slice(match framing {
         Framing::Chunked => b"transfer-encoding: chunked\r\n",
@@ -99,7 +104,7 @@ mod tests {
     #[test]
     fn a_head_in_letters() {
         let more = HeaderMap::from_iter([(http::header::VIA, HeaderValue::from_static("1.1 n"))]);
-        let fields = Fields { ready: None, more };
+        let fields = Fields { ready: None, cache_status: None, more };
         for (status, framing, fate, expected) in [
             (200, Framing::Length, Fate::GoesOn, "HTTP/1.1 200 OK\r\nvia: 1.1 n\r\n"),
             (
