@@ -10,6 +10,7 @@ mod eviction;
 mod index;
 mod load;
 mod one;
+mod peers;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +33,8 @@ enum Benchmark {
     Eviction(eviction::Eviction),
     /// A start over many objects on disk: time to the first answer and to the whole index, memory for each.
     Index(index::Index),
+    /// freshet beside nginx and Varnish on this machine, with everything on.
+    Peers(peers::Peers),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Some(Benchmark::Index(line)) => index::run(&line),
+        Some(Benchmark::Peers(line)) => peers::run(&line, &stop_on_signals()?),
         None => one::run(&line.load, &stop_on_signals()?),
     }
 }
