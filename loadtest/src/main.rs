@@ -50,11 +50,10 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Turns true at SIGINT or SIGTERM, so that what was started can be ended. The second signal ends this process at once.
+/// Turns true at SIGINT or SIGTERM, so that what was started can be ended.
 fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
     }
     Ok(stop)

@@ -30,7 +30,7 @@ use site::{Extent, Site};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use work::{Kind, Name, Work};
 
@@ -61,6 +61,9 @@ pub struct Peers {
     /// The binary to measure. Default: the one beside this program.
     #[arg(long)]
     freshet: Option<PathBuf>,
+    /// Mirrors that freshet knows, 1 to 4000, in all works but those of memory. Default: 1000.
+    #[arg(long)]
+    mirrors: Option<usize>,
     /// Install nginx and Varnish by apt-get where they are missing.
     #[arg(long)]
     install: bool,
@@ -117,6 +120,7 @@ pub fn run(line: &Peers, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let seconds = line.seconds.unwrap_or(if line.quick { SECONDS_QUICK } else { SECONDS });
     ensure!((1..=200).contains(&rounds), "--rounds is 1 to 200");
     ensure!((0.1..=60.0).contains(&seconds), "--seconds is 0.1 to 60");
+    ensure!(line.mirrors.is_none_or(|mirrors| (1..=4000).contains(&mirrors)), "--mirrors is 1 to 4000");
     let mut works = work::chosen(&line.only, line.quick).map_err(anyhow::Error::msg)?;
     if line.quick {
         works
@@ -137,7 +141,8 @@ pub fn run(line: &Peers, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     eprintln!("making the tree");
     let site = Site::make(&parent, extent)?;
     let credentials = Credentials::make(site.dir())?;
-    let mirrors = Mirrors::start(&site, if line.quick { MIRRORS_QUICK } else { MIRRORS })?;
+    let mirrors = line.mirrors.unwrap_or(if line.quick { MIRRORS_QUICK } else { MIRRORS });
+    let mirrors = Mirrors::start(&site, mirrors)?;
     let terms = Terms {
         site: &site,
         credentials: &credentials,
@@ -147,8 +152,11 @@ pub fn run(line: &Peers, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     };
     let mut report = Report::new(rounds, seconds, mirrors.count());
     let stage = Stage { terms: &terms, binary: &binary, mirrors: &mirrors, peers: &peers };
-    stage.play(&works, &mut report)?;
-    report.write(&line.out)
+    let played = stage.play(&works, &mut report);
+    if !report.rows.is_empty() {
+        report.write(&line.out)?;
+    }
+    played
 }
 
 /// Servers come and go, by what the works need.
@@ -160,25 +168,40 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// A row that can't be measured keeps no other from being told.
     fn play(&self, works: &[Work], report: &mut Report) -> anyhow::Result<()> {
+        let mut failed = Vec::new();
         let mut setups: Vec<Setup> = works.iter().map(Setup::of).collect();
         setups.dedup();
         for setup in setups {
             let works: Vec<&Work> = works.iter().filter(|work| Setup::of(work) == setup).collect();
             eprintln!("starting servers: {}", setup.label);
             let servers = self.start(&works, &setup)?;
+            for server in &servers {
+                let calm = server.settle(&self.terms.stop)?;
+                eprintln!("{}: {:.1} % of a core while nobody asks", server.name.word(), calm * 100.0);
+                report.calm(setup.label, server.name, calm);
+            }
             report.met(&servers);
             for work in works {
-                let (taking_part, others): (Vec<&Server>, Vec<&Server>) =
-                    servers.iter().partition(|server| work.is_for(server.name));
-                drop(others);
+                let taking_part: Vec<&Server> =
+                    servers.iter().filter(|server| work.is_for(server.name)).collect();
                 eprintln!("{}", work.title);
-                let series = contest::measure(self.terms, work, &taking_part)?;
-                let row = Row::of(work, &series);
-                println!("{}", row.text());
-                report.rows.push(row);
+                match contest::measure(self.terms, work, &taking_part) {
+                    Ok(series) => {
+                        let row = Row::of(work, &series);
+                        println!("{}", row.text());
+                        report.rows.push(row);
+                    }
+                    Err(error) if self.terms.stop.load(Ordering::Relaxed) => return Err(error),
+                    Err(error) => {
+                        eprintln!("not reported: {error:#}");
+                        failed.push(work.key);
+                    }
+                }
             }
         }
+        ensure!(failed.is_empty(), "not reported: {}", failed.join(", "));
         Ok(())
     }
 
@@ -187,15 +210,17 @@ impl Stage<'_> {
         let (site, credentials) = (self.terms.site, self.terms.credentials);
         let is_wanted = |name| self.peers.contains(&name) && works.iter().any(|work| work.is_for(name));
         let mirrors = setup.mirrors.then_some(self.mirrors);
-        let mut servers = vec![node::start(self.binary, site, mirrors, credentials, setup)?];
-        let nginx =
-            self.peers.contains(&Name::Nginx).then(|| nginx::start(site, credentials, setup)).transpose()?;
+        let mut servers =
+            vec![node::start(self.binary, site, mirrors, credentials, setup, &self.terms.stop)?];
+        if self.peers.contains(&Name::Nginx) {
+            servers.push(nginx::start(site, credentials, setup)?);
+        }
         if is_wanted(Name::Varnish) {
             // It fills its cache from nginx before the rounds.
-            let backend = nginx.as_ref().context("Varnish is filled from nginx")?;
-            servers.push(varnish::start(site, backend.address(work::Spoken::Plain)?, setup)?);
+            let backend = servers.last().context("Varnish is filled from nginx")?;
+            let backend = backend.address(work::Spoken::Plain)?;
+            servers.push(varnish::start(site, backend, setup)?);
         }
-        servers.extend(nginx);
         Ok(servers)
     }
 }

@@ -13,11 +13,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// For all mirrors to be proven.
 const PROVEN_WITHIN: Duration = Duration::from_secs(300);
-const LOOK: Duration = Duration::from_millis(500);
+/// A status of all pairs of mirror and repo has some megabytes.
+const LOOK: Duration = Duration::from_secs(2);
 /// Countries in which the mirrors are, in turn.
 const COUNTRIES: [&str; 8] = ["DE", "US", "FR", "JP", "BR", "IN", "ZA", "AU"];
 
@@ -42,6 +44,7 @@ pub fn start(
     mirrors: Option<&Mirrors>,
     credentials: &Credentials,
     setup: &Setup,
+    stop: &AtomicBool,
 ) -> anyhow::Result<Server> {
     let dir = setup.directory(site, "freshet")?;
     let [plain, tls, admin] = [free_address()?, free_address()?, free_address()?];
@@ -56,7 +59,7 @@ pub fn start(
     let mut running = Running::start("freshet", &mut serve, setup.cores, &dir)?;
     running.wait_listening(plain)?;
     running.wait_until("ready", || Ok(get(admin, "/readyz").is_ok_and(|(status, _)| status == 200)))?;
-    wait_proven(admin, mirrors.map_or(0, Mirrors::count))?;
+    wait_proven(admin, mirrors.map_or(0, Mirrors::count), stop)?;
     let version = command(binary.to_str().context("a path in UTF-8")?).arg("--version").output()?;
     let version = String::from_utf8_lossy(&version.stdout).trim().replace("freshet ", "");
     Ok(Server::new(Name::Freshet, version, plain, vec![running])
@@ -71,12 +74,15 @@ fn configuration(
     dir: &Path,
     [plain, tls, admin]: [SocketAddr; 3],
 ) -> String {
-    let (tree, workers, dir) = (site.tree(), setup.cores.len(), dir.display());
+    let (tree, workers) = (site.tree(), setup.cores.len());
+    // Proofs of mirrors outlive a restart, so that the next node needn't prove them all again.
+    let state = if setup.mirrors { site.dir().join("state") } else { dir.join("state") };
+    let (dir, state) = (dir.display(), state.display());
     let mut text = format!(
         r#"
 node.name = "node"
 node.self_url = "http://{plain}/"
-node.state = "{dir}/state"
+node.state = "{state}"
 node.workers = {workers}
 http.listen = ["{plain}"]
 http.idle_timeout = "5m"
@@ -123,7 +129,7 @@ fn mirror(text: &mut String, number: usize, url: &str) {
     }
 }
 
-fn wait_proven(admin: SocketAddr, mirrors: usize) -> anyhow::Result<()> {
+fn wait_proven(admin: SocketAddr, mirrors: usize, stop: &AtomicBool) -> anyhow::Result<()> {
     let begun = monotonic();
     loop {
         let (status, body) = get(admin, "/api/v1/status")?;
@@ -138,6 +144,7 @@ fn wait_proven(admin: SocketAddr, mirrors: usize) -> anyhow::Result<()> {
         if monotonic() > begun + PROVEN_WITHIN {
             bail!("only {fewest} of {mirrors} mirrors are proven for some repo: {}", status["mirrors"][0]);
         }
+        ensure!(!stop.load(Ordering::Relaxed), "interrupted");
         std::thread::sleep(LOOK);
     }
 }

@@ -5,6 +5,7 @@ use super::work::Name;
 use anyhow::Context;
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
 const WIDTH: i32 = 960;
@@ -77,11 +78,11 @@ fn frame(area: &Area<'_>, scale: Scale, height: i32, caption: &str) -> anyhow::R
     write(
         area,
         "freshet beside its peers: times as much for each CPU-second of the server",
-        (20, 26),
-        17,
-        INK,
+        (20, 22),
+        HPos::Left,
+        (17.0, INK),
     )?;
-    write(area, caption, (20, height - 14), 11, INK)?;
+    write(area, caption, (20, height - 16), HPos::Left, (11.0, INK))?;
     let bottom = height - BOTTOM + 6;
     for mark in scale.marks() {
         let (x, is_one) = (scale.x(mark), (mark - 1.0).abs() < 1e-9);
@@ -91,24 +92,20 @@ fn frame(area: &Area<'_>, scale: Scale, height: i32, caption: &str) -> anyhow::R
             stroke_width: 1,
         };
         area.draw(&PathElement::new(vec![(x, TOP - 6), (x, bottom)], line))?;
-        let text = format!("{mark}");
-        let half = i32::try_from(text.len())? * 3;
-        write(area, &text, (x - half, bottom + 14), 12, INK)?;
+        write(area, &format!("{mark}"), (x, bottom + 12), HPos::Center, (12.0, INK))?;
     }
     let mut x = LEFT;
     for (name, colour) in PEERS {
         area.draw(&Circle::new((x, 48), 4, colour.filled()))?;
-        write(area, &format!("to {}", name.word()), (x + 10, 52), 13, INK)?;
+        write(area, &format!("to {}", name.word()), (x + 10, 48), HPos::Left, (13.0, INK))?;
         x += 110;
     }
     area.draw(&PathElement::new(vec![(x, 40), (x, 56)], INK.stroke_width(3)))?;
-    write(area, "to be reached by the whole interval", (x + 10, 52), 13, INK)
+    write(area, "to be reached by the whole interval", (x + 10, 48), HPos::Left, (13.0, INK))
 }
 
 fn one(area: &Area<'_>, scale: Scale, row: &Row, middle: i32) -> anyhow::Result<()> {
-    // The width of the text is the reader's font's; it ends about here.
-    let width = i32::try_from(row.title.len())? * 7;
-    write(area, row.title, ((NAMES - width).max(8), middle + 5), 13, INK)?;
+    write(area, row.title, (NAMES, middle), HPos::Right, (13.0, INK))?;
     let several = row.ratios.len() > 1;
     for (ratio, number) in row.ratios.iter().zip(0..) {
         let y = if several { middle - 9 + 18 * number } else { middle };
@@ -120,16 +117,23 @@ fn one(area: &Area<'_>, scale: Scale, row: &Row, middle: i32) -> anyhow::Result<
             let x = scale.x(goal.reach);
             area.draw(&PathElement::new(vec![(x, y - 7), (x, y + 7)], INK.stroke_width(3)))?;
         }
-        write(area, &format!("{:.2}", ratio.estimate.median), (RIGHT + 20, y + 4), 12, colour)?;
+        let median = format!("{:.2}", ratio.estimate.median);
+        write(area, &median, (RIGHT + 20, y), HPos::Left, (12.0, colour))?;
     }
     Ok(())
 }
 
-/// `at` is where the line of writing begins.
-fn write(area: &Area<'_>, text: &str, (x, y): (i32, i32), size: i32, colour: RGBColor) -> anyhow::Result<()> {
-    use plotters::style::text_anchor::{HPos, Pos, VPos};
-    let style = (FONT, size).into_font().color(&colour).pos(Pos::new(HPos::Left, VPos::Bottom));
-    Ok(area.draw_text(text, &style, (x, y))?)
+/// `at` is the middle of the line's height, and its beginning, middle or end.
+fn write(
+    area: &Area<'_>,
+    text: &str,
+    at: (i32, i32),
+    side: HPos,
+    (pixels, colour): (f64, RGBColor),
+) -> anyhow::Result<()> {
+    // plotters takes 1.24 pixels for the unit of its sizes.
+    let style = (FONT, pixels * 1.24).into_font().color(&colour).pos(Pos::new(side, VPos::Center));
+    Ok(area.draw_text(text, &style, at)?)
 }
 
 #[cfg(test)]

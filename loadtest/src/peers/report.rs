@@ -20,6 +20,8 @@ pub struct Report {
     rounds: usize,
     seconds_per_round: f64,
     mirrors: usize,
+    /// What each server uses of a core while nobody asks, by how it was started.
+    calm: BTreeMap<String, BTreeMap<Name, f64>>,
     /// How the intervals come about.
     method: &'static str,
     pub rows: Vec<Row>,
@@ -244,6 +246,7 @@ impl Report {
             rounds,
             seconds_per_round,
             mirrors,
+            calm: BTreeMap::new(),
             method: "median of the rounds' paired ratios; interval by order statistics, 95 % from six rounds on",
             rows: Vec::new(),
         }
@@ -252,6 +255,11 @@ impl Report {
     /// These have been started.
     pub fn met(&mut self, servers: &[Server]) {
         self.versions.extend(servers.iter().map(|server| (server.name, server.version.clone())));
+    }
+
+    /// What a server uses of a core while nobody asks.
+    pub fn calm(&mut self, setup: &str, name: Name, share: f64) {
+        self.calm.entry(setup.to_owned()).or_default().insert(name, share);
     }
 
     /// Into files in `dir`, and the table on stdout.

@@ -2,11 +2,23 @@
 
 use super::child::Running;
 use super::work::{Name, Spoken};
-use crate::cpu;
-use anyhow::Context;
+use crate::cpu::{self, Used};
+use anyhow::{Context, ensure};
+use freshet::clock::monotonic;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Longer than any of them keeps a batch of log lines.
+const LOGGED_WITHIN: Duration = Duration::from_secs(10);
+/// What a server that nobody asks may use of a core.
+const CALM: f64 = 0.03;
+const CALM_FOR: Duration = Duration::from_secs(1);
+/// One that isn't calm by then never is.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// It ends when this is dropped.
 pub struct Server {
@@ -65,8 +77,30 @@ impl Server {
         Ok(())
     }
 
-    /// Bytes in its logs: it does write them.
-    pub fn logged_bytes(&self) -> anyhow::Result<u64> {
-        self.logs.iter().map(|log| Ok(log.metadata()?.len())).sum()
+    /// Waits until it has done what a start brings with it; returns which share of a core it goes on using.
+    pub fn settle(&self, stop: &AtomicBool) -> anyhow::Result<f64> {
+        let begun = monotonic();
+        loop {
+            let pids = self.pids()?;
+            let (from, before) = (monotonic(), Used::by(&pids)?);
+            std::thread::sleep(CALM_FOR);
+            let share = Used::by(&pids)?.since(&before) / from.elapsed().as_secs_f64();
+            if share < CALM || from > begun + SETTLED_WITHIN {
+                return Ok(share);
+            }
+            ensure!(!stop.load(Ordering::Relaxed), "interrupted");
+        }
+    }
+
+    /// Waits until it has written something to its access log: it does log.
+    pub fn wait_logged(&self) -> anyhow::Result<()> {
+        let begun = monotonic();
+        for log in &self.logs {
+            while log.metadata()?.len() == 0 {
+                ensure!(monotonic() < begun + LOGGED_WITHIN, "{} writes no access log", self.name.word());
+                std::thread::sleep(LOOK);
+            }
+        }
+        Ok(())
     }
 }
