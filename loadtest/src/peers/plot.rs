@@ -16,6 +16,8 @@ const BOTTOM: i32 = 64;
 const NAMES: i32 = 300;
 const LEFT: i32 = 320;
 const RIGHT: i32 = WIDTH - 110;
+/// A scale that ends less than so many times from where it begins has room for more marks.
+const FINE: f64 = 8.0;
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(32, 32, 32);
 const FAINT: RGBColor = RGBColor(215, 215, 215);
@@ -47,10 +49,11 @@ impl Scale {
     }
 
     /// Round numbers on it.
-    fn marks(self) -> impl Iterator<Item = f64> {
-        let all =
-            [0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0, 50.0, 100.0];
-        all.into_iter().filter(move |mark| (self.low..=self.high).contains(mark))
+    fn marks(self) -> Vec<f64> {
+        let coarse = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
+        let fine = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0];
+        let all: &[f64] = if self.high / self.low < FINE { &fine } else { &coarse };
+        all.iter().copied().filter(|mark| (self.low..=self.high).contains(mark)).collect()
     }
 }
 
@@ -75,13 +78,7 @@ pub fn draw(path: &Path, rows: &[Row], caption: &str) -> anyhow::Result<()> {
 }
 
 fn frame(area: &Area<'_>, scale: Scale, height: i32, caption: &str) -> anyhow::Result<()> {
-    write(
-        area,
-        "freshet beside its peers: times as much for each CPU-second of the server",
-        (20, 22),
-        HPos::Left,
-        (17.0, INK),
-    )?;
+    write(area, "freshet beside its peers; above 1 it is ahead", (20, 22), HPos::Left, (17.0, INK))?;
     write(area, caption, (20, height - 16), HPos::Left, (11.0, INK))?;
     let bottom = height - BOTTOM + 6;
     for mark in scale.marks() {
@@ -152,7 +149,7 @@ mod tests {
             scale.x(2.0) - scale.x(1.0) == scale.x(4.0) - scale.x(2.0),
             "equal ratios are equally far apart"
         );
-        assert!(scale.marks().any(|mark| (mark - 1.0).abs() < 1e-9));
+        assert!(scale.marks().iter().any(|mark| (mark - 1.0).abs() < 1e-9));
         assert!(Scale::over(std::iter::empty()).high > 1.0);
     }
 
