@@ -23,7 +23,10 @@ say() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
 # command and the Debian package that has it
 needed=(
     dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc fiu-run:fiu-utils
+    nginx:nginx varnishd:varnish
 )
+# Where Debian has daemons.
+PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for pair in "${needed[@]}"; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
@@ -54,4 +57,8 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
     cargo test --workspace --locked
 fi
+# Whether measuring works, not how fast anything is.
+say peers
+cargo build --locked --quiet
+cargo run --locked --quiet -p loadtest -- peers --quick --out target/peers-quick
 say done
