@@ -174,15 +174,20 @@ pub fn encode_segment(name: &str) -> String {
 }
 
 /// Whether there is nothing in it that has to be looked at more closely, as in nearly every path: ASCII without escapes,
-/// and no segment that is empty or begins with a dot. One pass, since each request has at least one path.
+/// and no segment that is empty or begins with a dot.
 fn is_plain(text: &str) -> bool {
-    let mut before = b'/';
-    text.bytes().all(|byte| {
-        let is_odd = !(b' '..0x7f).contains(&byte) || matches!(byte, b'\\' | b'%');
-        let is_after_slash = before == b'/' && matches!(byte, b'/' | b'.');
-        before = byte;
-        !is_odd && !is_after_slash
-    })
+    let bytes = text.as_bytes();
+    // Without a branch for each byte, so that many are looked at in one instruction.
+    let odd = bytes.iter().fold(0, |odd, byte| {
+        odd | u8::from(byte.wrapping_sub(b' ') > b'~' - b' ')
+            | u8::from(*byte == b'\\')
+            | u8::from(*byte == b'%')
+    });
+    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+    let empty_or_dot = pairs.fold(u8::from(matches!(bytes.first(), Some(b'/' | b'.'))), |found, (a, b)| {
+        found | (u8::from(*a == b'/') & (u8::from(*b == b'/') | u8::from(*b == b'.')))
+    });
+    odd | empty_or_dot == 0
 }
 
 /// Decodes `%XX`, once. The characters that only an escape can bring in are refused here, where they still look escaped.

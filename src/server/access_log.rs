@@ -121,8 +121,13 @@ const fn digit(of: u64) -> u8 {
 /// A string that may need escapes, and rarely does.
 fn string(line: &mut Vec<u8>, before: &str, value: &str) -> io::Result<()> {
     line.extend_from_slice(before.as_bytes());
-    let is_plain = |plain, byte: u8| plain & (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
-    if !value.bytes().fold(true, is_plain) {
+    // Without a branch for each byte, so that many are looked at in one instruction.
+    let odd = value.bytes().fold(0, |odd, byte| {
+        odd | u8::from(byte.wrapping_sub(b' ') > b'~' - b' ')
+            | u8::from(byte == b'"')
+            | u8::from(byte == b'\\')
+    });
+    if odd != 0 {
         return serde_json::to_writer(line, value).map_err(Into::into);
     }
     line.push(b'"');

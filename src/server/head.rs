@@ -44,6 +44,9 @@ impl Target {
     pub fn new(text: &str) -> Self {
         let text = if text.starts_with('/') { text } else { after_authority(text) };
         let bytes = text.as_bytes();
+        if bytes.iter().fold(0, |odd, byte| odd | u8::from(*byte == b'#') | u8::from(*byte == b'?')) == 0 {
+            return Self { text: text.into(), path_bytes: text.len() };
+        }
         let end = bytes.iter().position(|byte| *byte == b'#').unwrap_or(bytes.len());
         let path_bytes = bytes[..end].iter().position(|byte| *byte == b'?').unwrap_or(end);
         Self { text: text[..end].into(), path_bytes }
