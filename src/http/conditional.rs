@@ -29,6 +29,9 @@ pub enum Outcome {
 /// Evaluates the preconditions of a GET or HEAD, in the order of section 13.2.2. `If-Range` is apart: [`if_range_holds`].
 #[must_use]
 pub fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> Outcome {
+    if headers.is_empty() {
+        return Outcome::Proceed;
+    }
     if headers.contains_key(IF_MATCH) {
         if !any_tag(headers, IF_MATCH, validators.etag, Comparison::Strong) {
             return Outcome::PreconditionFailed;

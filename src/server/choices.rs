@@ -1,8 +1,8 @@
 //! `/mirrorlist` and `/metalink`: whom a client is told to ask.
 
 use super::Edge;
+use super::answer::Answer;
 use super::asked::Asked;
-use super::respond::Answer;
 use crate::clock::Timestamp;
 use crate::config::{Delivery, OutsideWindow};
 use crate::http::TreePath;

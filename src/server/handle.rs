@@ -1,10 +1,12 @@
 //! The way of a request, in one screen: parse, look up, decide, serve or redirect or answer, account.
 
 use super::account::Tally;
+use super::answer::Answer;
 use super::asked::{Asked, Refused};
 use super::consider::Question;
 use super::peer::Peer;
-use super::respond::{Answer, Reply, respond};
+use super::reply::Reply;
+use super::respond::respond;
 use super::{choices, serve};
 use crate::config;
 use crate::http::TreePath;

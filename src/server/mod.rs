@@ -6,6 +6,7 @@
 
 pub mod access_log;
 mod account;
+mod answer;
 mod asked;
 mod body;
 mod buffers;
@@ -23,6 +24,7 @@ mod head;
 pub mod listen;
 mod listings;
 mod peer;
+mod reply;
 mod respond;
 mod serve;
 mod tls;

@@ -1,160 +1,26 @@
 //! From an answer to a response: conditions, ranges, header fields, body.
 
 use super::account::{Tally, Verdict};
-use super::asked::{Asked, Refused};
+use super::answer::{Answer, Served};
+use super::asked::Asked;
 use super::body::{ResponseBody, Supply};
 use super::cache_status::Cached;
 use super::consider::repr_digest;
-use super::h1::write::lines;
+use super::reply::{Fields, REPR_DIGEST, Ready, Reply, describe};
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};
 use crate::metrics::Outcome;
 use crate::policy::{Reason, client};
 use crate::repo::Sha256;
-use crate::store::{Content, Meta, Object, Source, Tail, Tier};
+use crate::store::{Content, Meta, Source, Tail, Tier};
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
-    EXPIRES, HeaderName, LAST_MODIFIED, LINK, LOCATION, RANGE, VARY, VIA,
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE, VIA,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use std::rc::Rc;
 use std::sync::Arc;
-
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
-
-/// What a request gets.
-pub enum Answer {
-    /// Bytes of the tree.
-    Content(Served),
-    /// A mirror's URL.
-    Redirect {
-        /// The mirror's number.
-        mirror: usize,
-        /// The absolute URL.
-        location: String,
-        /// `Link` values of other mirrors with the same bytes.
-        links: Vec<String>,
-        /// SHA-256 of the file.
-        digest: Option<Sha256>,
-        /// Why.
-        reason: Reason,
-    },
-    /// A page of the node's own.
-    Page {
-        /// The status code.
-        status: StatusCode,
-        /// Why.
-        reason: Reason,
-        /// Its type.
-        content_type: &'static str,
-        /// Its text.
-        body: Bytes,
-        /// For a 301.
-        location: Option<String>,
-    },
-}
-
-/// Content that is to be sent.
-pub struct Served {
-    /// The bytes.
-    pub content: Content,
-    /// What the store knows it as; none for what lies with its generation.
-    pub object: Option<Object>,
-    /// The content is only this part of the representation, which was asked for.
-    pub part: Option<ByteRange>,
-    /// Why the node serves it.
-    pub reason: Reason,
-    /// What caches downstream may do with it, where the origin's own fields don't say.
-    pub cache_control: HeaderValue,
-}
-
-impl Answer {
-    /// A page.
-    pub fn page(
-        status: StatusCode,
-        reason: Reason,
-        content_type: &'static str,
-        body: impl Into<Bytes>,
-    ) -> Self {
-        Self::Page { status, reason, content_type, body: body.into(), location: None }
-    }
-
-    /// An error, with a line of text.
-    pub fn error(status: StatusCode, reason: Reason, why: &str) -> Self {
-        Self::page(status, reason, "text/plain; charset=utf-8", format!("{status}: {why}\n"))
-    }
-
-    /// 301.
-    pub fn moved(location: String) -> Self {
-        let body = format!("moved to {location}\n").into();
-        let (status, content_type) = (StatusCode::MOVED_PERMANENTLY, "text/plain; charset=utf-8");
-        Self::Page { status, reason: Reason::Moved, content_type, body, location: Some(location) }
-    }
-}
-
-impl From<Refused> for Answer {
-    fn from(refused: Refused) -> Self {
-        Self::error(refused.status, refused.reason, &refused.why)
-    }
-}
-
-/// A response.
-pub struct Reply {
-    /// The status code.
-    pub status: StatusCode,
-    /// The header fields.
-    pub fields: Fields,
-    /// The body.
-    pub body: ResponseBody,
-    /// What follows on the connection may be the rest of something that wasn't understood.
-    pub ends_connection: bool,
-}
-
-/// The header fields of a response, each name once: what was made ready, and what is said of this one.
-#[derive(Debug, Default)]
-pub struct Fields {
-    /// What all responses with an object have.
-    pub ready: Option<Arc<Ready>>,
-    /// What the cache had, and why the node answers so.
-    pub cache_status: Option<HeaderValue>,
-    /// The others.
-    pub more: HeaderMap,
-}
-
-/// The header fields of a 200 with all of an object.
-#[derive(Debug)]
-pub struct Ready {
-    fields: HeaderMap,
-    cache_control: HeaderValue,
-    /// The origin's own Date is among them.
-    has_date: bool,
-    /// The same, as HTTP/1 has them.
-    pub text: Vec<u8>,
-}
-
-impl Fields {
-    /// The origin's own Date is among them.
-    pub fn has_date(&self) -> bool {
-        self.more.contains_key(DATE) || self.ready.as_ref().is_some_and(|ready| ready.has_date)
-    }
-}
-
-/// For hyper, which speaks HTTP/2.
-impl From<Reply> for Response<ResponseBody> {
-    fn from(reply: Reply) -> Self {
-        let mut response = Self::new(reply.body);
-        *response.status_mut() = reply.status;
-        *response.headers_mut() = reply.fields.ready.map(|ready| ready.fields.clone()).unwrap_or_default();
-        response.headers_mut().extend(reply.fields.more);
-        if let Some(value) = reply.fields.cache_status {
-            response.headers_mut().insert(CACHE_STATUS, value);
-        }
-        response
-    }
-}
 
 /// What a response is built from.
 struct Draft {
@@ -230,7 +96,7 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
     let Served { content, object: _, part, reason, cache_control } = served;
     let meta = content.meta.clone();
     let (cache, held) = (cached(&content), held(&content));
-    let validators = validators(&meta);
+    let validators = if asked.conditions.is_empty() { Validators::default() } else { validators(&meta) };
     let mut draft = match conditional::evaluate(&asked.conditions, &validators) {
         Condition::NotModified => Draft::new(StatusCode::NOT_MODIFIED, Outcome::Answer, reason),
         Condition::PreconditionFailed => {
@@ -264,7 +130,7 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
         return draft;
     }
     if draft.status == StatusCode::OK && meta.length.is_some() && draft.length == meta.length {
-        draft.ready = Some(whole(&meta, &cache_control, via));
+        draft.ready = Some(Ready::of(&meta, &cache_control, via));
     } else {
         describe(&mut draft.headers, draft.status, &meta, cache_control);
     }
@@ -277,63 +143,6 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
         }
     }
     draft
-}
-
-/// The header fields of a 200 with all of an object. They are made for the first who asks for it; `Cache-Control` depends
-/// on the repo, too.
-fn whole(meta: &Meta, cache_control: &HeaderValue, via: &HeaderValue) -> Arc<Ready> {
-    let make = || {
-        let mut fields = HeaderMap::new();
-        describe(&mut fields, StatusCode::OK, meta, cache_control.clone());
-        fields.insert(VIA, via.clone());
-        fields.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
-        let mut text = Vec::new();
-        lines(&mut text, &fields);
-        let has_date = fields.contains_key(DATE);
-        Ready { fields, cache_control: cache_control.clone(), has_date, text }
-    };
-    let ready = meta.head.get_or_make(make);
-    if ready.cache_control == *cache_control { ready } else { Arc::new(make()) }
-}
-
-/// The header fields of content: the origin's, where it is the origin who speaks, and the node's own.
-fn describe(headers: &mut HeaderMap, status: StatusCode, meta: &Meta, cache_control: HeaderValue) {
-    for (name, value) in meta.fields.map() {
-        if is_sent_with(status, name) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    if !meta.fields.govern_caching() {
-        headers.insert(CACHE_CONTROL, cache_control);
-    }
-    insert(headers, ETAG, meta.etag.as_ref());
-    if status == StatusCode::NOT_MODIFIED {
-        // RFC 9110 15.4.5: no more than guides the update of what the client has.
-        insert(headers, LAST_MODIFIED, meta.last_modified_value.as_ref().filter(|_| meta.etag.is_none()));
-        return;
-    }
-    if !headers.contains_key(CONTENT_TYPE) {
-        headers.insert(CONTENT_TYPE, meta.content_type.clone());
-    }
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    insert(headers, LAST_MODIFIED, meta.last_modified_value.as_ref());
-    insert(headers, REPR_DIGEST, meta.repr_digest.as_ref());
-}
-
-/// Whether a field of the origin's 200 belongs to an answer of this status.
-fn is_sent_with(status: StatusCode, name: &HeaderName) -> bool {
-    match status {
-        StatusCode::NOT_MODIFIED => [CACHE_CONTROL, DATE, EXPIRES, VARY].contains(name),
-        // These are of all bytes, in this very message.
-        StatusCode::PARTIAL_CONTENT => !["content-digest", "content-md5"].contains(&name.as_str()),
-        _ => true,
-    }
-}
-
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
-    if let Some(value) = value {
-        headers.insert(name, value.clone());
-    }
 }
 
 /// What conditions are held against.

@@ -1,9 +1,10 @@
 //! Carrying out a decision.
 
 use super::Edge;
+use super::answer::{Answer, Served};
 use super::asked::Asked;
 use super::consider::Question;
-use super::respond::{Answer, Served, validators};
+use super::respond::validators;
 use crate::clock;
 use crate::config;
 use crate::http::range::{self, ByteRange, Requested};
@@ -154,8 +155,14 @@ pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: D
     let (redirects, redirected_bytes) = &edge.redirected[mirror];
     redirects.inc();
     redirected_bytes.inc_by(bytes);
-    let url =
-        |base: &str, path: &str| TreePath::new(path).ok().map(|path| format!("{base}{}", path.encoded()));
+    // Mirrors have the file at one path, but for a twin's.
+    let mut latest = (String::new(), String::new());
+    let mut url = |base: &str, path: &str| {
+        if latest.0 != path {
+            latest = (path.to_owned(), TreePath::new(path).ok()?.encoded());
+        }
+        Some(format!("{base}{}", latest.1))
+    };
     let Some(location) = url(&settings.url, &path) else {
         return failed(asked, &FetchError::Absent);
     };

@@ -11,10 +11,11 @@ mod send;
 pub mod write;
 
 use super::account::Tally;
+use super::answer::Answer;
 use super::asked::{Asked, Refused};
 use super::handle;
 use super::peer::{Peer, Transport};
-use super::respond::{Answer, respond};
+use super::respond::respond;
 use crate::policy::Reason;
 use bytes::{Buf, BytesMut};
 use http::{StatusCode, Version};

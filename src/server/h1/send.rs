@@ -7,7 +7,7 @@ use crate::metrics::Path;
 use crate::server::body::{Chunk, Region};
 use crate::server::buffers;
 use crate::server::peer::Transport;
-use crate::server::respond::Reply;
+use crate::server::reply::Reply;
 use http::StatusCode;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};

@@ -1,7 +1,7 @@
 //! The head of an HTTP/1 response, into bytes.
 
 use crate::clock::Timestamp;
-use crate::server::respond::Fields;
+use crate::server::reply::Fields;
 use http::{HeaderMap, StatusCode};
 use std::cell::RefCell;
 use std::io::Write;

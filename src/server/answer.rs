@@ -1,0 +1,85 @@
+//! What a request gets, before it is a response.
+
+use super::asked::Refused;
+use crate::http::range::ByteRange;
+use crate::policy::Reason;
+use crate::repo::Sha256;
+use crate::store::{Content, Object};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+/// What a request gets.
+pub enum Answer {
+    /// Bytes of the tree.
+    Content(Served),
+    /// A mirror's URL.
+    Redirect {
+        /// The mirror's number.
+        mirror: usize,
+        /// The absolute URL.
+        location: String,
+        /// `Link` values of other mirrors with the same bytes.
+        links: Vec<String>,
+        /// SHA-256 of the file.
+        digest: Option<Sha256>,
+        /// Why.
+        reason: Reason,
+    },
+    /// A page of the node's own.
+    Page {
+        /// The status code.
+        status: StatusCode,
+        /// Why.
+        reason: Reason,
+        /// Its type.
+        content_type: &'static str,
+        /// Its text.
+        body: Bytes,
+        /// For a 301.
+        location: Option<String>,
+    },
+}
+
+/// Content that is to be sent.
+pub struct Served {
+    /// The bytes.
+    pub content: Content,
+    /// What the store knows it as; none for what lies with its generation.
+    pub object: Option<Object>,
+    /// The content is only this part of the representation, which was asked for.
+    pub part: Option<ByteRange>,
+    /// Why the node serves it.
+    pub reason: Reason,
+    /// What caches downstream may do with it, where the origin's own fields don't say.
+    pub cache_control: HeaderValue,
+}
+
+impl Answer {
+    /// A page.
+    pub fn page(
+        status: StatusCode,
+        reason: Reason,
+        content_type: &'static str,
+        body: impl Into<Bytes>,
+    ) -> Self {
+        Self::Page { status, reason, content_type, body: body.into(), location: None }
+    }
+
+    /// An error, with a line of text.
+    pub fn error(status: StatusCode, reason: Reason, why: &str) -> Self {
+        Self::page(status, reason, "text/plain; charset=utf-8", format!("{status}: {why}\n"))
+    }
+
+    /// 301.
+    pub fn moved(location: String) -> Self {
+        let body = format!("moved to {location}\n").into();
+        let (status, content_type) = (StatusCode::MOVED_PERMANENTLY, "text/plain; charset=utf-8");
+        Self::Page { status, reason: Reason::Moved, content_type, body, location: Some(location) }
+    }
+}
+
+impl From<Refused> for Answer {
+    fn from(refused: Refused) -> Self {
+        Self::error(refused.status, refused.reason, &refused.why)
+    }
+}
