@@ -95,9 +95,16 @@ impl Tally {
         self.peer.edge.metrics.body_bytes(path).inc_by(bytes as u64);
     }
 
+    /// The response can't be whole: the client sees a reset. On HTTP/2 it is the stream's, which hyper sees to.
+    pub fn is_cut(&self) {
+        if self.asked.protocol != "2" {
+            self.peer.must_reset();
+        }
+    }
+
     /// The file is not as long as it should be, or can't be read: the client sees a reset, and the store forgets it.
     pub fn is_damaged(&self) {
-        self.peer.must_reset();
+        self.is_cut();
         if let Some(object) = self.object.get() {
             let (edge, object) = (self.peer.edge.clone(), object.clone());
             tokio::task::spawn_local(async move { edge.store.damaged(&object).await });

@@ -105,9 +105,13 @@ pub enum Cut {
 }
 
 impl ResponseBody {
-    /// A body of `pieces`, `length` bytes in all where that is known.
+    /// A body of `pieces`, `length` bytes in all where that is known; none where the head alone was asked for.
     pub fn new(tally: Rc<Tally>, supply: Supply, pieces: Vec<Piece>, length: Option<u64>) -> Self {
         let lane = if tally.asked.protocol == "2" { Lane::Copy } else { Lane::Regions };
+        let (supply, pieces, length) = match tally.asked.is_head {
+            true => (Supply::Memory, Vec::new(), Some(0)),
+            false => (supply, pieces, length),
+        };
         Self { supply, lane, pieces: pieces.into(), left: length, reading: None, tally }
     }
 
@@ -119,11 +123,6 @@ impl ResponseBody {
     /// Nothing is to come any more.
     pub fn is_over(&self) -> bool {
         self.left == Some(0)
-    }
-
-    /// The head alone was asked for.
-    pub fn is_head(&self) -> bool {
-        self.tally.asked.is_head
     }
 
     /// The next piece; `None` at the end.
@@ -145,13 +144,13 @@ impl ResponseBody {
             Some(Ok(_)) => {}
             None if self.left.is_some_and(|left| left > 0) => {
                 next = Some(Err(Cut::Fill("fewer bytes than were promised".to_owned())));
-                self.tally.peer.must_reset();
+                self.tally.is_cut();
             }
             Some(Err(cut)) => {
                 tracing::debug!(client = %self.tally.peer.addr, %cut, "response cut");
                 match cut {
                     Cut::Disk(_) => self.tally.is_damaged(),
-                    Cut::Fill(_) => self.tally.peer.must_reset(),
+                    Cut::Fill(_) => self.tally.is_cut(),
                 }
             }
             None => {

@@ -34,7 +34,8 @@ pub async fn serve(
     let connection = async {
         match tls {
             None => plain(&peer, socket, drain).await,
-            Some(tls) => secure(&peer, socket, tls, drain).await,
+            // Boxed, so that a plain connection holds no room for a handshake and HTTP/2.
+            Some(tls) => Box::pin(secure(&peer, socket, tls, drain)).await,
         }
     };
     // The reason of an end is the client's affair: it hung up, spoke no HTTP, or was reset by us (and logged then).

@@ -42,7 +42,11 @@ impl Target {
     /// servers.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let text = if text.starts_with('/') { text } else { after_authority(text) };
+        if !text.starts_with('/')
+            && let Some(path) = after_authority(text)
+        {
+            return Self::new(&path);
+        }
         let bytes = text.as_bytes();
         if bytes.iter().fold(0, |odd, byte| odd | u8::from(*byte == b'#') | u8::from(*byte == b'?')) == 0 {
             return Self { text: text.into(), path_bytes: text.len() };
@@ -71,10 +75,15 @@ impl Target {
     }
 }
 
-/// Of `http://host/path` what follows the host.
-fn after_authority(text: &str) -> &str {
-    let Some((_, after)) = text.split_once("://") else { return text };
-    &after[after.find(['/', '?']).unwrap_or(after.len())..]
+/// Of `http://host/path` what follows the host; a path that is missing is `/` (RFC 9112, section 3.2.2).
+fn after_authority(text: &str) -> Option<String> {
+    let (scheme, after) = text.split_once("://")?;
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.chars().all(is_scheme) {
+        return None;
+    }
+    let rest = &after[after.find(['/', '?', '#']).unwrap_or(after.len())..];
+    Some(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
 }
 
 impl From<&Uri> for Target {
@@ -151,8 +160,9 @@ mod tests {
             ("/a?", "/a?", "/a", Some("")),
             ("/a#b?c", "/a", "/a", None),
             ("http://h:80/a?b", "/a?b", "/a", Some("b")),
-            ("http://h?b", "?b", "", Some("b")),
-            ("http://h", "", "", None),
+            ("http://h?b", "/?b", "/", Some("b")),
+            ("http://h", "/", "/", None),
+            ("foo?q=http://h/b", "foo?q=http://h/b", "foo", Some("q=http://h/b")),
             ("/a?u=http://h/b", "/a?u=http://h/b", "/a", Some("u=http://h/b")),
             ("*", "*", "*", None),
         ] {

@@ -4,6 +4,7 @@ use super::Edge;
 use super::waits::{Patience, Waits};
 use crate::clock;
 use crate::policy::client::Agent;
+use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -116,7 +117,7 @@ impl Socket {
     pub async fn send_before_more(&self, mut bytes: &[u8]) -> io::Result<()> {
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
         while !bytes.is_empty() {
-            let send = || rustix::net::send(&self.tcp, bytes, flags).map_err(Into::into);
+            let send = || Ok(retry_on_intr(|| rustix::net::send(&self.tcp, bytes, flags))?);
             let sent = self.tcp.async_io(Interest::WRITABLE, send).await?;
             self.wrote(sent);
             bytes = &bytes[sent..];
@@ -130,7 +131,7 @@ impl Socket {
     /// The connection failed, or the file can't be read.
     pub async fn sendfile(&self, file: &File, offset: &mut u64, end: u64) -> io::Result<usize> {
         let most = usize::try_from(end - *offset).unwrap_or(usize::MAX);
-        let send = || rustix::fs::sendfile(&self.tcp, file, Some(offset), most).map_err(Into::into);
+        let send = || Ok(retry_on_intr(|| rustix::fs::sendfile(&self.tcp, file, Some(offset), most))?);
         let sent = self.tcp.async_io(Interest::WRITABLE, send).await?;
         self.wrote(sent);
         Ok(sent)

@@ -47,14 +47,15 @@ pub async fn serve(
 ) -> Answer {
     let path = &question.path;
     if path.is_directory()
-        && let Some(answer) = listing(edge, path).await.transpose()
+        && let Some(answer) = Box::pin(listing(edge, path)).await.transpose()
     {
         return answer.unwrap_or_else(|error| failed(asked, &error));
     }
     let object = question.object();
     let fetched = match at_hand {
         Some(content) if content.is_fresh(asked.now) => Ok(content),
-        _ => fetch(edge, asked, question, &object, past).await,
+        // Boxed, as all that most requests don't do: an idle connection holds room for what it may have to do.
+        _ => Box::pin(fetch(edge, asked, question, &object, past)).await,
     };
     match fetched {
         Ok(content) => within(edge, asked, question, &object, content, reason).await,
@@ -105,7 +106,7 @@ async fn within(
     content: Content,
     reason: Reason,
 ) -> Answer {
-    let mut served = Served {
+    let served = Served {
         content,
         object: Some(object.clone()),
         part: None,
@@ -113,19 +114,24 @@ async fn within(
         cache_control: question.cache_control(),
     };
     if let Source::Apart(_) = served.content.source {
-        let fetched = match single_range(asked, &served.content.meta) {
-            Some(range) => {
-                served.part = Some(range);
-                edge.store.pass_range(object, served.content, range).await
-            }
-            None => edge.store.fetch(object).await,
-        };
-        match fetched {
-            Ok(content) => served.content = content,
-            Err(error) => return failed(asked, &error),
-        }
+        return Box::pin(apart(edge, asked, object, served)).await;
     }
     Answer::Content(served)
+}
+
+/// Of what can't be stored, the part that is asked for, or all of it, for this request alone.
+async fn apart(edge: &Edge, asked: &Asked, object: &Object, mut served: Served) -> Answer {
+    let fetched = match single_range(asked, &served.content.meta) {
+        Some(range) => {
+            served.part = Some(range);
+            edge.store.pass_range(object, served.content, range).await
+        }
+        None => edge.store.fetch(object).await,
+    };
+    match fetched {
+        Ok(content) => Answer::Content(Served { content, ..served }),
+        Err(error) => failed(asked, &error),
+    }
 }
 
 /// The one range that is asked for, if that is what the request comes to.

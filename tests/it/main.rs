@@ -10,6 +10,7 @@ mod directory;
 mod disks;
 mod dnf;
 mod fills;
+mod http1;
 mod origins;
 mod pressure;
 mod purge;

@@ -88,9 +88,15 @@ fn methods_and_malformed_requests() {
         "GET /f HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n",
         "GET  /f HTTP/1.1\r\nHost: a\r\n\r\n",
         "\u{1}\u{2}\u{3}\r\n\r\n",
+        "\u{16}\u{3}\u{1}",
+        "GET f HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET f?q=http://h/f HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /f HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
     ] {
         assert_eq!(raw(request), Ok(400), "{request:?}");
     }
+    assert_eq!(raw("GET http://a/f HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(200));
+    assert_eq!(raw("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(200), "the root");
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(5000));
     assert_eq!(raw(&long), Ok(400));
     let flood: String = (0..100).map(|i| format!("X-{i}: y\r\n")).collect();

@@ -16,18 +16,25 @@ use super::asked::{Asked, Refused};
 use super::handle;
 use super::peer::{Peer, Transport};
 use super::respond::respond;
+use crate::clock;
 use crate::policy::Reason;
 use bytes::{Buf, BytesMut};
 use http::{StatusCode, Version};
 use parse::{Parsed, Request};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use write::Fate;
 
 /// Read at once. What a client sends before it has its answer waits in the kernel beyond that.
 const READ_BYTES: usize = 8 << 10;
+/// For a request that is on its way when the node begins to drain.
+const LAST_CALL: Duration = Duration::from_millis(250);
+/// How long the client's end is waited for after the last response (RFC 9112, section 9.6), and what it may send meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 << 10;
 
 /// Why a connection ends in the middle of something.
 #[derive(Debug, thiserror::Error)]
@@ -54,18 +61,35 @@ pub async fn serve<S: Transport>(
 ) -> Result<(), Ended> {
     let mut connection = Connection { io, input: BytesMut::new(), searched: 0, output: Vec::new() };
     loop {
+        if !connection.input.is_empty() {
+            // The next head has begun while the last response was on its way.
+            peer.note(|waits| waits.received(clock::monotonic()));
+        }
         let request = tokio::select! {
             biased;
             request = connection.request() => request?,
-            _ = drain.wait_for(|draining| *draining), if connection.input.is_empty() => None,
+            () = drained(drain) => None,
         };
-        let Some(request) = request else { break };
+        let Some(request) = request else {
+            if connection.input.is_empty() {
+                return Ok(connection.io.shutdown().await?);
+            }
+            break;
+        };
         let is_last = *drain.borrow();
         if connection.answer(peer, request, is_last).await? == Fate::Closes {
             break;
         }
     }
-    Ok(connection.io.shutdown().await?)
+    connection.linger().await;
+    Ok(())
+}
+
+/// Returns once the node drains, and a little later: who has just connected is about to ask.
+async fn drained(drain: &mut watch::Receiver<bool>) {
+    // Its sender is gone with the node.
+    let _ = drain.wait_for(|draining| *draining).await;
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 /// A connection and what is in the air on it.
@@ -86,7 +110,7 @@ impl<S: Transport> Connection<S> {
     /// The next request; `None` at the end of the connection, between two requests.
     async fn request(&mut self) -> Result<Option<Asking>, Ended> {
         loop {
-            if parse::is_ended(&self.input, self.searched) {
+            if parse::is_ended(&self.input, self.searched) || parse::is_alien(&self.input) {
                 match parse::parse(&self.input) {
                     Parsed::Whole(request, length) => {
                         self.input.advance(length);
@@ -137,31 +161,55 @@ impl<S: Transport> Connection<S> {
             Ok(request) => (request.head.version == Version::HTTP_10, request.persists && !is_last),
             Err(_) => (false, false),
         };
-        let (reply, now) = match asking {
+        let reply = match asking {
             Ok(request) => {
                 let (asked, path) = Asked::read(peer, request.head);
-                let now = asked.now;
                 let tally = Tally::open(peer.clone(), asked);
-                let reply = tokio::select! {
+                tokio::select! {
                     biased;
                     reply = handle::reply(tally, path) => reply,
                     ended = self.hung_up() => return Err(ended),
-                };
-                (reply, now)
+                }
             }
-            Err(refused) => {
-                let asked = Asked::garbled(peer);
-                let now = asked.now;
-                (respond(Tally::open(peer.clone(), asked), Answer::from(refused)), now)
-            }
+            Err(refused) => respond(Tally::open(peer.clone(), Asked::garbled(peer)), Answer::from(refused)),
         };
         let fate = match (persists && !reply.ends_connection, is_old) {
             (false, _) => Fate::Closes,
             (true, true) => Fate::IsKept,
             (true, false) => Fate::GoesOn,
         };
-        // Whatever was cut must not look like an end.
-        self.send(reply, is_old, fate, now).await.inspect_err(|_| peer.must_reset())
+        let unfinished = Unfinished(peer);
+        let fate = self.send(reply, is_old, fate).await?;
+        std::mem::forget(unfinished);
+        Ok(fate)
+    }
+
+    /// Closes this end, and waits a little for the client's: to close a socket on which unread bytes lie resets it, and what the
+    /// client hasn't taken yet would be lost.
+    async fn linger(mut self) {
+        let until_end = async {
+            self.io.shutdown().await?;
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                self.input.clear();
+                match self.fill().await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // Whatever happens, this is its end.
+        let _ = tokio::time::timeout(LINGER, until_end).await;
+    }
+}
+
+/// While it lives, a response is on its way: given up, for whatever reason, it must not look like one that has ended.
+struct Unfinished<'a>(&'a Peer);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.must_reset();
     }
 }
 

@@ -44,6 +44,13 @@ pub fn is_ended(bytes: &[u8], from: usize) -> bool {
     false
 }
 
+/// Whether `bytes` begin with what no request begins with: TLS, say. Then its end need not be waited for.
+#[must_use]
+pub fn is_alien(bytes: &[u8]) -> bool {
+    let first = bytes.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    first.is_some_and(|byte| !byte.is_ascii_alphanumeric() && !b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
 /// Parses a head.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed {
@@ -66,10 +73,8 @@ pub fn parse(bytes: &[u8]) -> Parsed {
 
 fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
     let method = request.method.unwrap_or_default();
-    let (version, mut persists) = match request.version {
-        Some(0) => (Version::HTTP_10, false),
-        _ => (Version::HTTP_11, true),
-    };
+    let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let (mut keeps, mut closes) = (version == Version::HTTP_11, false);
     let mut head = Head {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| "the method is malformed")?,
         target: Target::new(request.path.unwrap_or_default()),
@@ -86,17 +91,14 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
             Some(Field::UserAgent) if head.agent.is_empty() => head.agent = value.into(),
             None | Some(Field::UserAgent) => {}
             // Whatever follows the head is not read; only that something does is of interest.
-            Some(Field::ContentLength) => head.has_body |= value.iter().any(|byte| *byte != b'0'),
+            Some(Field::ContentLength) => {
+                head.has_body |= value.is_empty() || value.iter().any(|byte| *byte != b'0');
+            }
             Some(Field::TransferEncoding) => head.has_body = true,
             Some(Field::Connection) => {
                 for option in value.split(|byte| *byte == b',') {
-                    if option.trim_ascii().eq_ignore_ascii_case(b"close") {
-                        persists = false;
-                    } else if version == Version::HTTP_10
-                        && option.trim_ascii().eq_ignore_ascii_case(b"keep-alive")
-                    {
-                        persists = true;
-                    }
+                    closes |= option.trim_ascii().eq_ignore_ascii_case(b"close");
+                    keeps |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             Some(Field::Condition(which)) => {
@@ -105,7 +107,7 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
             }
         }
     }
-    Ok(Request { head, persists })
+    Ok(Request { head, persists: keeps && !closes })
 }
 
 #[cfg(test)]
@@ -145,6 +147,7 @@ mod tests {
             ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
             ("1.0", "", false),
             ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: close, keep-alive\r\n", false),
             ("1.0", "Connection: closed\r\n", false),
         ] {
             let text = format!("GET / HTTP/{version}\r\n{connection}\r\n");
@@ -158,6 +161,7 @@ mod tests {
             ("Content-Length: 0", false),
             ("Content-Length: 00", false),
             ("Content-Length: 5", true),
+            ("Content-Length:", true),
             ("Content-Length: 0\r\nContent-Length: 5", true),
             ("Content-Length: 0, 5", true),
             ("Content-Length: +0", true),
@@ -190,6 +194,20 @@ mod tests {
             parse(many.as_bytes()),
             Parsed::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, _)
         ));
+    }
+
+    #[test]
+    fn what_can_be_no_request_is_seen_by_its_first_byte() {
+        for (bytes, alien) in [
+            (&b"\x16\x03\x01"[..], true),
+            (b"\r\nGET", false),
+            (b"", false),
+            (b"\r\n", false),
+            (b" GET", true),
+        ] {
+            assert_eq!(is_alien(bytes), alien, "{bytes:?}");
+        }
+        assert!(matches!(parse(b"\x16\x03\x01\x02"), Parsed::Bad(StatusCode::BAD_REQUEST, _)));
     }
 
     proptest! {

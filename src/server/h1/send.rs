@@ -2,16 +2,17 @@
 
 use super::write::{self, Fate, Framing};
 use super::{Connection, Ended};
-use crate::clock::Timestamp;
+use crate::clock;
 use crate::metrics::Path;
-use crate::server::body::{Chunk, Region};
+use crate::server::body::{Chunk, Region, ResponseBody};
 use crate::server::buffers;
 use crate::server::peer::Transport;
 use crate::server::reply::Reply;
-use http::StatusCode;
+use rustix::io::Errno;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
+use std::task::Poll;
 use tokio::io::AsyncWriteExt;
 
 /// Sent in one go before the worker's other connections have their turn.
@@ -19,30 +20,18 @@ const TURN_BYTES: u64 = 1 << 20;
 
 impl<S: Transport> Connection<S> {
     /// Sends a response; the connection's fate afterwards.
-    pub(super) async fn send(
-        &mut self,
-        reply: Reply,
-        is_old: bool,
-        fate: Fate,
-        now: Timestamp,
-    ) -> Result<Fate, Ended> {
+    pub(super) async fn send(&mut self, reply: Reply, is_old: bool, fate: Fate) -> Result<Fate, Ended> {
         let Reply { status, fields, mut body, .. } = reply;
-        let has_body = !body.is_head() && status != StatusCode::NOT_MODIFIED;
-        let (framing, fate) = match (has_body && body.length().is_none(), is_old) {
+        let (framing, fate) = match (body.length().is_none(), is_old) {
             (false, _) => (Framing::Length, fate),
             (true, false) => (Framing::Chunked, fate),
             (true, true) => (Framing::Close, Fate::Closes),
         };
         self.output.clear();
-        write::head(&mut self.output, status, &fields, framing, fate, now);
+        write::head(&mut self.output, status, &fields, framing, fate, clock::now());
         drop(fields);
-        while has_body && !body.is_over() {
-            let next = tokio::select! {
-                biased;
-                next = poll_fn(|cx| body.poll_chunk(cx)) => next,
-                ended = self.hung_up() => return Err(ended),
-            };
-            let Some(chunk) = next.transpose()? else { break };
+        while !body.is_over() {
+            let Some(chunk) = self.next(&mut body).await? else { break };
             if framing == Framing::Chunked {
                 let _ = write!(self.output, "{:x}\r\n", chunk.len());
             }
@@ -67,6 +56,20 @@ impl<S: Transport> Connection<S> {
         // What few responses need isn't kept for an idle connection.
         self.output.shrink_to(1024);
         Ok(fate)
+    }
+
+    /// The next piece of the body. Where it isn't there yet, what precedes it goes out first.
+    async fn next(&mut self, body: &mut ResponseBody) -> Result<Option<Chunk>, Ended> {
+        if let Poll::Ready(next) = poll_fn(|cx| Poll::Ready(body.poll_chunk(cx))).await {
+            return Ok(next.transpose()?);
+        }
+        self.write_with(&[]).await?;
+        self.io.flush().await?;
+        tokio::select! {
+            biased;
+            next = poll_fn(|cx| body.poll_chunk(cx)) => Ok(next.transpose()?),
+            ended = self.hung_up() => Err(ended),
+        }
     }
 
     /// Writes what is in `output`, and `bytes` after it.
@@ -95,7 +98,8 @@ impl<S: Transport> Connection<S> {
         self.output.clear();
         let mut turn = 0;
         while region.offset < region.end {
-            let sent = socket.sendfile(&region.file, &mut region.offset, region.end).await?;
+            let sent = socket.sendfile(&region.file, &mut region.offset, region.end).await;
+            let sent = sent.inspect_err(|error| note_fault(&region, error))?;
             if sent == 0 {
                 region.tally.is_damaged();
                 return Err(ended_early().into());
@@ -114,7 +118,8 @@ impl<S: Transport> Connection<S> {
         self.write_with(&[]).await?;
         let mut buffer = buffers::take();
         while region.offset < region.end {
-            let piece = buffer.read(&region.file, region.offset, region.end)?;
+            let piece = buffer.read(&region.file, region.offset, region.end);
+            let piece = piece.inspect_err(|_| region.tally.is_damaged())?;
             if piece.is_empty() {
                 region.tally.is_damaged();
                 return Err(ended_early().into());
@@ -124,6 +129,13 @@ impl<S: Transport> Connection<S> {
             region.tally.sent(piece.len(), Path::Copy);
         }
         Ok(())
+    }
+}
+
+/// Of what sendfile says, this is the file's fault and not the connection's.
+fn note_fault(region: &Region, error: &io::Error) {
+    if Errno::from_io_error(error) == Some(Errno::IO) {
+        region.tally.is_damaged();
     }
 }
 

@@ -1,0 +1,72 @@
+//! HTTP/1 towards clients: what is on its way, and how it ends.
+
+use super::support::client::{self, Connection};
+use super::support::config;
+use super::support::node::Node;
+use super::support::origin::{Act, Origin};
+use super::support::scratch;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+const LENGTH: usize = 12_000_000;
+
+#[test]
+fn a_head_goes_out_before_its_body_is_there() {
+    let tree = scratch();
+    fs::write(tree.path().join("slow"), b"at last").unwrap();
+    let origin = Origin::serve(tree.path());
+    origin.act("slow", [Act::Gate(0)]);
+    let node = Node::start(&config::cached(&origin, ""));
+    let mut connection = Connection::open(node.http()).unwrap();
+    connection.send(client::head("GET", "/slow", &[])).unwrap();
+    let head = connection.response_head().unwrap();
+    assert_eq!((head.status, head.header("content-length")), (200, Some("7")));
+    origin.release("slow");
+    assert_eq!(connection.read(7).unwrap(), b"at last");
+}
+
+#[test]
+fn what_ends_with_its_connection_is_reset_where_it_is_cut() {
+    let tree = scratch();
+    let origin = Origin::serve(tree.path());
+    let chunk = format!("{LENGTH:x}\r\n").into_bytes();
+    let answer = [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        &chunk[..],
+        &vec![b'x'; LENGTH],
+        b"\r\n0\r\n\r\n",
+    ];
+    origin.act("endless", [Act::Raw(answer.concat())]);
+    let node = Node::start(&config::cached(&origin, "http.write_timeout = \"500ms\""));
+    let mut stream = TcpStream::connect(node.http()).unwrap();
+    stream.write_all(b"GET /endless HTTP/1.0\r\n\r\n").unwrap();
+    let mut some = [0; 1000];
+    stream.read_exact(&mut some).unwrap();
+    assert!(some.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    node.wait_access("the stalled reader is given up", |line| {
+        line["path"] == "/endless" && line["complete"] == false
+    });
+    let mut rest = Vec::new();
+    assert_eq!(stream.read_to_end(&mut rest).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn what_a_client_says_after_its_last_request_costs_it_nothing() {
+    let tree = scratch();
+    let body: Vec<u8> = (0..LENGTH).map(|i| (i * 7 + i / 251) as u8).collect();
+    fs::write(tree.path().join("f"), &body).unwrap();
+    let node = Node::start(&config::in_place(tree.path(), ""));
+    let mut connection = Connection::open(node.http()).unwrap();
+    connection.send(client::head("GET", "/f", &[("Connection", "close")])).unwrap();
+    connection.response_head().unwrap();
+    let mut got = connection.read(1_000_000).unwrap();
+    connection.send("\r\n").unwrap();
+    // Until the node has nothing more to do, and the kernel has the rest.
+    while !node.access().iter().any(|line| line["path"] == "/f") && got.len() + 100_000 < LENGTH {
+        got.extend(connection.read(100_000).unwrap());
+    }
+    node.wait_access("it is complete", |line| line["path"] == "/f" && line["complete"] == true);
+    got.extend(connection.read(LENGTH - got.len()).unwrap());
+    assert!(got == body);
+}
