@@ -83,6 +83,37 @@ fn what_is_purged_hard_is_gone() {
 }
 
 #[test]
+fn a_hard_purge_reaches_what_lies_here_in_parts() {
+    const LENGTH: usize = 40_000_000;
+    let tree = scratch();
+    let body: Vec<u8> = (0..LENGTH).map(|i| (i * 7 + i / 251) as u8).collect();
+    fs::write(tree.path().join("f.iso"), &body).unwrap();
+    let origin = Origin::serve(tree.path());
+    let node = Node::start(&config::cached(&origin, "cache.linger = \"100ms\""));
+    let part = || {
+        let range = [("Range", "bytes=30000000-30000009")];
+        let answer = client::request(node.http(), "GET", "/f.iso", &range);
+        assert!(answer.status == 206 && answer.body == body[30_000_000..30_000_010]);
+    };
+    let kept = |times: u64| {
+        node.wait_status("the parts are put away", |status| {
+            status["cache"]["events"]["parts_kept"] == times && status["cache"]["flights"] == 0
+        });
+    };
+    part();
+    kept(1);
+    let ranges = || origin.seen_for("f.iso").iter().filter(|seen| seen.header("range").is_some()).count();
+    part();
+    kept(2);
+    assert_eq!(ranges(), 1, "it was here");
+    let (status, answer) = purge(&node, "path=/f.iso");
+    assert_eq!((status, &answer["removed"]), (200, &1.into()), "{answer}");
+    assert_eq!(node.status()["cache"]["objects"], 0);
+    part();
+    assert_eq!(ranges(), 2, "and isn't any more");
+}
+
+#[test]
 fn what_is_purged_softly_is_asked_for_again_first() {
     let tree = scratch();
     let mut origin = Origin::serve(tree.path());
