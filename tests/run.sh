@@ -59,6 +59,7 @@ else
 fi
 # Whether measuring works, not how fast anything is.
 say peers
-cargo build --locked --quiet
-cargo run --locked --quiet -p loadtest -- peers --quick --out target/peers-quick
+# The whole workspace, as the tests were built: one package of it has other features, and all of it would be built anew.
+cargo build --workspace --locked --quiet
+"${CARGO_TARGET_DIR:-target}/debug/loadtest" peers --quick --out "${CARGO_TARGET_DIR:-target}/peers-quick"
 say done
