@@ -21,6 +21,7 @@ mod object;
 mod pass;
 mod purge;
 mod refusals;
+mod settings;
 mod spans;
 mod stats;
 mod tail;
@@ -35,6 +36,7 @@ pub use error::{FetchError, FillError, PurgeError};
 pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
 pub use pass::PassBody;
 pub use purge::{Mode, Scope};
+pub use settings::Settings;
 pub use stats::StoreStats;
 pub use tail::{HELD_BACK_BYTES, Tail};
 pub use trouble::DiskTrouble;
@@ -51,83 +53,10 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::runtime::Handle;
 use tree::Tree;
-
-/// Bounds and times.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The disk tier's directory (`objects/` and `tmp/` in it). Not used over a directory origin.
-    pub disk: PathBuf,
-    /// Its bound in bytes, counted in blocks of 4 KiB.
-    pub disk_bytes: u64,
-    /// The memory tier's bound in bytes.
-    pub memory_bytes: u64,
-    /// The largest body kept in memory.
-    pub memory_object_bytes: u64,
-    /// Open files kept at hand.
-    pub open_files: u64,
-    /// An open file that wasn't used for so long is closed.
-    pub open_file_idle: Duration,
-    /// Lifetime of what no catalogue lists and the origin says nothing about.
-    pub revalidate: Duration,
-    /// What is stale is used for so long while it is revalidated, where the origin doesn't say.
-    pub stale_while_revalidate: Duration,
-    /// What is stale is used for so long while the origin fails, where it doesn't say.
-    pub stale_if_error: Duration,
-    /// How long an absent object is not asked for again.
-    pub absent_for: Duration,
-    /// How long after a failure the origin is not asked again for that object.
-    pub failed_for: Duration,
-    /// Fills at once; more wait. As many revalidations have places of their own.
-    pub max_fills: usize,
-    /// How long they wait.
-    pub fill_patience: Duration,
-    /// A fill goes on while its origin fails, for so long after it last got on.
-    pub resume_for: Duration,
-    /// Objects of at least so many bytes are fetched in parts where only parts are asked for.
-    pub part_from: u64,
-    /// A fill that nobody follows goes on for so long where it is far from its end; near it, to the end.
-    pub linger: Duration,
-    /// Far from its end is a fill with more than so many bytes, and more than half, to go.
-    pub abandon_bytes: u64,
-    /// Bodies passed through at once; more wait.
-    pub max_passes: usize,
-    /// How long they wait.
-    pub pass_patience: Duration,
-}
-
-impl Settings {
-    /// The defaults: 256 MiB of memory for bodies up to 64 KiB, 4096 open files.
-    #[must_use]
-    pub fn new(disk: PathBuf, disk_bytes: u64) -> Self {
-        Self {
-            disk,
-            disk_bytes,
-            memory_bytes: 256 * 1024 * 1024,
-            memory_object_bytes: 64 * 1024,
-            open_files: 4096,
-            open_file_idle: Duration::from_secs(300),
-            revalidate: Duration::from_secs(60),
-            stale_while_revalidate: Duration::ZERO,
-            stale_if_error: Duration::from_secs(7 * 24 * 3600),
-            absent_for: Duration::from_secs(5),
-            failed_for: Duration::from_secs(1),
-            max_fills: 256,
-            fill_patience: Duration::from_secs(10),
-            resume_for: Duration::from_secs(15),
-            part_from: 16 * 1024 * 1024,
-            linger: Duration::from_secs(5),
-            abandon_bytes: 64 * 1024 * 1024,
-            max_passes: 256,
-            pass_patience: Duration::from_secs(30),
-        }
-    }
-}
 
 /// What a client is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //!
 //! All IO happens on the background runtime and its blocking pool; callers on any runtime wait on channels.
 
+mod apart;
 mod course;
 mod head;
 mod kept;
@@ -209,40 +210,6 @@ impl Cache {
         }
     }
 
-    /// What isn't to be shared: the whole for this request alone, or its head, so that a part can be asked for.
-    async fn apart(self: &Arc<Self>, object: &Object, interest: Interest) -> Result<Content, FetchError> {
-        match interest {
-            Interest::Whole => self.pass(object).await,
-            Interest::Parts => {
-                let Head { meta, version, .. } = self.ask_head(object).await?;
-                Ok(Content { meta, source: Source::Apart(version), tier: Tier::Pass, stale: false })
-            }
-        }
-    }
-
-    /// A part of what isn't to be shared, for this request alone: of the version that `head` named.
-    pub(super) async fn pass_range(
-        self: &Arc<Self>,
-        object: &Object,
-        head: Content,
-        range: ByteRange,
-    ) -> Result<Content, FetchError> {
-        let permit = self.pass_permit().await?;
-        let Content { meta, source: Source::Apart(version), .. } = head else {
-            return Err(FetchError::NotStored);
-        };
-        let if_range = version.as_ref().map(Version::if_range);
-        let response = self.ask(object, Ask::Range { range, if_range }).await?;
-        let is_as_long = response.total.is_none() || response.total == meta.length;
-        if !is_as_long || version.is_some_and(|version| !version.is_in(&response.headers)) {
-            return Err(FetchError::Origin(Arc::new(OriginError::RangeIgnored)));
-        }
-        self.counters.passed.fetch_add(1, Ordering::Relaxed);
-        // A part can't be checked against the digest of the whole.
-        let body = PassBody::start(response.body, None, permit, &self.runtime);
-        Ok(Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false })
-    }
-
     /// Removes an object and all notes about it; whether it was there.
     pub(super) async fn purge(self: &Arc<Self>, object: &Object) -> bool {
         self.refusals.forget(object);
@@ -403,13 +370,6 @@ impl Cache {
         refusal
     }
 
-    /// Asks for this request alone.
-    async fn pass(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
-        let permit = self.pass_permit().await?;
-        let response = self.ask(object, Ask::Whole).await?;
-        Ok(self.passing(object, response, permit))
-    }
-
     async fn ask(self: &Arc<Self>, object: &Object, ask: Ask) -> Result<Response, FetchError> {
         let (origin, asked) = (Arc::clone(&self.origin), object.clone());
         let asking = async move { origin.get(&asked.path, ask, asked.size()).await };
@@ -422,27 +382,11 @@ impl Cache {
         }
     }
 
-    fn passing(&self, object: &Object, response: Response, permit: OwnedSemaphorePermit) -> Content {
-        self.counters.passed.fetch_add(1, Ordering::Relaxed);
-        let terms = passing_terms(&response.headers, clock::now());
-        let meta = Arc::new(meta(object, &response.headers, response.length, terms));
-        let body = PassBody::start(response.body, object.identity, permit, &self.runtime);
-        Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false }
-    }
-
     /// Whether what is stale may be used although the origin gave no usable answer.
     fn covers(&self, meta: &Meta) -> bool {
         let (settings, now) = (&self.settings, clock::now());
         meta.terms.may_cover_error(settings.stale_if_error, now)
             || meta.terms.may_revalidate_behind(settings.stale_while_revalidate, now)
-    }
-
-    /// Waits for others to end, within reason.
-    async fn pass_permit(&self) -> Result<OwnedSemaphorePermit, FetchError> {
-        let (passes, patience) = (Arc::clone(&self.passes), self.settings.pass_patience);
-        let waiting =
-            self.runtime.spawn(async move { tokio::time::timeout(patience, passes.acquire_owned()).await });
-        waiting.await.map_err(|_| FetchError::ShuttingDown)?.ok().and_then(Result::ok).ok_or(FetchError::Busy)
     }
 }
 
