@@ -17,7 +17,7 @@ use crate::origin::{DirectoryOrigin, HttpOrigin, Wait, http};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Barrier, Mutex, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
