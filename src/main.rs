@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// A request takes some thirty small pieces of memory and frees them within microseconds. Against glibc's allocator that is
-/// 6 % of its CPU time (ARCHITECTURE.md, "What a request costs").
+/// A request takes many small pieces of memory and frees them within microseconds. mimalloc in the place of glibc's allocator
+/// made 0.59 of nginx's requests for a CPU-second of 0.52, while hyper still spoke HTTP/1, on a busy machine.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

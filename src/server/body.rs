@@ -87,7 +87,7 @@ pub struct ResponseBody {
     supply: Supply,
     lane: Lane,
     pieces: VecDeque<Piece>,
-    /// Body bytes still to be handed to hyper; `None` if the length isn't known beforehand.
+    /// Body bytes still to be handed to the connection; `None` if the length isn't known beforehand.
     left: Option<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     tally: Rc<Tally>,

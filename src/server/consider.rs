@@ -8,7 +8,7 @@ use crate::http::{TreePath, content_type};
 use crate::policy::decide::{self, Facts};
 use crate::policy::select::{self, Unfit, Wanted};
 use crate::policy::{Client, Currency, Decision, MirrorTable, Past, Place, Reason, Repos};
-use crate::repo::{Kind, Listed, Sha256};
+use crate::repo::{Kind, Listed};
 use crate::store::{Content, Identity, Meta, Object, Source, Tier};
 use http::HeaderValue;
 use std::sync::Arc;
@@ -171,10 +171,4 @@ impl<'a> Question<'a> {
     fn has_room(&self, mirror: usize) -> bool {
         self.edge.load.has_room(mirror, self.now)
     }
-}
-
-/// `Repr-Digest` (RFC 9530).
-#[must_use]
-pub fn repr_digest(sha256: &Sha256) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!("sha-256=:{}:", sha256.base64())).ok()
 }

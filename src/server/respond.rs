@@ -5,7 +5,6 @@ use super::answer::{Answer, Served};
 use super::asked::Asked;
 use super::body::{ResponseBody, Supply};
 use super::cache_status::Cached;
-use super::consider::repr_digest;
 use super::reply::{Fields, REPR_DIGEST, Ready, Reply, describe};
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::multipart::{Multipart, Piece};
@@ -13,7 +12,7 @@ use crate::http::range::{self, ByteRange, Requested};
 use crate::metrics::Outcome;
 use crate::policy::{Reason, client};
 use crate::repo::Sha256;
-use crate::store::{Content, Meta, Source, Tail, Tier};
+use crate::store::{Content, Meta, Source, Tail, Tier, repr_digest};
 use bytes::Bytes;
 use http::header::{
     AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE, VIA,
@@ -239,7 +238,7 @@ fn redirect(
             headers.append(LINK, value);
         }
     }
-    if let Some(value) = digest.as_ref().and_then(repr_digest) {
+    if let Some(value) = digest.as_ref().map(repr_digest) {
         headers.insert(REPR_DIGEST, value);
     }
     draft

@@ -33,7 +33,7 @@ mod wants;
 mod tests;
 
 pub use error::{FetchError, FillError, PurgeError};
-pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag};
+pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag, repr_digest};
 pub use pass::PassBody;
 pub use purge::{Mode, Scope};
 pub use settings::Settings;

@@ -132,7 +132,6 @@ pub(super) struct Facts {
 
 impl Meta {
     pub(super) fn new(facts: Facts) -> Self {
-        let digest = |sha256: Sha256| HeaderValue::try_from(format!("sha-256=:{}:", sha256.base64())).ok();
         Self {
             length: facts.length,
             etag: facts.etag,
@@ -140,7 +139,7 @@ impl Meta {
             last_modified_value: facts.last_modified.map(date::format),
             content_type: facts.content_type,
             sha256: facts.sha256,
-            repr_digest: facts.sha256.and_then(digest),
+            repr_digest: facts.sha256.as_ref().map(repr_digest),
             stored: facts.stored,
             fresh_until: facts.fresh_until,
             terms: facts.terms,
@@ -210,6 +209,12 @@ impl Meta {
 pub fn etag(sha256: &Sha256) -> HeaderValue {
     HeaderValue::try_from(format!("\"{}\"", &sha256.hex()[..32]))
         .expect("hex digits in quotes are a header value")
+}
+
+/// `Repr-Digest` (RFC 9530).
+#[must_use]
+pub fn repr_digest(sha256: &Sha256) -> HeaderValue {
+    HeaderValue::try_from(format!("sha-256=:{}:", sha256.base64())).expect("base64 is a header value")
 }
 
 /// Where an answer's bytes come from: hit in which tier, or no hit.

@@ -32,6 +32,10 @@ impl<S: Transport> Connection<S> {
         drop(fields);
         while !body.is_over() {
             let Some(chunk) = self.next(&mut body).await? else { break };
+            if chunk.len() == 0 {
+                // As a chunk it would be the last one: a clean end in the middle.
+                continue;
+            }
             if framing == Framing::Chunked {
                 let _ = write!(self.output, "{:x}\r\n", chunk.len());
             }
