@@ -13,10 +13,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// A request takes many small pieces of memory and frees them within microseconds. mimalloc in the place of glibc's allocator
-/// made 0.59 of nginx's requests for a CPU-second of 0.52, while hyper still spoke HTTP/1, on a busy machine.
+/// A request takes many pieces of memory and frees them within microseconds. jemalloc gives out first what a thread freed last,
+/// up to 32 KiB, so that a TLS record is encrypted into memory that is in the processor's caches. mimalloc, which goes round
+/// through 512 KiB, made 0.60 of its requests for 1 MB over TLS, and 0.97 for 4 KiB without.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Exit code for a command line or config that makes no sense: `EX_USAGE` of sysexits.h.
 const EX_USAGE: u8 = 64;

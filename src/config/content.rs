@@ -124,7 +124,7 @@ impl Default for Cache {
     fn default() -> Self {
         Self {
             memory: 256 << 20,
-            memory_object: 64 << 10,
+            memory_object: 32 << 10,
             revalidate: Duration::from_secs(60),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::from_secs(7 * 24 * 3600),

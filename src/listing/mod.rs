@@ -10,7 +10,6 @@ pub mod own;
 pub mod query;
 
 pub use index::{IndexEntry, index};
-pub use link::duplicate;
 pub use metalink::{Metalink, Resource, Version, metalink};
 pub use mirrorlist::{Order, mirrorlist};
 pub use own::own_entries;

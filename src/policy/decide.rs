@@ -4,10 +4,10 @@ use super::select::{self, Holding, Wanted};
 use super::{Client, MirrorTable, Orders, Past, Phase, Place, Reason, Repos, Standing, client, egress};
 use crate::clock::Timestamp;
 use crate::config::{Delivery, Scope};
+use crate::http::TreePath;
 use crate::repo::{Kind, Listed};
 
 /// All that the decision about one request rests on.
-#[derive(Debug)]
 pub struct Facts<'a> {
     /// The repos as they are offered.
     pub repos: &'a Repos,
@@ -17,8 +17,8 @@ pub struct Facts<'a> {
     pub orders: &'a Orders,
     /// Where the path lies; `None` outside of all repos.
     pub place: Option<&'a Place<'a>>,
-    /// The file is in the cache.
-    pub cached: bool,
+    /// Whether the file is in the cache; asked only under pressure.
+    pub is_cached: &'a dyn Fn() -> bool,
     /// Who asks.
     pub client: &'a Client,
     /// How the client stands with redirects, and which mirrors failed it.
@@ -38,19 +38,23 @@ pub enum Decision {
     /// The node answers it itself.
     Serve(Reason),
     /// A mirror takes it.
-    Redirect {
-        /// The mirror's number.
-        mirror: usize,
-        /// The path of the same bytes on the mirror, below its URL.
-        path: String,
-        /// The next best mirrors, best first, each with its path: at most two. None for a client that trips over a `Link`
-        /// field.
-        others: Vec<(usize, String)>,
-        /// Size of the file in bytes, counted against what the mirror donates.
-        size: u64,
-        /// Why.
-        reason: Reason,
-    },
+    Redirect(Redirect),
+}
+
+/// Which mirror takes a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The mirror's number.
+    pub mirror: usize,
+    /// The path of the same bytes on the mirror, below its URL.
+    pub path: TreePath,
+    /// The next best mirrors, best first, each with its path: at most two. None for a client that trips over a `Link`
+    /// field.
+    pub others: Vec<(usize, TreePath)>,
+    /// Size of the file in bytes, counted against what the mirror donates.
+    pub size: u64,
+    /// Why.
+    pub reason: Reason,
 }
 
 impl Decision {
@@ -58,7 +62,7 @@ impl Decision {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Serve(reason) | Self::Redirect { reason, .. } => *reason,
+            Self::Serve(reason) | Self::Redirect(Redirect { reason, .. }) => *reason,
         }
     }
 }
@@ -83,13 +87,14 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
         Standing::SlowStart | Standing::Repeated { .. } => return Decision::Serve(Reason::SlowStart),
         Standing::Clear | Standing::Bounced { .. } => {}
     }
-    redirect(facts, place, listed, reason, has_room).unwrap_or(Decision::Serve(Reason::NoFreshMirror))
+    redirect(facts, place, listed, reason, has_room)
+        .map_or(Decision::Serve(Reason::NoFreshMirror), Decision::Redirect)
 }
 
 /// Where the node can't serve the file (the origin lacks it or is down): a proven mirror, whatever the window says and
 /// however the client stands, since the node could only fail it. A mirror that failed it already is not named again.
 #[must_use]
-pub fn last_resort(facts: &Facts<'_>, reason: Reason, has_room: &dyn Fn(usize) -> bool) -> Option<Decision> {
+pub fn last_resort(facts: &Facts<'_>, reason: Reason, has_room: &dyn Fn(usize) -> bool) -> Option<Redirect> {
     let (place, listed) = redirectable(facts)?;
     redirect(facts, place, listed, reason, has_room)
 }
@@ -121,8 +126,11 @@ fn keeps(facts: &Facts<'_>, place: &Place<'_>, listed: &Listed) -> Option<Reason
 }
 
 fn is_shed(facts: &Facts<'_>, place: &Place<'_>, listed: &Listed) -> bool {
+    if facts.shed <= 0.0 {
+        return false;
+    }
     let draw = select::unit_interval(client::hash(&(facts.client.key, place.relative)));
-    egress::sheds(facts.shed, Some(listed.entry.size), facts.cached, draw)
+    egress::sheds(facts.shed, Some(listed.entry.size), (facts.is_cached)(), draw)
 }
 
 fn redirect(
@@ -131,7 +139,7 @@ fn redirect(
     listed: &Listed,
     reason: Reason,
     has_room: &dyn Fn(usize) -> bool,
-) -> Option<Decision> {
+) -> Option<Redirect> {
     let holdings = holdings(facts.repos, place, listed);
     let Facts { client, now, .. } = *facts;
     let wanted = Wanted { client, failed: facts.past.failed, holdings: &holdings, now };
@@ -140,21 +148,19 @@ fn redirect(
     let (mirror, holding) = ranked.next()?;
     let others = ranked.map(|(index, holding)| (index, holding.path.clone())).collect();
     let (path, size) = (holding.path.clone(), holding.listed.entry.size);
-    Some(Decision::Redirect { mirror, path, others, size, reason })
+    Some(Redirect { mirror, path, others, size, reason })
 }
 
 /// Where mirrors may hold the same bytes: at the same path, and in the repo's twin.
 #[must_use]
 pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holding> {
-    let path = |root: &str| format!("{root}/{}", place.relative);
-    let mut holdings =
-        vec![Holding { repo: place.index, listed: *listed, path: path(place.view.repo.path.as_str()) }];
+    let mut holdings = vec![Holding { repo: place.index, listed: *listed, path: place.path.clone() }];
     if let Some(twin) = place.view.repo.twin {
         let view = &repos.views()[twin];
-        if let Some(same) =
-            view.history.find(place.relative).filter(|same| same.entry.sha256 == listed.entry.sha256)
-        {
-            holdings.push(Holding { repo: twin, listed: same, path: path(view.repo.path.as_str()) });
+        let same = view.history.find(place.relative).filter(|same| same.entry.sha256 == listed.entry.sha256);
+        // The twin's path may be too long to be one.
+        if let Some((listed, path)) = same.zip(view.repo.path.join(place.relative).ok()) {
+            holdings.push(Holding { repo: twin, listed, path });
         }
     }
     holdings

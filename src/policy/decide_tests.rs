@@ -79,7 +79,7 @@ fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
         mirrors: &mirrors,
         orders: &Orders::new(&[]),
         place: place.as_ref(),
-        cached: true,
+        is_cached: &|| true,
         client: &client,
         past,
         shed: 0.0,
@@ -89,9 +89,11 @@ fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
 }
 
 fn named(decision: Decision) -> Vec<usize> {
-    let Decision::Redirect { mirror, path, others, size, reason } = decision else { return Vec::new() };
+    let Decision::Redirect(Redirect { mirror, path, others, size, reason }) = decision else {
+        return Vec::new();
+    };
     assert_eq!((path.as_str(), size, reason), ("7/os/a.rpm", 1000, Reason::Offload));
-    assert!(others.iter().all(|(_, path)| path == "7/os/a.rpm"));
+    assert!(others.iter().all(|(_, path)| path.as_str() == "7/os/a.rpm"));
     std::iter::once(mirror).chain(others.into_iter().map(|(index, _)| index)).collect()
 }
 

@@ -21,7 +21,7 @@ pub mod window;
 pub use bounce::{Ask, BounceReport, Failed, Past, Standing, Trail};
 pub use client::Client;
 pub use confirm::{Confirmed, Currency};
-pub use decide::{Decision, Facts, decide, last_resort};
+pub use decide::{Decision, Facts, Redirect, decide, last_resort};
 pub use mirrors::{MirrorState, MirrorTable, Pair, Proof, Reach};
 pub use order::Orders;
 pub use reason::Reason;

@@ -52,6 +52,8 @@ pub struct Place<'a> {
     pub index: usize,
     /// The repo.
     pub view: &'a RepoView,
+    /// The path.
+    pub path: &'a TreePath,
     /// The path below the repo's root.
     pub relative: &'a str,
     /// What the repo's generations say of it.
@@ -98,7 +100,7 @@ impl Repos {
             let relative = text.get(*above..)?.strip_prefix('/')?;
             let index = *self.by_path.get(&text[..*above])?;
             let view = &self.views[index];
-            Some(Place { index, view, relative, listed: view.history.find(relative) })
+            Some(Place { index, view, path, relative, listed: view.history.find(relative) })
         })
     }
 }

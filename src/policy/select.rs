@@ -2,6 +2,7 @@
 
 use super::{Client, Failed, MirrorState, MirrorTable, Orders, client};
 use crate::clock::Timestamp;
+use crate::http::TreePath;
 use crate::repo::Listed;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub struct Holding {
     /// What it says of the file.
     pub listed: Listed,
     /// The path of the file in the tree.
-    pub path: String,
+    pub path: TreePath,
 }
 
 /// What a mirror is looked for.

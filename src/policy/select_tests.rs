@@ -29,7 +29,7 @@ fn mirror(name: &str, url: &str) -> MirrorState {
 
 fn holding() -> Holding {
     let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since: 1 };
-    Holding { repo: 0, listed: Listed { entry, until: None }, path: "7/os/a.rpm".into() }
+    Holding { repo: 0, listed: Listed { entry, until: None }, path: TreePath::new("7/os/a.rpm").unwrap() }
 }
 
 fn client(user_agent: &str, https: bool) -> Client {

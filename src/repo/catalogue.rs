@@ -1,19 +1,25 @@
 //! All files of one generation: small, sorted, never changed.
 //!
-//! One string holds all paths and one array the rest, so that a file costs its path and 56 bytes and nothing is
-//! allocated for each.
+//! One string holds all paths, one array the rest, and one table says which row a path has: a file costs its path and at
+//! most 68 bytes, nothing is allocated for each, and a look takes three misses of the processor's caches instead of the dozen
+//! of a binary search.
 
 use super::checksum::Sha256;
 use super::listed::MAX_PATH_BYTES;
+use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
+use std::hash::{BuildHasher, RandomState};
 
 /// The files of a generation, by path.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Catalogue {
     /// All paths, in order, without anything between them.
     paths: Box<str>,
     /// Sorted by path, each path once.
     rows: Box<[Row]>,
+    /// Numbers of rows, by path.
+    by_path: HashTable<u32>,
+    hasher: RandomState,
 }
 
 /// What kind of file an entry is.
@@ -58,6 +64,13 @@ struct Row {
     length: u16,
 }
 
+impl Row {
+    fn path<'a>(&self, paths: &'a str) -> &'a str {
+        let start = self.start as usize;
+        &paths[start..start + usize::from(self.length)]
+    }
+}
+
 impl Catalogue {
     /// Puts `files` in order. A file that `previous`, the generation before, lists with the same size and SHA-256
     /// inherits its `since`; any other is new in `sequence`.
@@ -86,19 +99,30 @@ impl Catalogue {
             paths.push_str(path);
             rows.push(Row { entry: Entry { size, sha256, kind, since }, start, length });
         }
-        (Self { paths: paths.into(), rows: rows.into() }, left_out)
+        (Self::indexed(paths.into(), rows.into()), left_out)
+    }
+
+    fn indexed(paths: Box<str>, rows: Box<[Row]>) -> Self {
+        let hasher = RandomState::new();
+        let mut by_path = HashTable::with_capacity(rows.len());
+        let hash = |index: &u32| hasher.hash_one(rows[*index as usize].path(&paths));
+        for index in (0..).take(rows.len()) {
+            by_path.insert_unique(hash(&index), index, hash);
+        }
+        Self { paths, rows, by_path, hasher }
     }
 
     /// The file at `path`, relative to the repo.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Entry> {
-        let at = self.rows.binary_search_by(|row| self.path(row).cmp(path)).ok()?;
-        Some(self.rows[at].entry)
+        let is_it = |index: &u32| self.rows[*index as usize].path(&self.paths) == path;
+        let index = self.by_path.find(self.hasher.hash_one(path), is_it)?;
+        Some(self.rows[*index as usize].entry)
     }
 
     /// All files, by path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Entry)> {
-        self.rows.iter().map(|row| (self.path(row), row.entry))
+        self.rows.iter().map(|row| (row.path(&self.paths), row.entry))
     }
 
     /// How many files.
@@ -116,12 +140,7 @@ impl Catalogue {
     /// Memory that it takes, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.paths.len() + size_of_val(&*self.rows)
-    }
-
-    fn path(&self, row: &Row) -> &str {
-        let start = row.start as usize;
-        &self.paths[start..start + usize::from(row.length)]
+        self.paths.len() + size_of_val(&*self.rows) + self.by_path.allocation_size()
     }
 
     /// All paths, one after the other, as [`Catalogue::from_sorted`] takes them back.
@@ -145,9 +164,17 @@ impl Catalogue {
             rows.push(Row { entry, start: u32::try_from(start).ok()?, length });
             (start, before) = (end, path);
         }
-        (start == paths.len()).then(|| Self { paths: paths.into(), rows: rows.into() })
+        (start == paths.len()).then(|| Self::indexed(paths.into(), rows.into()))
     }
 }
+
+impl PartialEq for Catalogue {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.paths, &self.rows) == (&other.paths, &other.rows)
+    }
+}
+
+impl Eq for Catalogue {}
 
 impl std::fmt::Debug for Catalogue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -192,9 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_costs_its_path_and_56_bytes() {
-        let list: Vec<_> = (0..1000).map(|n| (format!("Packages/p{n:03}"), facts(n))).collect();
-        let (catalogue, _) = Catalogue::build(list, None, 1);
-        assert_eq!(catalogue.memory_bytes(), 1000 * (56 + "Packages/p000".len()));
+    fn a_file_costs_its_path_and_at_most_68_bytes() {
+        for files in [450, 900, 1000, 1790] {
+            let list: Vec<_> = (0..files).map(|n| (format!("Packages/p{n:04}"), facts(n))).collect();
+            let (catalogue, _) = Catalogue::build(list, None, 1);
+            let each = catalogue.memory_bytes() / files as usize - "Packages/p0000".len();
+            assert!((61..=68).contains(&each), "{each} for each of {files}");
+        }
     }
 }

@@ -17,9 +17,9 @@ pub enum Answer {
         /// The mirror's number.
         mirror: usize,
         /// The absolute URL.
-        location: String,
+        location: HeaderValue,
         /// `Link` values of other mirrors with the same bytes.
-        links: Vec<String>,
+        links: Vec<HeaderValue>,
         /// SHA-256 of the file.
         digest: Option<Sha256>,
         /// Why.

@@ -1,19 +1,17 @@
 //! The body of a response: pieces of memory and regions of files, as whole or growing sources provide them.
 
 use super::account::Tally;
-use super::buffers;
+use super::{buffers, residency};
 use crate::http::multipart::Piece;
 use crate::http::range::ByteRange;
 use crate::metrics::Path;
 use crate::store::{PassBody, Tail};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use rustix::io::{Errno, ReadWriteFlags};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,11 +20,6 @@ use tokio::task::JoinHandle;
 
 /// Of a region, at most: one fast client must not hold up its worker's others.
 const REGION_BYTES: u64 = 1 << 20;
-/// Read at once of what isn't in the page cache.
-const READ_BYTES: usize = 128 << 10;
-/// How far apart the pages are that are asked whether they are in the page cache. The kernel reads ahead in steps of
-/// this size (its default `read_ahead_kb`), so pages between two resident ones are resident, too.
-const PROBE_BYTES: u64 = 128 << 10;
 
 /// Where the regions of a body come from.
 pub enum Supply {
@@ -232,11 +225,11 @@ impl ResponseBody {
         part: ByteRange,
     ) -> Poll<Result<(), Cut>> {
         if self.reading.is_none() {
-            if is_resident(file, part) {
+            if residency::is_resident(file, part) {
                 return Poll::Ready(Ok(()));
             }
             let file = file.clone();
-            self.reading = Some(tokio::task::spawn_blocking(move || read_ahead(&file, part)));
+            self.reading = Some(tokio::task::spawn_blocking(move || residency::read_ahead(&file, part)));
         }
         ready!(self.poll_reading(cx))?;
         Poll::Ready(Ok(()))
@@ -275,34 +268,4 @@ impl http_body::Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
-}
-
-fn is_resident(file: &File, part: ByteRange) -> bool {
-    let mut byte = [0];
-    let mut offset = part.start;
-    loop {
-        match rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) {
-            Err(Errno::AGAIN) => return false,
-            // Memory file systems refuse NOWAIT, and have no other place than memory. Other errors are sendfile's to tell.
-            Err(_) => return true,
-            Ok(_) => {}
-        }
-        if offset + 1 >= part.end {
-            return true;
-        }
-        offset = (offset + PROBE_BYTES).min(part.end - 1);
-    }
-}
-
-fn read_ahead(file: &File, part: ByteRange) -> io::Result<Bytes> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut offset = part.start;
-    while offset < part.end {
-        let want = usize::try_from(part.end - offset).unwrap_or(READ_BYTES).min(READ_BYTES);
-        match file.read_at(&mut buffer[..want], offset)? {
-            0 => break,
-            read => offset += read as u64,
-        }
-    }
-    Ok(Bytes::new())
 }

@@ -7,7 +7,7 @@ use crate::config;
 use crate::http::{TreePath, content_type};
 use crate::policy::decide::{self, Facts};
 use crate::policy::select::{self, Unfit, Wanted};
-use crate::policy::{Client, Currency, Decision, MirrorTable, Past, Place, Reason, Repos};
+use crate::policy::{Client, Currency, Decision, MirrorTable, Past, Place, Reason, Redirect, Repos};
 use crate::repo::{Kind, Listed};
 use crate::store::{Content, Identity, Meta, Object, Source, Tier};
 use http::HeaderValue;
@@ -54,7 +54,7 @@ impl<'a> Question<'a> {
     pub fn place(&self) -> Option<Place<'_>> {
         let Located { index, relative_at, listed } = self.located?;
         let (view, relative) = (&self.repos.views()[index], &self.path.as_str()[relative_at..]);
-        Some(Place { index, view, relative, listed })
+        Some(Place { index, view, path: &self.path, relative, listed })
     }
 
     /// What the store is asked for.
@@ -102,21 +102,23 @@ impl<'a> Question<'a> {
 
     /// Decides.
     #[must_use]
-    pub fn decide(&self, cached: bool, past: Past) -> Decision {
+    pub fn decide(&self, is_cached: &dyn Fn() -> bool, past: Past) -> Decision {
         let place = self.place();
-        decide::decide(&self.facts(place.as_ref(), cached, past), &|mirror| self.has_room(mirror))
+        decide::decide(&self.facts(place.as_ref(), is_cached, past), &|mirror| self.has_room(mirror))
     }
 
     /// A mirror, where the node itself can't serve the file.
     #[must_use]
-    pub fn last_resort(&self, past: Past, reason: Reason) -> Option<Decision> {
+    pub fn last_resort(&self, past: Past, reason: Reason) -> Option<Redirect> {
         let place = self.place();
-        decide::last_resort(&self.facts(place.as_ref(), false, past), reason, &|mirror| self.has_room(mirror))
+        decide::last_resort(&self.facts(place.as_ref(), &|| false, past), reason, &|mirror| {
+            self.has_room(mirror)
+        })
     }
 
     /// The path by which mirror number `mirror` is proven to hold the file, below its URL.
     #[must_use]
-    pub fn path_on(&self, mirror: usize) -> Option<String> {
+    pub fn path_on(&self, mirror: usize) -> Option<TreePath> {
         let place = self.place()?;
         let holdings = decide::holdings(&self.repos, &place, place.listed.as_ref()?);
         let state = self.mirrors.mirrors.get(mirror)?;
@@ -128,7 +130,7 @@ impl<'a> Question<'a> {
 
     /// Each mirror that may be asked for the file, best first, or why it may not.
     #[must_use]
-    pub fn mirrors(&self, past: Past) -> Vec<(usize, Result<String, Unfit>)> {
+    pub fn mirrors(&self, past: Past) -> Vec<(usize, Result<TreePath, Unfit>)> {
         let place = self.place();
         let listed = place.as_ref().and_then(|place| place.listed.as_ref());
         let holdings = match (&place, listed) {
@@ -154,13 +156,18 @@ impl<'a> Question<'a> {
         !self.mirrors.mirrors.is_empty()
     }
 
-    fn facts<'f>(&'f self, place: Option<&'f Place<'f>>, cached: bool, past: Past) -> Facts<'f> {
+    fn facts<'f>(
+        &'f self,
+        place: Option<&'f Place<'f>>,
+        is_cached: &'f dyn Fn() -> bool,
+        past: Past,
+    ) -> Facts<'f> {
         Facts {
             repos: &self.repos,
             mirrors: &self.mirrors,
             orders: &self.edge.orders,
             place,
-            cached,
+            is_cached,
             client: self.client,
             past,
             shed: self.edge.egress.shed(),

@@ -7,11 +7,12 @@ use super::Edge;
 use super::choices;
 use super::clients::Seen;
 use super::consider::Question;
+use super::redirect;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::http::TreePath;
 use crate::policy::select::Unfit;
-use crate::policy::{Client, Currency, Decision, Past, Place, Reason, Standing};
+use crate::policy::{Client, Currency, Decision, Past, Place, Reason, Redirect, Standing};
 use crate::repo::Kind;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -175,7 +176,7 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
         reason: outcome.reason.word().to_owned(),
         because: outcome.reason.sentence().to_owned(),
         location: outcome.location,
-        last_resort: last_resort.and_then(|decision| location(edge, &decision)),
+        last_resort: last_resort.map(|redirect| location(edge, &redirect)),
         mirrors: candidates(edge, &question, past, outcome.mirror),
         client: asker(&client, past.standing),
     })
@@ -217,20 +218,19 @@ fn outcome(
     let decision = match question.pinned() {
         Some(_) if question.currency() == Some(Currency::Expired) => return answer(Reason::OriginDown, None),
         Some(_) => Decision::Serve(Reason::Metadata),
-        None => question.decide(at_hand, past),
+        None => question.decide(&|| at_hand, past),
     };
     match decision {
         Decision::Serve(reason) => Outcome { word: "serve", reason, location: None, mirror: None },
-        Decision::Redirect { mirror, reason, .. } => {
-            Outcome { word: "redirect", reason, location: location(edge, &decision), mirror: Some(mirror) }
+        Decision::Redirect(redirect) => {
+            let location = Some(location(edge, &redirect));
+            Outcome { word: "redirect", reason: redirect.reason, location, mirror: Some(redirect.mirror) }
         }
     }
 }
 
-fn location(edge: &Edge, decision: &Decision) -> Option<String> {
-    let Decision::Redirect { mirror, path, .. } = decision else { return None };
-    let base = &edge.config.mirrors.get(*mirror)?.url;
-    Some(format!("{base}{}", TreePath::new(path).ok()?.encoded()))
+fn location(edge: &Edge, redirect: &Redirect) -> String {
+    redirect::url(&edge.config.mirrors[redirect.mirror], &redirect.path)
 }
 
 fn listed(place: &Place<'_>) -> Option<ListedFile> {
@@ -295,7 +295,7 @@ fn candidates(edge: &Edge, question: &Question<'_>, past: Past, chosen: Option<u
         rank,
         fit: fit.is_ok(),
         chosen: chosen == Some(index),
-        why: fit.map_or_else(Unfit::sentence, |_: String| "fits").to_owned(),
+        why: fit.map_or_else(Unfit::sentence, |_: TreePath| "fits").to_owned(),
     };
     judged.map(candidate).collect()
 }

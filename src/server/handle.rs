@@ -7,10 +7,11 @@ use super::consider::Question;
 use super::peer::Peer;
 use super::reply::Reply;
 use super::respond::respond;
-use super::{choices, serve};
+use super::{choices, redirect, serve};
 use crate::config;
 use crate::http::TreePath;
 use crate::policy::{BounceReport, Decision, Past, Standing};
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 /// Answers one request. Never fails: what goes wrong is an answer, too.
@@ -35,12 +36,16 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     if let Some(pinned) = question.pinned() {
         return serve::pinned(&question, pinned);
     }
-    // What is in memory or open; the disk is asked only once it is decided that the node serves.
-    let at_hand = edge.store.peek(&question.object());
     let past = past(peer, asked, &question);
-    match question.decide(at_hand.is_some(), past) {
-        Decision::Serve(reason) => serve::serve(edge, asked, &question, at_hand, past, reason).await,
-        redirect @ Decision::Redirect { .. } => serve::redirect(edge, asked, &question, redirect),
+    // What is in memory or open; the disk is asked only once it is decided that the node serves.
+    let at_hand = OnceCell::new();
+    let look = || at_hand.get_or_init(|| edge.store.peek(&question.object()));
+    match question.decide(&|| look().is_some(), past) {
+        Decision::Serve(reason) => {
+            look();
+            serve::serve(edge, asked, &question, at_hand.into_inner().flatten(), past, reason).await
+        }
+        Decision::Redirect(redirect) => redirect::to_mirror(edge, asked, &question, &redirect),
     }
 }
 
@@ -57,9 +62,9 @@ fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
         edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
     }
     if let Standing::Bounced { mirror, .. } | Standing::Repeated { mirror } = past.standing {
-        let path = question.path_on(mirror).unwrap_or_else(|| question.path.as_str().to_owned());
+        let path = question.path_on(mirror).unwrap_or_else(|| question.path.clone());
         // A full queue means that the prober is busy looking at bounces already.
-        let _ = edge.bounces.try_send(BounceReport { mirror, path });
+        let _ = edge.bounces.try_send(BounceReport { mirror, path: path.as_str().to_owned() });
     }
     past
 }

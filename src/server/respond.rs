@@ -63,7 +63,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
             content(asked, served, &peer.edge.via)
         }
         Answer::Redirect { mirror, location, links, digest, reason } => {
-            redirect(mirror, &location, &links, digest, reason)
+            redirect(mirror, location, links, digest, reason)
         }
         Answer::Page { status, reason, content_type, body, location } => {
             page(status, reason, content_type, body, location.as_deref())
@@ -221,8 +221,8 @@ fn cut(pieces: &mut [Piece], bytes: &Bytes) {
 
 fn redirect(
     mirror: usize,
-    location: &str,
-    links: &[String],
+    location: HeaderValue,
+    links: Vec<HeaderValue>,
     digest: Option<Sha256>,
     reason: Reason,
 ) -> Draft {
@@ -230,13 +230,9 @@ fn redirect(
     draft.mirror = Some(mirror);
     let headers = &mut draft.headers;
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(value) = HeaderValue::try_from(location) {
-        headers.insert(LOCATION, value);
-    }
+    headers.insert(LOCATION, location);
     for link in links {
-        if let Ok(value) = HeaderValue::try_from(link.as_str()) {
-            headers.append(LINK, value);
-        }
+        headers.append(LINK, link);
     }
     if let Some(value) = digest.as_ref().map(repr_digest) {
         headers.insert(REPR_DIGEST, value);

@@ -4,14 +4,15 @@ use super::Edge;
 use super::answer::{Answer, Served};
 use super::asked::Asked;
 use super::consider::Question;
+use super::redirect;
 use super::respond::validators;
 use crate::clock;
 use crate::config;
 use crate::http::range::{self, ByteRange, Requested};
 use crate::http::{TreePath, conditional};
-use crate::listing::{IndexEntry, duplicate, index};
+use crate::listing::{IndexEntry, index};
 use crate::origin::OriginError;
-use crate::policy::{Currency, Decision, Past, Reason};
+use crate::policy::{Currency, Past, Reason};
 use crate::store::{Content, FetchError, Meta, Object, Source};
 use bytes::Bytes;
 use http::StatusCode;
@@ -60,7 +61,7 @@ pub async fn serve(
     match fetched {
         Ok(content) => within(edge, asked, question, &object, content, reason).await,
         Err(error) => match question.last_resort(past, fault(&error)) {
-            Some(decision) => redirect(edge, asked, question, decision),
+            Some(redirect) => redirect::to_mirror(edge, asked, question, &redirect),
             None => failed(asked, &error),
         },
     }
@@ -143,55 +144,6 @@ fn single_range(asked: &Asked, meta: &Meta) -> Option<ByteRange> {
     match range::requested(wanted.filter(|_| is_plain), meta.length?) {
         Requested::Ranges(ranges) if ranges.len() == 1 => ranges.first().copied(),
         _ => None,
-    }
-}
-
-/// A mirror takes the client.
-pub fn redirect(edge: &Edge, asked: &Asked, question: &Question<'_>, decision: Decision) -> Answer {
-    let Decision::Redirect { mirror, path, others, size, reason } = decision else {
-        unreachable!("only redirects are carried out here");
-    };
-    // A HEAD moves no bytes, and the GET that follows it is no bounce.
-    let bytes = if asked.is_head { 0 } else { wanted_bytes(asked, size) };
-    if !asked.is_head {
-        edge.clients.redirected(asked.seen(&question.path), mirror, size, asked.now);
-    }
-    edge.load.sent(mirror, bytes, asked.now);
-    let settings = &edge.config.mirrors[mirror];
-    let (redirects, redirected_bytes) = &edge.redirected[mirror];
-    redirects.inc();
-    redirected_bytes.inc_by(bytes);
-    // Mirrors have the file at one path, but for a twin's.
-    let mut latest = (String::new(), String::new());
-    let mut url = |base: &str, path: &str| {
-        if latest.0 != path {
-            latest = (path.to_owned(), TreePath::new(path).ok()?.encoded());
-        }
-        Some(format!("{base}{}", latest.1))
-    };
-    let Some(location) = url(&settings.url, &path) else {
-        return failed(asked, &FetchError::Absent);
-    };
-    let all = std::iter::once((mirror, path)).chain(others);
-    let links = if asked.client.fragile {
-        // yum 3 reads any header line with `location` in it as a redirect, and a file name may contain it.
-        Vec::new()
-    } else {
-        let link = |((index, path), pri): ((usize, String), u32)| {
-            let mirror = &edge.config.mirrors[index];
-            Some(duplicate(&url(&mirror.url, &path)?, pri, mirror.country.as_deref()))
-        };
-        all.zip(1..).filter_map(link).collect()
-    };
-    let digest = question.object().identity.map(|identity| identity.sha256);
-    Answer::Redirect { mirror, location, links, digest, reason }
-}
-
-/// How much of a file of `size` bytes the request asks for.
-fn wanted_bytes(asked: &Asked, size: u64) -> u64 {
-    match range::requested(asked.conditions.get(RANGE), size) {
-        Requested::Ranges(ranges) => ranges.into_iter().map(ByteRange::len).sum(),
-        Requested::Whole | Requested::Unsatisfiable => size,
     }
 }
 

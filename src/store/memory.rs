@@ -77,7 +77,10 @@ impl Memory {
     }
 
     pub(super) fn find(&self, object: &Object) -> Option<Cached> {
-        let cached = if let Some(Kept { meta, body, used }) = self.bodies.get(object) {
+        // A listed size says where not to look.
+        let may_be_small = object.size().is_none_or(|size| self.takes(size));
+        let small = may_be_small.then(|| self.bodies.get(object)).flatten();
+        let cached = if let Some(Kept { meta, body, used }) = small {
             (!used.is_evicted()).then(|| Cached { meta, body: Body::Bytes(body), used })
         } else {
             let Kept { meta, body, used } = self.files.get(object)?;
