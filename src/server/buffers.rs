@@ -46,6 +46,12 @@ impl Buffer {
         Ok(&self.bytes[..self.filled])
     }
 
+    /// Adds `bytes` to what it is filled with; there must be room for them.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
     /// What it is filled with, as bytes that give it back when the last of them is dropped.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {

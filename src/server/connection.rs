@@ -2,6 +2,7 @@
 
 use super::account::Tally;
 use super::asked::Asked;
+use super::cork::{self, Cork};
 use super::head::Head;
 use super::peer::{Peer, Socket};
 use super::{Edge, h1, handle};
@@ -66,12 +67,16 @@ async fn secure(
         let tally = Tally::open(peer.clone(), asked);
         async move { Ok::<_, Infallible>(Response::from(handle::reply(tally, path).await)) }
     });
-    let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        ended = &mut connection => return Ok(ended?),
-        _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
-    }
-    Ok(connection.await?)
+    let cork = Cork::new(stream);
+    let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(cork.clone()), service));
+    let to_the_end = async {
+        tokio::select! {
+            ended = &mut connection => return Ok(ended?),
+            _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+        }
+        Ok(connection.await?)
+    };
+    cork::uncorked(cork, to_the_end).await
 }
 
 fn http2_builder() -> http2::Builder<OnThisThread> {

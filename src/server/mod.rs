@@ -15,6 +15,7 @@ mod choices;
 mod clients;
 mod connection;
 pub mod consider;
+mod cork;
 mod edge;
 pub mod egress;
 pub mod explain;
