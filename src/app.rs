@@ -3,6 +3,7 @@
 use crate::admin::{self, Admin};
 use crate::clock;
 use crate::config::{self, Config};
+use crate::geo::{Database, Geo, Networks};
 use crate::metrics::Metrics;
 use crate::mirrors::Prober;
 use crate::origin::{DirectoryOrigin, HttpOrigin, Origin};
@@ -11,12 +12,13 @@ use crate::push::{PushHandle, Pushes};
 use crate::server::access_log::AccessLog;
 use crate::server::egress::Egress;
 use crate::server::worker::{self, Listener, Shared};
-use crate::server::{Edge, acceptor, listen};
+use crate::server::{Edge, Parts, acceptor, listen};
 use crate::store::Store;
 use crate::{origin, store};
 use anyhow::Context;
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -103,15 +105,16 @@ impl Running {
 
         let egress = Arc::new(Egress::default());
 
-        let edge = Arc::new(Edge::new(
-            config.clone(),
+        let parts = Parts {
             published,
             store,
-            metrics.clone(),
+            metrics: metrics.clone(),
             log,
-            egress.clone(),
-            bounced,
-        ));
+            egress: egress.clone(),
+            geo: open_geo(&config)?,
+            bounces: bounced,
+        };
+        let edge = Arc::new(Edge::new(config.clone(), parts));
         let (bound, admin_socket, sockets) = bind(&config)?;
 
         let (handle, mirror_changes) = (pushes.handle(), prober.changes());
@@ -216,6 +219,20 @@ impl Running {
         }
         tracing::info!("drained");
     }
+}
+
+/// What is known of clients' addresses.
+fn open_geo(config: &Config) -> anyhow::Result<Geo> {
+    let open = |path: &PathBuf| {
+        let database = Database::new(fs::read(path)?)?;
+        tracing::info!(path = %path.display(), kind = database.kind(), "GeoIP database");
+        anyhow::Ok(database)
+    };
+    let databases = config
+        .geoip
+        .iter()
+        .map(|path| open(path).with_context(|| format!("mirrors.geoip: {}", path.display())));
+    Ok(Geo::new(Networks::new(config.networks.iter().cloned()), databases.collect::<Result<_, _>>()?))
 }
 
 /// What can't work on this machine though the config is sound, in words; none is fatal.

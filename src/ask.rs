@@ -192,7 +192,8 @@ fn listed(e: &Explanation) -> String {
 fn client(e: &Explanation) -> String {
     let client = &e.client;
     let mut words = vec![client.addr.to_string(), format!("network {}", client.network)];
-    words.extend(client.country.clone());
+    words.extend(client.country.or(client.continent).map(|code| code.to_string()));
+    words.extend(client.asn.map(|asn| format!("AS{asn}")));
     let facts = [
         (client.https, "https"),
         (client.ranged, "asks for a range"),
@@ -233,6 +234,8 @@ mod tests {
             client: Asker {
                 addr: "192.0.2.7".parse().unwrap(),
                 country: None,
+                continent: None,
+                asn: None,
                 network: "192.0.2.0/24".into(),
                 https: true,
                 ranged: false,

@@ -31,6 +31,7 @@ pub mod ask;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod geo;
 pub mod http;
 pub mod listing;
 pub mod metrics;

@@ -25,7 +25,7 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
         metrics.window_closes.with_label_values(&id).set(closes);
         metrics.repo_confirmed.with_label_values(&id).set(seconds(view.confirmed.at()));
         metrics.generation.with_label_values(&id).set(view.sequence().into());
-        for mirror in &mirrors.mirrors {
+        for mirror in mirrors.states() {
             let is_fresh = mirror.is_current(index, view.sequence());
             metrics
                 .mirror_fresh
@@ -33,7 +33,7 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
                 .set(is_fresh.into());
         }
     }
-    for mirror in &mirrors.mirrors {
+    for mirror in mirrors.states() {
         metrics.mirror_up.with_label_values(&[&mirror.mirror.name]).set(mirror.reach.is_up().into());
     }
     let cache = Cache::of(&edge.store.stats(), None);

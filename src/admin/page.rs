@@ -1,6 +1,7 @@
 //! The status page for people: the status value as one HTML document, without scripts and without anything from elsewhere.
 
 use super::status::{Egress, Holding, Mirror, Origin, Push, Repo, Status, Window};
+use crate::geo::Code;
 use crate::listing::escape;
 use bytesize::ByteSize;
 use std::fmt::Write as _;
@@ -176,7 +177,7 @@ fn mirrors(html: &mut String, mirrors: &[Mirror]) {
             "<tr><th scope=\"row\"><a href=\"{}\">{}</a></th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escape(&mirror.url),
             escape(&mirror.name),
-            escape(mirror.country.as_deref().unwrap_or("unknown")),
+            mirror.country.as_ref().map_or("unknown", Code::as_str),
             reach(mirror),
             holdings(&mirror.repos),
             mirror.redirects,

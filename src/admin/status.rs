@@ -5,6 +5,7 @@
 use super::Admin;
 use crate::clock::Timestamp;
 use crate::config::{self, Bandwidth, Delivery};
+use crate::geo::Code;
 use crate::policy::{Currency, MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
 use crate::push;
 use crate::store::{DiskTrouble, Mode, Purged, Store, StoreStats};
@@ -157,7 +158,7 @@ pub struct Mirror {
     /// Of the tree's root there.
     pub url: String,
     /// Two letters.
-    pub country: Option<String>,
+    pub country: Option<Code>,
     /// `up`, `down`, or `untried`.
     pub state: &'static str,
     /// Up: when it last answered.
@@ -309,7 +310,7 @@ impl Status {
                 .map(|(index, view)| repo(index, view, &mirrors, &states, &edge.config.push, now))
                 .collect(),
             mirrors: mirrors
-                .mirrors
+                .states()
                 .iter()
                 .map(|state| {
                     mirror(state, &repos, by_mirror(&edge.metrics.mirror_redirects, &state.mirror.name))
@@ -435,7 +436,7 @@ fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {
     Mirror {
         name: state.mirror.name.clone(),
         url: state.mirror.url.clone(),
-        country: state.mirror.country.clone(),
+        country: state.mirror.country,
         state: word,
         seen,
         since,

@@ -3,13 +3,14 @@
 use super::*;
 use crate::ask;
 use crate::config::Config;
+use crate::geo::Geo;
 use crate::http::TreePath;
 use crate::origin::{HttpOrigin, Origin, http};
 use crate::policy::{MirrorState, MirrorTable, Proof, Published, Reach, RepoView, Repos};
 use crate::push::Pushes;
 use crate::repo::{Generation, History, ListedFile, Repomd, Sha256};
-use crate::server::Seen;
 use crate::server::access_log::AccessLog;
+use crate::server::{Parts, Seen};
 use crate::store::{Settings, Store};
 use bytes::Bytes;
 use serde_json::Value;
@@ -84,7 +85,10 @@ impl Node {
         .handle();
         let log = AccessLog::open(&crate::config::AccessLog::Off, metrics.clone()).unwrap().0;
         let (bounces, _) = tokio::sync::mpsc::channel(1);
-        let edge = Arc::new(Edge::new(config, published, store, metrics, log, Arc::default(), bounces));
+        let edge = Arc::new(Edge::new(
+            config,
+            Parts { published, store, metrics, log, egress: Arc::default(), geo: Geo::default(), bounces },
+        ));
         let ((drain, draining), (shutdown, down)) = (watch::channel(false), watch::channel(false));
         let admin = Arc::new(Admin::new(edge.clone(), pushes, draining));
         let serving = runtime.spawn(serve(listener, admin, down));
@@ -295,8 +299,7 @@ fn an_explanation_is_the_decision_and_leaves_no_trace() {
     assert_eq!((&list["decision"], &list["reason"]), (&"answer".into(), &"mirrorlist".into()));
 
     // A client with a redirect in the air is told of it.
-    let agent = b"dnf";
-    let client = crate::policy::Client::new("192.0.2.1".parse().unwrap(), agent, false, None);
+    let client = crate::policy::Client::somewhere("192.0.2.1", "dnf");
     let other = TreePath::new("7/updates/Packages/other.rpm").unwrap();
     node.edge.clients.redirected(Seen::new(&client, &other, None, 1), 0, 1000, clock::now());
     let told = get("&user_agent=dnf");

@@ -2,6 +2,7 @@
 
 use super::read::Kind;
 use super::units::{self, Bandwidth};
+use crate::geo::{Code, Point};
 use crate::http::path::TreePath;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -87,19 +88,31 @@ pub(super) fn interface() -> Kind<String> {
 }
 
 /// Two capital letters; small ones are accepted.
-pub(super) fn country() -> Kind<String> {
-    Kind::text("a country code of two letters (ISO 3166), such as \"DE\"", |text| {
-        let fits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic());
-        fits.then(|| text.to_ascii_uppercase())
-    })
+pub(super) fn country() -> Kind<Code> {
+    Kind::text("a country code of two letters (ISO 3166), such as \"DE\"", |text| text.parse().ok())
 }
 
 /// A continent's two letters, as GeoIP databases have them; small ones are accepted.
-pub(super) fn continent() -> Kind<String> {
+pub(super) fn continent() -> Kind<Code> {
     const ALL: [&str; 7] = ["AF", "AN", "AS", "EU", "NA", "OC", "SA"];
     Kind::text(format!("a continent, one of {}", ALL.join(", ")), |text| {
-        Some(text.to_ascii_uppercase()).filter(|text| ALL.contains(&text.as_str()))
+        text.parse().ok().filter(|code: &Code| ALL.contains(&code.as_str()))
     })
+}
+
+/// The number of an autonomous system.
+pub(super) fn asn() -> Kind<u32> {
+    Kind::new("the number of an autonomous system, such as 64500", |value| match value {
+        DeValue::Integer(number) => {
+            u32::from_str_radix(number.as_str(), number.radix()).ok().filter(|n| *n > 0)
+        }
+        _ => None,
+    })
+}
+
+/// A place on the earth.
+pub(super) fn point() -> Kind<Point> {
+    Kind::text("latitude and longitude in degrees, such as \"52.52, 13.40\"", |text| text.parse().ok())
 }
 
 /// An address and port to listen on.

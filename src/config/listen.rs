@@ -54,14 +54,23 @@ fn claimed_once(t: &Table<'_>, key: &'static str, mine: &[SocketAddr], theirs: &
 
 fn http(t: &mut Table<'_>, default_listen: Vec<SocketAddr>) -> Http {
     let default = Http::default();
-    Http {
+    let http = Http {
         listen: t.list("listen", &kinds::address()).unwrap_or(default_listen),
         head_timeout: t.or("head_timeout", &kinds::duration("100ms", "10m"), default.head_timeout),
         idle_timeout: t.or("idle_timeout", &kinds::duration("100ms", "1h"), default.idle_timeout),
         write_timeout: t.or("write_timeout", &kinds::duration("100ms", "1h"), default.write_timeout),
         drain_timeout: t.or("drain_timeout", &kinds::duration("0s", "1h"), default.drain_timeout),
         max_connections: t.or("max_connections", &kinds::count(1, 1_000_000), default.max_connections),
+        trusted_proxies: t.list("trusted_proxies", &kinds::network()).unwrap_or_default(),
+        proxy_protocol: t.or("proxy_protocol", &kinds::truth(), default.proxy_protocol),
+    };
+    if http.proxy_protocol && http.trusted_proxies.is_empty() {
+        t.mistake(
+            "proxy_protocol",
+            "expected the networks that such connections come from in http.trusted_proxies",
+        );
     }
+    http
 }
 
 impl Default for Http {
@@ -73,6 +82,8 @@ impl Default for Http {
             write_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             max_connections: 20_000,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     AccessLog, Admin, Cache, Config, Egress, Http, Listing, Log, Mistake, Node, Origin, OutsideWindow,
 };
 use super::{Probes, Push, Warning, kinds, listen, mirrors, node, repos};
+use crate::geo::Network;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -67,6 +68,8 @@ impl Config {
             push: Push::default(),
             probes: Probes::default(),
             mirrors: Vec::new(),
+            networks: Vec::new(),
+            geoip: Vec::new(),
             log: Log::default(),
         }
     }
@@ -107,8 +110,11 @@ fn sections(root: &mut Table<'_>) -> Config {
     if let (Origin::Directory { retain: retain @ None, .. }, Some(state)) = (&mut origin, &node.state) {
         *retain = Some(state.join("retained"));
     }
-    let all = mirrors::sound(root.report, every_mirror(root), &node.urls);
+    let (named, networks) = included_tables(root);
+    let all = mirrors::sound(root.report, named, &node.urls);
     content.check_mirrors(root.report, all.len());
+    let (probes, geoip) =
+        root.section("mirrors", |t| (mirrors::probes(t, &node.urls, !all.is_empty()), mirrors::geoip(t)));
     Config {
         http,
         https,
@@ -119,7 +125,9 @@ fn sections(root: &mut Table<'_>) -> Config {
         moved: content.moved,
         listing: root.section("listing", listing),
         push: root.section("push", |t| content::push(t, &cache)),
-        probes: root.section("mirrors", |t| mirrors::probes(t, &node.urls, !all.is_empty())),
+        probes,
+        geoip,
+        networks,
         mirrors: all,
         log: root.section("log", log),
         origin,
@@ -128,9 +136,10 @@ fn sections(root: &mut Table<'_>) -> Config {
     }
 }
 
-/// The mirrors of this file, then those of the included ones, in the order of their names.
-fn every_mirror(root: &mut Table<'_>) -> Vec<mirrors::Placed> {
+/// The mirrors and networks of this file, then those of the included ones, in the order of their names.
+fn included_tables(root: &mut Table<'_>) -> (Vec<mirrors::Placed>, Vec<Network>) {
     let mut all = root.sections("mirror", mirrors::mirror);
+    let mut networks = root.sections("network", mirrors::networks);
     for path in included(root) {
         match text_of(&path) {
             Ok(text) => {
@@ -138,12 +147,13 @@ fn every_mirror(root: &mut Table<'_>) -> Vec<mirrors::Placed> {
                 let Some(entries) = toml(root.report, &source, &text) else { continue };
                 let mut table = Table::root(root.report, &source, entries);
                 all.append(&mut table.sections("mirror", mirrors::mirror));
+                networks.append(&mut table.sections("network", mirrors::networks));
                 table.finish();
             }
             Err(error) => root.mistake("include", &format!("expected to read {}: {error}", path.display())),
         }
     }
-    all
+    (all, networks.into_iter().flatten().collect())
 }
 
 /// The files that `include` names.

@@ -1,16 +1,18 @@
 //! `[mirrors]` and `[[mirror]]`: who else has the tree, and how that is probed.
 
+use super::listen::readable;
 use super::read::{Place, Report, Table};
 use super::{Bandwidth, Mirror, Probes, kinds};
+use crate::geo::{Code, Network, Whereabouts};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a mirror donates if nobody says.
-const DONATED: Bandwidth = Bandwidth::from_bits_per_second(1_000_000_000);
+pub(super) const DONATED: Bandwidth = Bandwidth::from_bits_per_second(1_000_000_000);
 
 /// Reads `[mirrors]`.
 pub(super) fn probes(t: &mut Table<'_>, urls: &[String], any_mirror: bool) -> Probes {
-    t.refuse("geoip", "this version does no GeoIP look-ups; remove the key");
     let default = Probes::default();
     let every = kinds::duration("10ms", "7days");
     let probe_every = t.or("probe_every", &every, default.probe_every);
@@ -52,22 +54,59 @@ pub(super) struct Placed {
 
 /// Reads one `[[mirror]]`.
 pub(super) fn mirror(t: &mut Table<'_>) -> Placed {
+    let Whereabouts { country, continent, point, .. } = whereabouts(t);
     let mirror = Mirror {
         name: t.required("name", &kinds::name()).unwrap_or_default(),
         url: t.required("url", &kinds::url()).unwrap_or_default(),
-        country: t.optional("country", &kinds::country()),
-        continent: t.optional("continent", &kinds::continent()),
+        country,
+        continent: continent.or_else(|| country.and_then(Code::continent)),
+        point,
         bandwidth: t.or("bandwidth", &kinds::bandwidth(), DONATED),
         networks: t.list("networks", &kinds::network()).unwrap_or_default(),
+        asns: t.list("asns", &kinds::asn()).unwrap_or_default(),
         private: t.or("private", &kinds::truth(), false),
     };
-    let anywhere = mirror.networks.is_empty() && t.place("networks").value.is_none_or(|value| value == "[]");
+    let is_empty = |key| t.place(key).value.is_none_or(|value| value == "[]");
+    let anywhere =
+        mirror.networks.is_empty() && mirror.asns.is_empty() && is_empty("networks") && is_empty("asns");
     if mirror.private && anywhere {
-        t.mistake("private", "expected false, or the networks that the mirror is for in mirror.networks");
-    } else if anywhere && !t.given("country") {
+        t.mistake(
+            "private",
+            "expected false, or the networks that the mirror is for in mirror.networks or mirror.asns",
+        );
+    } else if anywhere && !t.given("country") && !t.given("continent") {
         t.warn("country", "missing, and no networks either: no client is near to this mirror");
     }
     Placed { mirror, name: t.place("name"), url: t.place("url") }
+}
+
+/// Where a mirror or a network is.
+fn whereabouts(t: &mut Table<'_>) -> Whereabouts {
+    Whereabouts {
+        country: t.optional("country", &kinds::country()),
+        continent: t.optional("continent", &kinds::continent()),
+        asn: None,
+        point: t.optional("location", &kinds::point()),
+    }
+}
+
+/// Reads one `[[network]]`: several networks may be at one place.
+pub(super) fn networks(t: &mut Table<'_>) -> Vec<Network> {
+    let addresses = t.list("addresses", &kinds::network()).unwrap_or_default();
+    if addresses.is_empty() && t.place("addresses").value.is_none_or(|value| value == "[]") {
+        t.mistake("addresses", "expected the networks that this is said of");
+    }
+    let whereabouts = Whereabouts { asn: t.optional("asn", &kinds::asn()), ..whereabouts(t) };
+    addresses.into_iter().map(|addresses| Network { addresses, whereabouts }).collect()
+}
+
+/// Reads `mirrors.geoip`.
+pub(super) fn geoip(t: &mut Table<'_>) -> Vec<PathBuf> {
+    let paths = t.one_or_more("geoip", &kinds::file(t.source.folder()));
+    for path in &paths {
+        readable(t, "geoip", path);
+    }
+    paths
 }
 
 /// The mirrors, after reporting those that are there twice or are this node.

@@ -23,10 +23,11 @@ pub use alias::{canonical, moved};
 pub use read::{Mistake, Warning};
 pub use units::{Bandwidth, NotABandwidth};
 
+use crate::geo::{Code, Network, Point};
 use crate::http::path::TreePath;
 use ipnet::IpNet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +62,10 @@ pub struct Config {
     pub probes: Probes,
     /// `[[mirror]]`, of this file and of included ones. Names and URLs are unique.
     pub mirrors: Vec<Mirror>,
+    /// `[[network]]`, likewise: what is known of clients' networks.
+    pub networks: Vec<Network>,
+    /// `mirrors.geoip`: databases, asked in this order.
+    pub geoip: Vec<PathBuf>,
     /// `[log]`
     pub log: Log,
 }
@@ -98,6 +103,19 @@ pub struct Http {
     pub drain_timeout: Duration,
     /// On all data listeners together. 1 to 1,000,000, default 20,000.
     pub max_connections: usize,
+    /// Of load balancers and proxies that say truly whom they speak for. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Their connections begin with a PROXY header (version 1 or 2). Default: false.
+    pub proxy_protocol: bool,
+}
+
+impl Http {
+    /// Whether `addr` is one of those that say truly whom they speak for.
+    #[must_use]
+    pub fn trusts(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&addr))
+    }
 }
 
 /// The data listener over TLS.
@@ -162,7 +180,7 @@ pub enum Origin {
 pub struct Cache {
     /// Bytes of bodies in memory. 64 KiB to 1 TiB, default 256 MiB.
     pub memory: u64,
-    /// The largest object that memory takes, in bytes. 1 KiB to 16 MiB and at most `memory`, default 64 KiB.
+    /// The largest object that memory takes, in bytes. 1 KiB to 16 MiB and at most `memory`, default 32 KiB.
     pub memory_object: u64,
     /// How long an object is fresh that no repo lists and about which the origin says nothing. 0s to 7d, default 60s.
     pub revalidate: Duration,
@@ -332,16 +350,38 @@ pub struct Mirror {
     pub name: String,
     /// Of the tree's root there: http or https, ends in '/'. Unique.
     pub url: String,
-    /// Two capital letters.
-    pub country: Option<String>,
-    /// Two capital letters.
-    pub continent: Option<String>,
+    /// Where it stands.
+    pub country: Option<Code>,
+    /// Default: the country's.
+    pub continent: Option<Code>,
+    /// `location`
+    pub point: Option<Point>,
     /// What it donates. Default: 1 Gbit/s.
     pub bandwidth: Bandwidth,
     /// Clients that it is nearest to.
     pub networks: Vec<IpNet>,
-    /// Only for clients in `networks`.
+    /// The same, by the number of the autonomous system that they are in.
+    pub asns: Vec<u32>,
+    /// Only for clients in `networks` or `asns`.
     pub private: bool,
+}
+
+impl Mirror {
+    /// One of which nothing else is said.
+    #[must_use]
+    pub fn new(name: &str, url: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            country: None,
+            continent: None,
+            point: None,
+            bandwidth: mirrors::DONATED,
+            networks: Vec::new(),
+            asns: Vec::new(),
+            private: false,
+        }
+    }
 }
 
 /// What is logged.

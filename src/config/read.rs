@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// Something in the configuration that keeps it from being used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -208,6 +208,19 @@ impl<'a> Table<'a> {
             self.report.mistake(&place, &format!("expected a list, each {}", kind.what));
             return None;
         };
+        Some(self.elements(&place, elements, kind))
+    }
+
+    /// The same for a list that may also be written as its one element; empty if it is absent.
+    pub(super) fn one_or_more<T>(&mut self, key: &'static str, kind: &Kind<T>) -> Vec<T> {
+        if self.unread.get(key).is_some_and(|(_, value)| matches!(value, DeValue::Array(_))) {
+            self.list(key, kind).unwrap_or_default()
+        } else {
+            self.optional(key, kind).into_iter().collect()
+        }
+    }
+
+    fn elements<T>(&self, place: &Place, elements: DeArray<'a>, kind: &Kind<T>) -> Vec<T> {
         let read = |element: Spanned<DeValue<'_>>| {
             let read = (kind.read)(element.get_ref());
             if read.is_none() {
@@ -217,7 +230,7 @@ impl<'a> Table<'a> {
             }
             read
         };
-        Some(elements.into_iter().filter_map(read).collect())
+        elements.into_iter().filter_map(read).collect()
     }
 
     /// The table at `key`, read by `read`; an empty one if it is absent.

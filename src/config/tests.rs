@@ -136,7 +136,8 @@ fn a_full_file_resolves() {
     assert_eq!(moved(&config.moved, &path).as_deref(), Some("https://vault.example.org/5/os/a.iso"));
     let names: Vec<_> = config.mirrors.iter().map(|mirror| mirror.name.as_str()).collect();
     assert_eq!(names, ["example-de", "a", "b"]);
-    assert_eq!(config.mirrors[0].country.as_deref(), Some("DE"));
+    let places = config.mirrors.iter().map(|mirror| (mirror.country, mirror.continent));
+    assert_eq!(places.collect::<Vec<_>>()[0], ("DE".parse().ok(), "EU".parse().ok()));
     assert_eq!(config.mirrors[0].networks, ["192.0.2.0/24".parse().unwrap()]);
     assert_eq!(config.mirrors[1].bandwidth, Bandwidth::from_bits_per_second(1_000_000_000));
 }

@@ -269,7 +269,7 @@ impl<'a> Story<'a> {
     }
 
     fn mirror(&self, index: usize) -> Arc<MirrorState> {
-        self.node.edge().published.mirrors.load().mirrors[index].clone()
+        self.node.edge().published.mirrors.load().states()[index].clone()
     }
 
     fn is_current(&self, mirror: usize) -> bool {

@@ -7,12 +7,14 @@ pub mod conditional;
 pub mod content_type;
 pub mod date;
 pub mod fields;
+pub mod forwarded;
 pub mod freshness;
 pub mod multipart;
 pub mod path;
 pub mod range;
 
 pub use fields::Fields;
+pub use forwarded::Forwarded;
 pub use multipart::{Multipart, Piece};
 pub use path::{PathError, TreePath};
 pub use range::{ByteRange, Requested};

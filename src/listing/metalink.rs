@@ -3,6 +3,7 @@
 
 use super::escape;
 use crate::clock::Timestamp;
+use crate::geo::Code;
 use crate::http::date;
 use crate::repo::Sha256;
 use std::fmt::Write;
@@ -31,7 +32,7 @@ pub struct Resource<'a> {
     /// Its base URL, http or https, with a trailing `/`.
     pub base: &'a str,
     /// Its country, two letters, where known.
-    pub country: Option<&'a str>,
+    pub country: Option<Code>,
 }
 
 /// One version of repomd.xml.
@@ -97,7 +98,7 @@ fn resource(xml: &mut String, place: Resource<'_>, repo_path: &str, preference: 
     let protocol = if place.base.starts_with("https:") { "https" } else { "http" };
     let _ = write!(xml, "    <url protocol=\"{protocol}\" type=\"{protocol}\"");
     if let Some(country) = place.country {
-        let _ = write!(xml, " location=\"{}\"", escape(country));
+        let _ = write!(xml, " location=\"{country}\"");
     }
     let (base, repo_path) = (escape(place.base), escape(repo_path));
     let _ = writeln!(xml, " preference=\"{preference}\">{base}{repo_path}/repodata/repomd.xml</url>");
@@ -122,7 +123,7 @@ mod tests {
                 sha512: None,
             }],
             resources: vec![
-                Resource { base: "https://m/?a&b/", country: Some("DE") },
+                Resource { base: "https://m/?a&b/", country: "DE".parse().ok() },
                 Resource { base: "http://o/~1/", country: None },
             ],
             repo_path: "7/a/b",

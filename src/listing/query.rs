@@ -1,5 +1,6 @@
 //! What a client asks of `/mirrorlist` and `/metalink`, in either of the two historic forms.
 
+use crate::geo::Code;
 use std::net::IpAddr;
 
 /// The longest query string, in bytes.
@@ -20,8 +21,8 @@ pub struct Query {
     pub release: Option<String>,
     /// The architecture; empty where none was given.
     pub arch: String,
-    /// Wanted countries, two upper-case letters each, as asked; empty: go by the client's address.
-    pub countries: Vec<String>,
+    /// Wanted countries, as asked; empty: go by the client's address.
+    pub countries: Vec<Code>,
     /// The one scheme that the client takes; `None`: any.
     pub protocol: Option<Protocol>,
     /// The address to choose for instead of the connection's.
@@ -148,14 +149,12 @@ fn values<'q>(query_string: &'q str, name: &str) -> impl Iterator<Item = &'q str
 }
 
 /// `country=de,fr` and `cc=de`, in this order. `global` is no country, so it asks for none.
-fn countries(query_string: &str) -> Vec<String> {
-    let mut countries: Vec<String> = Vec::new();
+fn countries(query_string: &str) -> Vec<Code> {
+    let mut countries = Vec::new();
     for list in ["country", "cc"].into_iter().filter_map(|name| parameter(query_string, name).ok().flatten())
     {
-        for code in list.split(',').map(str::trim) {
-            let country = code.to_ascii_uppercase();
-            let known = country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase());
-            if known && !countries.contains(&country) && countries.len() < MAX_COUNTRIES {
+        for country in list.split(',').filter_map(|code| code.trim().parse().ok()) {
+            if !countries.contains(&country) && countries.len() < MAX_COUNTRIES {
                 countries.push(country);
             }
         }
@@ -245,7 +244,8 @@ mod tests {
             ("ip=%3A%3affff:192.0.2.1", &[], None, ip("192.0.2.1")),
         ] {
             let query = Query::parse(&format!("repo=a-7&{more}")).unwrap();
-            assert_eq!(query.countries, countries, "{more}");
+            let asked: Vec<&str> = query.countries.iter().map(Code::as_str).collect();
+            assert_eq!(asked, countries, "{more}");
             assert_eq!((query.protocol, query.ip), (protocol, address), "{more}");
         }
     }

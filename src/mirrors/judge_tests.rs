@@ -110,7 +110,7 @@ fn a_mirror_that_was_ahead_of_the_flip_is_asked_for_the_new_files_only() {
     assert_eq!((ahead.proof, next), (proof(1, 0), Next::Rest));
     for path in ["1", "2"] {
         let listed = before.find(path).unwrap();
-        assert!(!ahead.proof.unwrap().holds(listed.entry.since, listed.until), "{path}");
+        assert!(!ahead.covered().covers(&listed), "{path}");
     }
     let flip = flipped(&after, &ahead);
     assert_eq!(flip.proof, proof(1, 2));
@@ -235,7 +235,7 @@ proptest! {
             let known = history(&models[..offered]);
             for path in 0..6_u8 {
                 let Some(listed) = known.find(&path.to_string()) else { continue };
-                if pair.proof.is_some_and(|proof| proof.holds(listed.entry.since, listed.until)) {
+                if pair.covered().covers(&listed) {
                     let held = holds.get(&path).map(|held| u64::from(*held) + 1);
                     prop_assert_eq!(held, Some(listed.entry.size), "path {} by {:?}", path, pair);
                 }

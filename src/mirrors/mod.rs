@@ -106,10 +106,10 @@ impl Prober {
         let repos = self.shared.published.repos.load();
         let untried =
             |mirror: &Arc<Mirror>| Arc::new(MirrorState::untried(mirror.clone(), repos.views().len()));
-        let mut table = MirrorTable::new(self.mirrors.iter().map(untried).collect());
+        let mut states: Vec<_> = self.mirrors.iter().map(untried).collect();
         match self.state_dir.as_deref().map(Document::load).transpose() {
             Ok(Some(Some(document))) => {
-                let restored = document.restore(&mut table, &repos);
+                let restored = document.restore(&mut states, &repos);
                 tracing::info!(restored, "proofs of mirrors restored");
             }
             Ok(_) => {}
@@ -117,7 +117,7 @@ impl Prober {
                 tracing::warn!(%error, "the proofs on disk can't be read; all mirrors are checked anew");
             }
         }
-        self.shared.published.mirrors.store(Arc::new(table));
+        self.shared.published.mirrors.store(Arc::new(MirrorTable::new(states)));
     }
 
     /// To be notified (`notify_one`) after a flip was published, so that the mirrors are asked at once. Without it the
@@ -135,7 +135,7 @@ impl Prober {
 
     /// Probes until `shutdown` is true or its sender is gone.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        if self.shared.published.mirrors.load().mirrors.len() != self.mirrors.len() {
+        if self.shared.published.mirrors.load().states().len() != self.mirrors.len() {
             self.restore();
         }
         let table = MirrorTable::clone(&self.shared.published.mirrors.load());
@@ -148,7 +148,7 @@ impl Prober {
             saves: JoinSet::new(),
         };
         let mut workers = Workers::default();
-        for index in 0..publisher.table.mirrors.len() {
+        for index in 0..publisher.table.states().len() {
             workers.start(&self.shared, &publisher, index, Duration::ZERO);
         }
         let mut tick = interval(TICK);
@@ -205,7 +205,7 @@ impl Workers {
     fn start(&mut self, shared: &Arc<Shared>, publisher: &Publisher, mirror: usize, pause: Duration) {
         let (sender, bounces) = mpsc::channel(BOUNCES);
         self.bounces.insert(mirror, sender);
-        let state = MirrorState::clone(&publisher.table.mirrors[mirror]);
+        let state = MirrorState::clone(&publisher.table.states()[mirror]);
         let (shared, flips) = (shared.clone(), publisher.flips.subscribe());
         let task = self.tasks.spawn(async move {
             sleep(pause).await;
@@ -242,7 +242,7 @@ struct Unsaved {
 impl Publisher {
     fn publish(&mut self, shared: &Shared, batch: impl Iterator<Item = Update>) {
         for Update { mirror, state } in batch {
-            let old = std::mem::replace(&mut self.table.mirrors[mirror], state);
+            let old = self.table.replace(mirror, state);
             self.note_changes(&old, mirror);
         }
         shared.published.mirrors.store(Arc::new(self.table.clone()));
@@ -251,14 +251,14 @@ impl Publisher {
     /// That a mirror isn't probed any more, after the updates of `batch`: nobody would notice if it failed.
     fn lost(&self, batch: &[Update], mirror: usize) -> Update {
         let told = batch.iter().rfind(|update| update.mirror == mirror).map(|update| &update.state);
-        let mut state = MirrorState::clone(told.unwrap_or(&self.table.mirrors[mirror]));
+        let mut state = MirrorState::clone(told.unwrap_or(&self.table.states()[mirror]));
         state.reach = Reach::Down { since: clock::now(), why: "probe task failed".to_owned() };
         Update { mirror, state: Arc::new(state) }
     }
 
     /// Logs what is new of the mirror, and sees what has to be saved.
     fn note_changes(&mut self, old: &MirrorState, mirror: usize) {
-        let new = &self.table.mirrors[mirror];
+        let new = &self.table.states()[mirror];
         let name = new.mirror.name.as_str();
         match (&old.reach, &new.reach) {
             (Reach::Down { why: before, .. }, Reach::Down { why, .. }) if before == why => {}

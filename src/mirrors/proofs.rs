@@ -4,7 +4,7 @@
 //! mean something on one node only. What can't be read or no longer fits costs a new check, never a wrong proof.
 
 use crate::clock::Timestamp;
-use crate::policy::{MirrorTable, Proof, Repos};
+use crate::policy::{MirrorState, MirrorTable, Proof, Repos};
 use crate::repo::{History, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ impl Document {
     /// The proofs in `table`.
     pub(super) fn of(table: &MirrorTable, repos: &Repos) -> Self {
         let mut proofs = Vec::new();
-        for state in &table.mirrors {
+        for state in table.states() {
             for (pair, view) in state.pairs.iter().zip(repos.views()) {
                 let id = |sequence| Some(view.history.by_sequence(sequence)?.id.hex());
                 let Some(proof) = pair.proof else { continue };
@@ -61,10 +61,9 @@ impl Document {
         Self { version: VERSION, proofs }
     }
 
-    /// Puts the proofs that still mean something into `table`, and says how many.
-    pub(super) fn restore(&self, table: &mut MirrorTable, repos: &Repos) -> usize {
-        let by_url: HashMap<_, _> = table
-            .mirrors
+    /// Puts the proofs that still mean something into `states`, and says how many.
+    pub(super) fn restore(&self, states: &mut [Arc<MirrorState>], repos: &Repos) -> usize {
+        let by_url: HashMap<_, _> = states
             .iter()
             .enumerate()
             .map(|(index, state)| ((state.mirror.name.clone(), state.mirror.url.clone()), index))
@@ -74,7 +73,7 @@ impl Document {
             let mirror = by_url.get(&(record.mirror.clone(), record.url.clone()));
             let (Some(&mirror), Some((repo, view))) = (mirror, repos.by_id(&record.repo)) else { continue };
             let Some(proof) = record.proof(&view.history) else { continue };
-            let pair = &mut Arc::make_mut(&mut table.mirrors[mirror]).pairs[repo];
+            let pair = &mut Arc::make_mut(&mut states[mirror]).pairs[repo];
             pair.proof = Some(proof);
             pair.note = format!("proven for generation {} before the restart", proof.sequence);
             restored += 1;

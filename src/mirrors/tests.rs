@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::config::{Bandwidth, Delivery, Repo, Scope};
+use crate::config::{Delivery, Repo, Scope};
 use crate::http::TreePath;
 use crate::policy::{Pair, RepoView};
 use crate::repo::{Generation, History, ListedFile, Repomd, Sha256};
@@ -48,15 +48,7 @@ pub(super) fn files(names: &[&str]) -> Files {
 
 /// The settings of a mirror.
 pub(super) fn mirror(number: usize, url: &str) -> Mirror {
-    Mirror {
-        name: format!("m{number}"),
-        url: url.to_owned(),
-        country: None,
-        continent: None,
-        bandwidth: Bandwidth::from_bits_per_second(1),
-        networks: vec![],
-        private: false,
-    }
+    Mirror::new(&format!("m{number}"), url)
 }
 
 /// What a mirror does.
@@ -263,7 +255,7 @@ impl Node {
     }
 
     fn mirror(&self, mirror: usize) -> Arc<MirrorState> {
-        self.published.mirrors.load().mirrors[mirror].clone()
+        self.published.mirrors.load().states()[mirror].clone()
     }
 
     fn pair(&self) -> Pair {
@@ -284,7 +276,7 @@ impl Node {
         let waits = async {
             loop {
                 self.changes.borrow_and_update();
-                let state = self.published.mirrors.load().mirrors[mirror].clone();
+                let state = self.published.mirrors.load().states()[mirror].clone();
                 assert!(always(&state), "{state:?}");
                 if wanted(&state) {
                     return;
@@ -412,9 +404,9 @@ async fn a_restart_restores_proofs() {
     // As it starts, its first look may be over already; so look at the restored table by itself.
     let document = Document::load(state_dir.as_deref().unwrap()).unwrap().unwrap();
     let published = Node::published(history.clone());
-    let mut table = MirrorTable::new(vec![node_state(&mirror)]);
-    assert_eq!(document.restore(&mut table, &published.repos.load()), 1);
-    let state = &table.mirrors[0];
+    let mut states = [node_state(&mirror)];
+    assert_eq!(document.restore(&mut states, &published.repos.load()), 1);
+    let state = &states[0];
     assert_eq!((&state.reach, state.pairs[0].proof.map(|proof| proof.sequence)), (&Reach::Untried, Some(2)));
     assert!(!state.is_current(0, 2), "not before it was asked");
 
@@ -425,10 +417,10 @@ async fn a_restart_restores_proofs() {
 
     // Another URL, or a generation that isn't kept: nothing is restored.
     let elsewhere = TestMirror::start().await;
-    let mut table = MirrorTable::new(vec![node_state(&elsewhere)]);
-    assert_eq!(document.restore(&mut table, &published.repos.load()), 0);
-    let mut table = MirrorTable::new(vec![node_state(&mirror)]);
-    assert_eq!(document.restore(&mut table, &Node::published(History::default()).repos.load()), 0);
+    let mut states = [node_state(&elsewhere)];
+    assert_eq!(document.restore(&mut states, &published.repos.load()), 0);
+    let mut states = [node_state(&mirror)];
+    assert_eq!(document.restore(&mut states, &Node::published(History::default()).repos.load()), 0);
 }
 
 /// As a prober that was not run has it.

@@ -1,5 +1,6 @@
 //! What is known of the client that asks.
 
+use crate::geo::Whereabouts;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
@@ -9,12 +10,12 @@ pub const NETWORK_BITS_V4: u8 = 24;
 pub const NETWORK_BITS_V6: u8 = 48;
 
 /// The client of one request, as far as the decision cares.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// Its address, IPv4-mapped IPv6 addresses unmapped.
     pub addr: IpAddr,
-    /// ISO 3166 country, upper case, where it is known.
-    pub country: Option<String>,
+    /// Where it is.
+    pub whereabouts: Whereabouts,
     /// It came over https, so a redirect must not lead it to plain http.
     pub https: bool,
     /// It asks for a part of the file.
@@ -30,37 +31,35 @@ pub struct Client {
 /// What address and User-Agent make of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Agent {
+    addr: IpAddr,
+    whereabouts: Whereabouts,
     fragile: bool,
     key: u64,
 }
 
 impl Agent {
-    /// Of requests from `addr` with this User-Agent.
+    /// Of requests from `addr`, which is there, with this User-Agent.
     #[must_use]
-    pub fn new(addr: IpAddr, user_agent: &[u8]) -> Self {
-        Self { fragile: is_fragile(user_agent), key: hash(&(addr.to_canonical(), user_agent)) }
+    pub fn new(addr: IpAddr, whereabouts: Whereabouts, user_agent: &[u8]) -> Self {
+        let addr = addr.to_canonical();
+        Self { addr, whereabouts, fragile: is_fragile(user_agent), key: hash(&(addr, user_agent)) }
     }
 }
 
 impl Client {
-    /// From what the connection, the User-Agent and the Range field tell.
+    /// From what the connection and the Range field tell.
     #[must_use]
-    pub fn new(addr: IpAddr, user_agent: &[u8], https: bool, range: Option<&[u8]>) -> Self {
-        Self::of(Agent::new(addr, user_agent), addr, https, range)
+    pub fn new(agent: Agent, https: bool, range: Option<&[u8]>) -> Self {
+        let Agent { addr, whereabouts, fragile, key } = agent;
+        let many_ranges = range.is_some_and(|range| range.contains(&b','));
+        Self { addr, whereabouts, https, ranged: range.is_some(), many_ranges, fragile, key }
     }
 
-    /// The same, of an agent that is known.
-    #[must_use]
-    pub fn of(agent: Agent, addr: IpAddr, https: bool, range: Option<&[u8]>) -> Self {
-        Self {
-            addr: addr.to_canonical(),
-            country: None,
-            https,
-            ranged: range.is_some(),
-            many_ranges: range.is_some_and(|range| range.contains(&b',')),
-            fragile: agent.fragile,
-            key: agent.key,
-        }
+    /// One of whom nothing is known but this.
+    #[cfg(test)]
+    pub(crate) fn somewhere(addr: &str, user_agent: &str) -> Self {
+        let addr = addr.parse().expect("an address");
+        Self::new(Agent::new(addr, Whereabouts::default(), user_agent.as_bytes()), false, None)
     }
 
     /// The network that is steered as one: /24 for IPv4, /48 for IPv6. Hosts of one network go to one mirror.
@@ -102,7 +101,7 @@ mod tests {
 
     #[test]
     fn one_network_is_one_number() {
-        let client = |addr: &str| Client::new(addr.parse().unwrap(), b"", false, None);
+        let client = |addr: &str| Client::somewhere(addr, "");
         assert_eq!(client("192.0.2.1").network(), client("192.0.2.254").network());
         assert_eq!(client("192.0.2.1").network(), client("::ffff:192.0.2.9").network());
         assert_ne!(client("192.0.2.1").network(), client("192.0.3.1").network());

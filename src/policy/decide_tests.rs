@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Bandwidth, Mirror, Repo};
+use crate::config::{Mirror, Repo};
 use crate::http::TreePath;
 use crate::policy::{Failed, MirrorState, Pair, Proof, Reach, RepoView};
 use crate::repo::{Catalogue, FileFacts, Generation, History, Sha256};
@@ -49,15 +49,7 @@ fn repos() -> Repos {
 /// So many mirrors, all proven to hold it.
 fn mirrors(count: usize) -> MirrorTable {
     let mirror = |n: usize| {
-        let settings = Mirror {
-            name: format!("m{n}"),
-            url: format!("http://m{n}.example/"),
-            country: None,
-            continent: None,
-            bandwidth: Bandwidth::from_bits_per_second(1_000_000_000),
-            networks: Vec::new(),
-            private: false,
-        };
+        let settings = Mirror::new(&format!("m{n}"), &format!("http://m{n}.example/"));
         let proof = Some(Proof { sequence: 1, shown: 1, verified: NOW });
         Arc::new(MirrorState {
             reach: Reach::Up { seen: NOW },
@@ -73,7 +65,7 @@ fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
     let (repos, mirrors) = (repos(), mirrors(count));
     let path = TreePath::new("7/os/a.rpm").unwrap();
     let place = repos.locate(&path);
-    let client = Client::new("192.0.2.1".parse().unwrap(), user_agent.as_bytes(), false, None);
+    let client = Client::somewhere("192.0.2.1", user_agent);
     let facts = Facts {
         repos: &repos,
         mirrors: &mirrors,

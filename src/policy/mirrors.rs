@@ -1,57 +1,19 @@
-//! The mirror table: what each mirror is proven to hold, and whether it can be reached.
+//! What a mirror is proven to hold, and whether it can be reached.
 
+use super::client;
 use crate::clock::Timestamp;
 use crate::config::Mirror;
 use crate::repo::{Listed, Sha256};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// All mirrors, in the order of the config. Immutable; the prober publishes a new one.
-#[derive(Clone, Debug, Default)]
-pub struct MirrorTable {
-    /// The mirrors.
-    pub mirrors: Vec<Arc<MirrorState>>,
-    fresh: Fresh,
-}
-
-/// For each repo how many mirrors are fresh, and of which sequence, once somebody asked. A copy begins without.
-#[derive(Debug, Default)]
-struct Fresh(OnceLock<Vec<Counted>>);
-
-type Counted = OnceLock<(u32, usize)>;
-
-impl Clone for Fresh {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl MirrorTable {
-    /// Of these mirrors.
-    #[must_use]
-    pub fn new(mirrors: Vec<Arc<MirrorState>>) -> Self {
-        Self { mirrors, fresh: Fresh::default() }
-    }
-
-    /// How many reachable mirrors are proven to hold generation `sequence` of repo number `repo`. Counted once: each
-    /// decision about a repo with a window asks.
-    #[must_use]
-    pub fn fresh(&self, repo: usize, sequence: u32) -> usize {
-        let count = || self.mirrors.iter().filter(|mirror| mirror.is_current(repo, sequence)).count();
-        let repos = || self.mirrors.first().map_or(0, |mirror| mirror.pairs.len());
-        let counted = self.fresh.0.get_or_init(|| (0..repos()).map(|_| Counted::new()).collect());
-        match counted.get(repo).map(|counted| counted.get_or_init(|| (sequence, count()))) {
-            Some((of, fresh)) if *of == sequence => *fresh,
-            _ => count(),
-        }
-    }
-}
 
 /// One mirror.
 #[derive(Clone, Debug)]
 pub struct MirrorState {
     /// Its settings.
     pub mirror: Arc<Mirror>,
+    /// Of its name: for the order of mirrors ([`super::select::rank`]).
+    pub hash: u64,
     /// Whether it answers.
     pub reach: Reach,
     /// It was seen answering 206 to a range.
@@ -68,29 +30,20 @@ impl MirrorState {
     /// A mirror that nothing is known of yet.
     #[must_use]
     pub fn untried(mirror: Arc<Mirror>, repos: usize) -> Self {
-        let pairs = vec![Pair::default(); repos];
-        Self { mirror, reach: Reach::Untried, ranges: false, ipv4: false, ipv6: false, pairs }
+        let (hash, pairs) = (client::hash(mirror.name.as_str()), vec![Pair::default(); repos]);
+        Self { mirror, hash, reach: Reach::Untried, ranges: false, ipv4: false, ipv6: false, pairs }
     }
 
     /// It is up and proven to hold generation `sequence` of repo number `repo`.
     #[must_use]
     pub fn is_current(&self, repo: usize, sequence: u32) -> bool {
-        sequence > 0
-            && self.reach.is_up()
-            && self.pairs[repo]
-                .proof
-                .is_some_and(|proof| (proof.sequence, proof.shown) == (sequence, sequence))
+        self.reach.is_up() && self.pairs[repo].covered().is_just(sequence)
     }
 
     /// It is proven to hold the file that the repo lists so.
     #[must_use]
     pub fn holds(&self, repo: usize, listed: &Listed) -> bool {
-        self.proof(repo).is_some_and(|proof| proof.holds(listed.entry.since, listed.until))
-    }
-
-    /// What it is proven to hold of repo number `repo`.
-    fn proof(&self, repo: usize) -> Option<Proof> {
-        self.pairs.get(repo)?.proof
+        self.pairs.get(repo).is_some_and(|pair| pair.covered().covers(listed))
     }
 
     /// Its URL is https.
@@ -146,6 +99,45 @@ pub struct Pair {
     pub checked: Timestamp,
 }
 
+impl Pair {
+    /// The generations whose common files it is proven to hold.
+    #[must_use]
+    pub fn covered(&self) -> Covered {
+        self.proof.map_or(Covered::default(), Covered::from)
+    }
+}
+
+/// From one generation to another: what all of them list without a gap is there. None while `oldest` is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Covered {
+    oldest: u32,
+    newest: u32,
+}
+
+impl Covered {
+    /// Whether the file that a repo lists so must be there.
+    ///
+    /// It was there when the proven generation was checked. A mirror that has moved on may have deleted what was no
+    /// longer listed by then, so the file has to be in both.
+    #[must_use]
+    pub fn covers(self, listed: &Listed) -> bool {
+        listed.entry.since <= self.oldest && listed.until.is_none_or(|until| until >= self.newest)
+    }
+
+    /// Whether it is this one generation.
+    #[must_use]
+    pub const fn is_just(self, sequence: u32) -> bool {
+        sequence > 0 && self.oldest == sequence && self.newest == sequence
+    }
+}
+
+impl From<Proof> for Covered {
+    fn from(proof: Proof) -> Self {
+        let Proof { sequence, shown, .. } = proof;
+        Self { oldest: sequence.min(shown), newest: sequence.max(shown) }
+    }
+}
+
 /// A proof that a mirror holds all files of one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof {
@@ -160,34 +152,14 @@ pub struct Proof {
     pub verified: Timestamp,
 }
 
-impl Proof {
-    /// Whether a file that generations `since` to `until` list without a gap (`None`: it is still listed) must be there.
-    ///
-    /// It was there when the proven generation was checked. A mirror that has moved on (`shown`) may have deleted what
-    /// was no longer listed by then, so the file has to be in both.
-    #[must_use]
-    pub fn holds(&self, since: u32, until: Option<u32>) -> bool {
-        since <= self.sequence.min(self.shown)
-            && until.is_none_or(|until| until >= self.sequence.max(self.shown))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Bandwidth;
+    use crate::repo::{Entry, Kind};
 
     #[test]
     fn a_mirror_is_current_only_while_it_shows_what_it_is_proven_for() {
-        let settings = Mirror {
-            name: "m".into(),
-            url: "http://m.example/".into(),
-            country: None,
-            continent: None,
-            bandwidth: Bandwidth::from_bits_per_second(1),
-            networks: vec![],
-            private: false,
-        };
+        let settings = Mirror::new("m", "http://m.example/");
         let mut mirror = MirrorState::untried(Arc::new(settings), 1);
         mirror.reach = Reach::Up { seen: Timestamp::EPOCH };
         // (shown, current); 0: a generation that is unknown here
@@ -215,7 +187,9 @@ mod tests {
             (proof(3, 0), 1, None, false), // the mirror shows an unknown one
         ];
         for (proof, since, until, held) in cases {
-            assert_eq!(proof.holds(since, until), held, "{proof:?} since {since} until {until:?}");
+            let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since };
+            let covered = Covered::from(proof).covers(&Listed { entry, until });
+            assert_eq!(covered, held, "{proof:?} since {since} until {until:?}");
         }
     }
 }

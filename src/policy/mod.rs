@@ -16,14 +16,16 @@ pub mod order;
 pub mod reason;
 pub mod repos;
 pub mod select;
+pub mod table;
 pub mod window;
 
 pub use bounce::{Ask, BounceReport, Failed, Past, Standing, Trail};
 pub use client::Client;
 pub use confirm::{Confirmed, Currency};
 pub use decide::{Decision, Facts, Redirect, decide, last_resort};
-pub use mirrors::{MirrorState, MirrorTable, Pair, Proof, Reach};
+pub use mirrors::{Covered, MirrorState, Pair, Proof, Reach};
 pub use order::Orders;
 pub use reason::Reason;
 pub use repos::{Place, Published, RepoView, Repos};
+pub use table::MirrorTable;
 pub use window::{Phase, Window};

@@ -4,11 +4,9 @@
 //! millisecond to rank: too much for each request. What changes by the second (who is up, holds the file, has room) is asked
 //! of the mirrors in this order.
 
-use super::select::{self, Rank};
-use super::{Client, MirrorState, MirrorTable, client};
+use super::{Client, MirrorTable, client, select};
 use crate::config::Mirror;
 use moka::sync::Cache;
-use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -41,7 +39,10 @@ impl Orders {
 
     /// The best mirrors for `client`, best first, by number; not all of them.
     pub fn best(&self, mirrors: &MirrorTable, client: &Client) -> Arc<[u32]> {
-        self.known.get_with(self.key(client), || best(mirrors, client))
+        let number = |mirror| u32::try_from(mirror).unwrap_or(u32::MAX);
+        let all = || 0..mirrors.states().len();
+        let ranked = || select::best(mirrors, client, all(), REMEMBERED).into_iter().map(number).collect();
+        self.known.get_with(self.key(client), ranked)
     }
 
     fn key(&self, client: &Client) -> u64 {
@@ -49,41 +50,23 @@ impl Orders {
             IpAddr::V4(addr) => u128::from(u32::from(addr).unbounded_shr(32 - u32::from(self.bits.0))),
             IpAddr::V6(addr) => u128::from(addr).unbounded_shr(128 - u32::from(self.bits.1)),
         };
-        client::hash(&(client.addr.is_ipv4(), network, &client.country))
+        client::hash(&(client.addr.is_ipv4(), network, &client.whereabouts))
     }
-}
-
-fn best(mirrors: &MirrorTable, client: &Client) -> Arc<[u32]> {
-    let ranked = |(index, mirror): (u32, &Arc<MirrorState>)| (select::rank(mirror, client), index);
-    let mut ranked: Vec<(Rank, u32)> = (0..).zip(&mirrors.mirrors).map(ranked).collect();
-    let by_rank = |(a, _): &(Rank, u32), (b, _): &(Rank, u32)| b.partial_cmp(a).unwrap_or(Ordering::Equal);
-    if ranked.len() > REMEMBERED {
-        ranked.select_nth_unstable_by(REMEMBERED, by_rank);
-        ranked.truncate(REMEMBERED);
-    }
-    ranked.sort_by(by_rank);
-    ranked.into_iter().map(|(_, index)| index).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Bandwidth;
+    use crate::geo::Whereabouts;
+    use crate::policy::MirrorState;
 
     fn mirror(n: usize, networks: &[&str]) -> Mirror {
-        Mirror {
-            name: format!("m{n}"),
-            url: format!("http://m{n}.example/"),
-            country: None,
-            continent: None,
-            bandwidth: Bandwidth::from_bits_per_second(1_000_000_000),
-            networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
-            private: false,
-        }
+        let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Mirror { networks, ..Mirror::new(&format!("m{n}"), &format!("http://m{n}.example/")) }
     }
 
     fn client(addr: &str) -> Client {
-        Client::new(addr.parse().unwrap(), b"libdnf", false, None)
+        Client::somewhere(addr, "libdnf")
     }
 
     #[test]
@@ -99,7 +82,7 @@ mod tests {
         {
             let client = client(addr);
             let mut all: Vec<u32> = (0..201).collect();
-            let rank = |index: u32| select::rank(&table.mirrors[index as usize], &client);
+            let rank = |index: u32| select::rank(&table.states()[index as usize], &client);
             all.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap());
             for _ in 0..2 {
                 assert_eq!(*orders.best(&table, &client), all[..REMEMBERED], "{addr}");
@@ -115,7 +98,7 @@ mod tests {
         assert_eq!(key("192.0.2.1"), key("192.0.2.254"));
         assert_ne!(key("192.0.2.1"), key("192.0.3.1"));
         assert_eq!(key("2001:db8:1:2::3"), key("2001:db8:1:ffff::"));
-        let country = Client { country: Some("DE".into()), ..client("192.0.2.1") };
-        assert_ne!(orders.key(&country), key("192.0.2.1"));
+        let whereabouts = Whereabouts { country: "DE".parse().ok(), ..Whereabouts::default() };
+        assert_ne!(orders.key(&Client { whereabouts, ..client("192.0.2.1") }), key("192.0.2.1"));
     }
 }

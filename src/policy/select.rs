@@ -1,10 +1,11 @@
 //! Which of the mirrors that hold a file takes a client.
 
-use super::{Client, Failed, MirrorState, MirrorTable, Orders, client};
+use super::{Client, Failed, MirrorState, MirrorTable, Orders};
 use crate::clock::Timestamp;
+use crate::config::Mirror;
 use crate::http::TreePath;
 use crate::repo::Listed;
-use std::net::IpAddr;
+use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
 /// A client that can't recover from a bad redirect is sent only to mirrors seen alive within this time.
@@ -91,22 +92,24 @@ impl Unfit {
 /// Why not: the first reason of those that [`Unfit`] lists, what the mirror lacks before what the client is like.
 pub fn fits<'a>(
     index: usize,
-    mirror: &MirrorState,
+    table: &MirrorTable,
     wanted: &Wanted<'a>,
     has_room: &dyn Fn(usize) -> bool,
 ) -> Result<&'a Holding, Unfit> {
-    let holding = suits(index, mirror, wanted)?;
+    let holding = suits(index, table, wanted)?;
     if has_room(index) { Ok(holding) } else { Err(Unfit::Full) }
 }
 
 /// The same whatever the mirror is being sent.
-fn suits<'a>(index: usize, mirror: &MirrorState, wanted: &Wanted<'a>) -> Result<&'a Holding, Unfit> {
-    let client = wanted.client;
+fn suits<'a>(index: usize, table: &MirrorTable, wanted: &Wanted<'a>) -> Result<&'a Holding, Unfit> {
+    let held = wanted.holdings.iter().find(|holding| table.holds(index, holding.repo, &holding.listed));
+    let (client, mirror) = (wanted.client, &*table.states()[index]);
+    let Some(holding) = held else {
+        return Err(if mirror.reach.is_up() { Unfit::NotProven } else { Unfit::Down });
+    };
     let family = if client.addr.is_ipv4() { mirror.ipv4 } else { mirror.ipv6 };
     let is_late = || !mirror.reach.seen_within(SEEN_FOR_FRAGILE, wanted.now);
-    match wanted.holdings.iter().find(|holding| mirror.holds(holding.repo, &holding.listed)) {
-        _ if !mirror.reach.is_up() => Err(Unfit::Down),
-        None => Err(Unfit::NotProven),
+    match holding {
         _ if wanted.failed.contains(index) => Err(Unfit::FailedThisClient),
         _ if mirror.mirror.private && !is_local(mirror, client) => Err(Unfit::Private),
         _ if client.https && !mirror.is_https() => Err(Unfit::PlainHttp),
@@ -115,51 +118,102 @@ fn suits<'a>(index: usize, mirror: &MirrorState, wanted: &Wanted<'a>) -> Result<
         _ if client.many_ranges => Err(Unfit::ManyRanges),
         _ if client.ranged && !mirror.ranges => Err(Unfit::Ranges),
         _ if client.fragile && is_late() => Err(Unfit::NotSeenLately),
-        Some(holding) => Ok(holding),
+        holding => Ok(holding),
     }
 }
 
 /// How near a mirror is to a client; smaller is nearer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nearness {
-    /// The client is in one of its networks.
+    /// The client is in one of its networks or autonomous systems.
     Network,
     /// In the client's country.
     Country,
+    /// On the client's continent.
+    Continent,
     /// Anywhere else, or unknown.
     Anywhere,
 }
 
+/// Kilometres within which one mirror is as near as another: what is less makes no difference to a download.
+const STEP_KILOMETRES: f64 = 1000.0;
+/// Steps to a mirror whose place, or whose client's place, isn't known: not the first choice, nor the last.
+const UNKNOWN_STEPS: u8 = 2;
+
 /// How near `mirror` is to `client`.
 #[must_use]
 pub fn nearness(mirror: &MirrorState, client: &Client) -> Nearness {
+    let (settings, there) = (&mirror.mirror, &client.whereabouts);
     if is_local(mirror, client) {
         Nearness::Network
-    } else if client.country.is_some() && client.country == mirror.mirror.country {
+    } else if there.country.is_some() && there.country == settings.country {
         Nearness::Country
+    } else if there.continent.is_some() && there.continent == settings.continent {
+        Nearness::Continent
     } else {
         Nearness::Anywhere
     }
 }
 
 fn is_local(mirror: &MirrorState, client: &Client) -> bool {
-    let addr: IpAddr = client.addr;
-    mirror.mirror.networks.iter().any(|network| network.contains(&addr))
+    let Mirror { networks, asns, .. } = &*mirror.mirror;
+    networks.iter().any(|network| network.contains(&client.addr))
+        || client.whereabouts.asn.is_some_and(|asn| asns.contains(&asn))
+}
+
+/// Steps of a thousand kilometres between the two.
+fn steps(mirror: &MirrorState, client: &Client) -> u8 {
+    let (Some(there), Some(here)) = (mirror.mirror.point, client.whereabouts.point) else {
+        return UNKNOWN_STEPS;
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most half round the earth: 20"
+    )]
+    let steps = (there.kilometres_to(here) / STEP_KILOMETRES) as u8;
+    steps
 }
 
 /// See [`rank`].
-pub type Rank = (std::cmp::Reverse<Nearness>, f64);
+pub type Rank = (Reverse<(Nearness, u8)>, f64);
 
-/// A mirror's place in the order for a client: nearness, then weighted rendezvous hashing by the client's network, so
-/// that one dnf run stays on one mirror, networks spread in proportion to bandwidth, and a mirror that comes or goes moves
+/// A mirror's place in the order for a client: nearness, distance, then weighted rendezvous hashing by the client's network,
+/// so that one dnf run stays on one mirror, networks spread in proportion to bandwidth, and a mirror that comes or goes moves
 /// only its own share. Greater comes first.
 #[must_use]
 pub fn rank(mirror: &MirrorState, client: &Client) -> Rank {
-    let hash = client::hash(&(client.network(), mirror.mirror.name.as_str()));
-    let uniform = unit_interval(hash);
+    let uniform = unit_interval(mixed(mirror.hash, client.network()));
     #[expect(clippy::cast_precision_loss, reason = "a weight")]
     let weight = mirror.mirror.bandwidth.bits_per_second() as f64;
-    (std::cmp::Reverse(nearness(mirror, client)), -weight / uniform.ln())
+    (Reverse((nearness(mirror, client), steps(mirror, client))), -weight / uniform.ln())
+}
+
+/// The best of these mirrors, by number, at most `most`, best first.
+#[must_use]
+pub fn best(
+    table: &MirrorTable,
+    client: &Client,
+    mirrors: impl Iterator<Item = usize>,
+    most: usize,
+) -> Vec<usize> {
+    let mut ranked: Vec<_> = mirrors.map(|mirror| (rank(&table.states()[mirror], client), mirror)).collect();
+    let by_rank =
+        |(a, _): &(Rank, usize), (b, _): &(Rank, usize)| b.partial_cmp(a).unwrap_or(Ordering::Equal);
+    if ranked.len() > most {
+        ranked.select_nth_unstable_by(most, by_rank);
+        ranked.truncate(most);
+    }
+    ranked.sort_unstable_by(by_rank);
+    ranked.into_iter().map(|(_, mirror)| mirror).collect()
+}
+
+/// A hash and a number as one hash (the finalizer of `SplitMix64`).
+const fn mixed(hash: u64, number: u64) -> u64 {
+    let mut mixed = hash.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// The hash as a number in (0, 1).
@@ -181,11 +235,11 @@ pub fn ranked<'a>(
     let order = orders.best(table, wanted.client);
     let fit = |index: &u32| {
         let index = *index as usize;
-        let holding = fits(index, table.mirrors.get(index)?, wanted, has_room).ok()?;
+        let holding = fits(index, table, wanted, has_room).ok()?;
         Some((index, holding))
     };
     let best: Vec<_> = order.iter().filter_map(fit).take(most).collect();
-    if best.len() == most || order.len() == table.mirrors.len() {
+    if best.len() == most || order.len() == table.states().len() {
         return best;
     }
     among_all(table, wanted, has_room, most)
@@ -199,8 +253,8 @@ fn among_all<'a>(
     most: usize,
 ) -> Vec<(usize, &'a Holding)> {
     let mut best: Vec<(Rank, usize, &'a Holding)> = Vec::with_capacity(most + 1);
-    for (index, mirror) in table.mirrors.iter().enumerate() {
-        let Ok(holding) = suits(index, mirror, wanted) else { continue };
+    for (index, mirror) in table.states().iter().enumerate() {
+        let Ok(holding) = suits(index, table, wanted) else { continue };
         let rank = rank(mirror, wanted.client);
         let place = best.partition_point(|(better, ..)| *better >= rank);
         if place < most && has_room(index) {

@@ -140,13 +140,15 @@ impl Drop for Tally {
         }
         if edge.log.is_on() {
             let (range, agent) = (self.asked.range(), self.asked.agent());
+            let client = &self.asked.client;
+            let named = (client.addr != self.peer.addr).then(|| client.addr.to_string());
             edge.log.write(&Record {
                 time: self.asked.now.plus(took),
-                client: &self.peer.addr_text,
+                client: named.as_deref().unwrap_or(&self.peer.addr_text),
                 method: self.asked.method,
                 path: self.asked.logged_target(),
                 protocol: self.asked.protocol,
-                https: self.peer.https,
+                https: client.https,
                 status: verdict.status,
                 bytes: self.bytes.get(),
                 complete,

@@ -78,11 +78,12 @@ impl Asked {
         };
         let path = check(&head, method);
         let range = head.conditions.get(RANGE).map(HeaderValue::as_bytes);
+        let addr = peer.speaks_for(&head.forwarded);
         let asked = Self {
             method,
             is_head,
             protocol,
-            client: Client::of(peer.agent(&head.agent), peer.addr, peer.https, range),
+            client: Client::new(peer.agent(addr, &head.agent), peer.is_https(&head.forwarded), range),
             connection: peer.id,
             started: clock::monotonic(),
             now: clock::now(),
@@ -99,7 +100,7 @@ impl Asked {
             method: "-",
             is_head: false,
             protocol: "1.1",
-            client: Client::of(peer.agent(b""), peer.addr, peer.https, None),
+            client: Client::new(peer.agent(peer.addr, b""), peer.https, None),
             connection: peer.id,
             started: clock::monotonic(),
             now: clock::now(),

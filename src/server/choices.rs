@@ -8,11 +8,9 @@ use crate::config::{Delivery, OutsideWindow};
 use crate::http::TreePath;
 use crate::listing::{Metalink, Order, Protocol, Query, Resource, Version, metalink, mirrorlist};
 use crate::policy::select::{self, Nearness};
-use crate::policy::{Client, MirrorState, Reason, RepoView};
+use crate::policy::{Client, MirrorTable, Orders, Reason, RepoView};
 use crate::repo::{Generation, generation::REPOMD};
 use http::StatusCode;
-use std::cmp::Reverse;
-use std::sync::Arc;
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,23 +58,22 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
     };
     let mut named = Vec::new();
     if order != Order::OwnOnly {
-        named = nearest(&mirrors.mirrors, index, current, &query, asked);
-        named.truncate(edge.config.listing.max_mirrors);
+        let client = client(edge, asked, &query);
+        let most = edge.config.listing.max_mirrors;
+        named = nearest(&mirrors, &edge.orders, (index, current), &query, &client, most);
     }
+    let named = named.into_iter().map(|index| &*mirrors.states()[index].mirror);
     let path = view.repo.path.encoded();
     Ok(match choice {
         Choice::Mirrorlist => {
-            let bases: Vec<&str> = named.iter().map(|mirror| mirror.mirror.url.as_str()).collect();
+            let bases: Vec<&str> = named.map(|mirror| mirror.url.as_str()).collect();
             let comment = format!("{} generation {}", view.repo.id, current.sequence);
             let list = mirrorlist(query.form, &comment, &edge.own_entries, &bases, order, &path);
             Answer::page(StatusCode::OK, Reason::Mirrorlist, "text/plain; charset=utf-8", list)
         }
         Choice::Metalink => {
             let own = edge.own_entries.iter().map(|base| Resource { base, country: None });
-            let others = named.iter().map(|mirror| Resource {
-                base: &mirror.mirror.url,
-                country: mirror.mirror.country.as_deref(),
-            });
+            let others = named.map(|mirror| Resource { base: &mirror.url, country: mirror.country });
             let document = Metalink {
                 made: asked.now,
                 current: version(current),
@@ -89,34 +86,52 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
     })
 }
 
-/// The public mirrors that are proven to hold the current generation and that the client can use, nearest first.
-fn nearest<'m>(
-    mirrors: &'m [Arc<MirrorState>],
-    repo: usize,
-    current: &Generation,
+/// Whom a list is for.
+fn client(edge: &Edge, asked: &Asked, query: &Query) -> Client {
+    match query.ip {
+        Some(addr) => Client { addr, whereabouts: edge.geo.find(addr), ..asked.client },
+        None => asked.client,
+    }
+}
+
+/// The mirrors that are proven to hold the current generation and that the client can use, at most `most`: those in the
+/// countries that it asks for, then the others, nearest first.
+fn nearest(
+    table: &MirrorTable,
+    orders: &Orders,
+    (repo, current): (usize, &Generation),
     query: &Query,
-    asked: &Asked,
-) -> Vec<&'m Arc<MirrorState>> {
-    let client = Client { addr: query.ip.unwrap_or(asked.client.addr), ..asked.client.clone() };
-    let speaks = |mirror: &MirrorState| match query.protocol {
-        Some(Protocol::Https) => mirror.is_https(),
-        Some(Protocol::Http) => !mirror.is_https(),
-        None => true,
-    };
-    let in_country = |mirror: &MirrorState| {
-        mirror.mirror.country.as_ref().is_some_and(|country| query.countries.contains(country))
-    };
-    let mut named: Vec<_> = mirrors
-        .iter()
-        .filter(|mirror| mirror.is_current(repo, current.sequence) && speaks(mirror))
+    client: &Client,
+    most: usize,
+) -> Vec<usize> {
+    let is_usable = |index: &usize| {
+        let state = &table.states()[*index];
+        let speaks = match query.protocol {
+            Some(Protocol::Https) => state.is_https(),
+            Some(Protocol::Http) => !state.is_https(),
+            None => true,
+        };
+        // A client on IPv6 mostly has IPv4 as well.
+        let reaches = state.ipv4 || client.addr.is_ipv6();
         // One that has all files, but shows another repomd.xml by now, would give clients that one.
-        .filter(|mirror| mirror.pairs[repo].seen == Some(current.id))
-        .filter(|mirror| !mirror.mirror.private || select::nearness(mirror, &client) == Nearness::Network)
-        .collect();
-    named.sort_by(|a, b| {
-        let rank = |mirror: &MirrorState| (Reverse(!in_country(mirror)), select::rank(mirror, &client));
-        rank(b).partial_cmp(&rank(a)).unwrap_or(std::cmp::Ordering::Equal)
-    });
+        let shows = state.pairs[repo].seen == Some(current.id);
+        let is_open = !state.mirror.private || select::nearness(state, client) == Nearness::Network;
+        speaks && reaches && shows && is_open
+    };
+    let all = || table.current(repo, current.sequence).filter(is_usable);
+    if query.countries.is_empty() {
+        let known = orders.best(table, client);
+        let known = known.iter().map(|index| *index as usize);
+        let is_current = |index: &usize| table.is_current(*index, repo, current.sequence);
+        let named: Vec<usize> = known.filter(is_current).filter(is_usable).take(most).collect();
+        return if named.len() == most { named } else { select::best(table, client, all(), most) };
+    }
+    let is_wanted = |index: &usize| {
+        table.states()[*index].mirror.country.is_some_and(|country| query.countries.contains(&country))
+    };
+    let mut named = select::best(table, client, all().filter(is_wanted), most);
+    let others = all().filter(|index| !is_wanted(index));
+    named.extend(select::best(table, client, others, most - named.len()));
     named
 }
 

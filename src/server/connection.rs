@@ -5,6 +5,7 @@ use super::asked::Asked;
 use super::cork::{self, Cork};
 use super::head::Head;
 use super::peer::{Peer, Socket};
+use super::proxied::{self, Proxied};
 use super::{Edge, h1, handle};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -13,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -25,12 +27,17 @@ use tokio_rustls::TlsAcceptor;
 /// Serves one accepted connection until it ends, is overdue, or the node drains.
 pub async fn serve(
     edge: Arc<Edge>,
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     addr: IpAddr,
     tls: Option<TlsAcceptor>,
     drain: watch::Receiver<bool>,
 ) {
-    let peer = Rc::new(Peer::new(edge, addr, tls.is_some()));
+    let proxied = match proxied(&edge, &mut tcp, addr).await {
+        Ok(proxied) => proxied,
+        Err(error) => return tracing::debug!(proxy = %addr, %error, "connection refused"),
+    };
+    let addr = proxied.addr.unwrap_or(addr);
+    let peer = Rc::new(Peer::new(edge, addr, tls.is_some() || proxied.https));
     let socket = Socket::new(tcp, peer.clone());
     let connection = async {
         match tls {
@@ -44,6 +51,17 @@ pub async fn serve(
         ended = connection => if let Err(error) = ended { tracing::debug!(client = %addr, %error, "connection ended") },
         () = peer.overdue() => tracing::debug!(client = %addr, "connection timed out"),
     }
+}
+
+/// For whom a load balancer has connected.
+async fn proxied(edge: &Edge, tcp: &mut TcpStream, addr: IpAddr) -> io::Result<Proxied> {
+    let http = &edge.config.http;
+    if !http.proxy_protocol || !http.trusts(addr) {
+        return Ok(Proxied::default());
+    }
+    // Boxed, as all that most connections don't need.
+    let read = tokio::time::timeout(http.head_timeout, Box::pin(proxied::read(tcp)));
+    read.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 type Ended = Result<(), Box<dyn std::error::Error>>;

@@ -121,10 +121,9 @@ impl<'a> Question<'a> {
     pub fn path_on(&self, mirror: usize) -> Option<TreePath> {
         let place = self.place()?;
         let holdings = decide::holdings(&self.repos, &place, place.listed.as_ref()?);
-        let state = self.mirrors.mirrors.get(mirror)?;
         holdings
             .into_iter()
-            .find(|holding| state.holds(holding.repo, &holding.listed))
+            .find(|holding| self.mirrors.holds(mirror, holding.repo, &holding.listed))
             .map(|holding| holding.path)
     }
 
@@ -137,23 +136,19 @@ impl<'a> Question<'a> {
             (Some(place), Some(listed)) => decide::holdings(&self.repos, place, listed),
             _ => Vec::new(),
         };
-        let mut ranked: Vec<_> = self.mirrors.mirrors.iter().enumerate().collect();
-        ranked.sort_by(|(_, a), (_, b)| {
-            let (a, b) = (select::rank(a, self.client), select::rank(b, self.client));
-            b.partial_cmp(&a).unwrap_or(std::cmp::Ordering::Equal)
-        });
         let wanted = Wanted { client: self.client, failed: past.failed, holdings: &holdings, now: self.now };
-        let judge = |(index, mirror): (usize, &Arc<crate::policy::MirrorState>)| {
-            let fit = select::fits(index, mirror, &wanted, &|mirror| self.has_room(mirror));
+        let judge = |index: usize| {
+            let fit = select::fits(index, &self.mirrors, &wanted, &|mirror| self.has_room(mirror));
             (index, fit.map(|holding| holding.path.clone()))
         };
-        ranked.into_iter().map(judge).collect()
+        let all = self.mirrors.states().len();
+        select::best(&self.mirrors, self.client, 0..all, all).into_iter().map(judge).collect()
     }
 
     /// Whether redirects are possible at all.
     #[must_use]
     pub fn has_mirrors(&self) -> bool {
-        !self.mirrors.mirrors.is_empty()
+        !self.mirrors.states().is_empty()
     }
 
     fn facts<'f>(

@@ -6,6 +6,7 @@ use super::clients::Clients;
 use super::egress::Egress;
 use super::listings::Listings;
 use crate::config::{Bandwidth, Config, Mirror};
+use crate::geo::Geo;
 use crate::listing::own::own_entries;
 use crate::metrics::Metrics;
 use crate::policy::load::MirrorLoad;
@@ -39,6 +40,8 @@ pub struct Edge {
     pub load: MirrorLoad,
     /// In which order they are asked.
     pub orders: Orders,
+    /// Where clients are.
+    pub geo: Geo,
     /// The counters of redirects to each mirror, and of their bytes.
     pub redirected: Vec<(IntCounter, IntCounter)>,
     /// Directory listings made just now.
@@ -53,18 +56,29 @@ pub struct Edge {
     pub cache_status: CacheStatus,
 }
 
+/// What an [`Edge`] shares with others; each as it is named there.
+pub struct Parts {
+    /// Repos and mirrors.
+    pub published: Arc<Published>,
+    /// The content.
+    pub store: Arc<Store>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Where requests are written down.
+    pub log: AccessLog,
+    /// The measured egress.
+    pub egress: Arc<Egress>,
+    /// Where clients are.
+    pub geo: Geo,
+    /// Tells the prober of mirrors that failed a client.
+    pub bounces: mpsc::Sender<BounceReport>,
+}
+
 impl Edge {
-    /// From its parts. `bounces` tells the prober of mirrors that failed a client.
+    /// From its parts.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        published: Arc<Published>,
-        store: Arc<Store>,
-        metrics: Arc<Metrics>,
-        log: AccessLog,
-        egress: Arc<Egress>,
-        bounces: mpsc::Sender<BounceReport>,
-    ) -> Self {
+    pub fn new(config: Arc<Config>, parts: Parts) -> Self {
+        let Parts { published, store, metrics, log, egress, geo, bounces } = parts;
         let donated: Vec<Bandwidth> = config.mirrors.iter().map(|mirror| mirror.bandwidth).collect();
         let redirected = |mirror: &Mirror| {
             let of = [mirror.name.as_str()];
@@ -87,6 +101,7 @@ impl Edge {
             metrics,
             log,
             egress,
+            geo,
             bounces,
         }
     }

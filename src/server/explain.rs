@@ -10,7 +10,9 @@ use super::consider::Question;
 use super::redirect;
 use crate::clock::Timestamp;
 use crate::config;
+use crate::geo::Code;
 use crate::http::TreePath;
+use crate::policy::client::Agent;
 use crate::policy::select::Unfit;
 use crate::policy::{Client, Currency, Decision, Past, Place, Reason, Redirect, Standing};
 use crate::repo::Kind;
@@ -98,7 +100,13 @@ pub struct Asker {
     /// Its address.
     pub addr: IpAddr,
     /// Two letters, where it is known.
-    pub country: Option<String>,
+    pub country: Option<Code>,
+    /// The same of its continent.
+    #[serde(default)]
+    pub continent: Option<Code>,
+    /// Its autonomous system.
+    #[serde(default)]
+    pub asn: Option<u32>,
     /// The network whose clients all go to one mirror.
     pub network: String,
     /// Over https.
@@ -146,12 +154,9 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
     };
     let path = TreePath::from_uri(&format!("/{}", raw.trim_start_matches('/')))
         .map_err(|error| format!("path: {error}"))?;
-    let client = Client::new(
-        supposed.client,
-        supposed.user_agent.as_bytes(),
-        supposed.https,
-        supposed.range.as_deref().map(str::as_bytes),
-    );
+    let whereabouts = edge.geo.find(supposed.client);
+    let agent = Agent::new(supposed.client, whereabouts, supposed.user_agent.as_bytes());
+    let client = Client::new(agent, supposed.https, supposed.range.as_deref().map(str::as_bytes));
     let question = Question::new(edge, &path, &client, now);
     let at_hand = question.pinned().is_some() || edge.store.peek(&question.object()).is_some();
     let held = at_hand || edge.store.find(&question.object()).await.is_some();
@@ -279,7 +284,9 @@ fn asker(client: &Client, standing: Standing) -> Asker {
     };
     Asker {
         addr: client.addr,
-        country: client.country.clone(),
+        country: client.whereabouts.country,
+        continent: client.whereabouts.continent,
+        asn: client.whereabouts.asn,
         network,
         https: client.https,
         ranged: client.ranged,

@@ -1,5 +1,6 @@
 //! The head of a request, whichever protocol it came by: what the node reads of it, and nothing else.
 
+use crate::http::Forwarded;
 use http::header::{
     CONTENT_LENGTH, HOST, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, USER_AGENT,
@@ -26,6 +27,8 @@ pub struct Head {
     pub has_body: bool,
     /// The User-Agent field; empty if there is none.
     pub agent: Box<[u8]>,
+    /// For whom a proxy says that it asks.
+    pub forwarded: Forwarded,
     /// Those of [`CONDITIONS`] that it has; for most requests none, and no memory is taken then.
     pub conditions: HeaderMap,
 }
@@ -102,7 +105,11 @@ impl<B: Body> From<http::Request<B>> for Head {
                 conditions.append(name.clone(), value.clone());
             }
         }
+        let mut forwarded = Forwarded::default();
+        fields.get_all(X_FORWARDED_FOR).iter().for_each(|value| forwarded.note_for(value.as_bytes()));
+        fields.get_all(X_FORWARDED_PROTO).iter().for_each(|value| forwarded.note_proto(value.as_bytes()));
         Self {
+            forwarded,
             target: Target::from(&parts.uri),
             version: parts.version,
             hosts: fields.get_all(HOST).iter().count(),
@@ -129,18 +136,27 @@ pub enum Field {
     TransferEncoding,
     /// Connection.
     Connection,
+    /// X-Forwarded-For.
+    ForwardedFor,
+    /// X-Forwarded-Proto.
+    ForwardedProto,
 }
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 impl Field {
     /// By name, in whatever case; `None` for what the node doesn't read.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        const OTHERS: [(HeaderName, Field); 5] = [
+        const OTHERS: [(HeaderName, Field); 7] = [
             (HOST, Field::Host),
             (USER_AGENT, Field::UserAgent),
             (http::header::CONNECTION, Field::Connection),
             (CONTENT_LENGTH, Field::ContentLength),
             (TRANSFER_ENCODING, Field::TransferEncoding),
+            (X_FORWARDED_FOR, Field::ForwardedFor),
+            (X_FORWARDED_PROTO, Field::ForwardedProto),
         ];
         let is = |known: &HeaderName| known.as_str().eq_ignore_ascii_case(name);
         let other = OTHERS.iter().find(|(known, _)| is(known)).map(|(_, field)| *field);

@@ -25,6 +25,7 @@ mod head;
 pub mod listen;
 mod listings;
 mod peer;
+mod proxied;
 mod redirect;
 mod reply;
 mod residency;
@@ -35,5 +36,5 @@ mod waits;
 pub mod worker;
 
 pub use clients::Seen;
-pub use edge::Edge;
+pub use edge::{Edge, Parts};
 pub use tls::acceptor;

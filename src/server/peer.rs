@@ -3,6 +3,8 @@
 use super::Edge;
 use super::waits::{Patience, Waits};
 use crate::clock;
+use crate::geo::Whereabouts;
+use crate::http::Forwarded;
 use crate::policy::client::Agent;
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
@@ -25,18 +27,28 @@ use tokio_rustls::server::TlsStream;
 pub struct Peer {
     /// The node.
     pub edge: Arc<Edge>,
-    /// The client's address.
+    /// The client's address, or that of the proxy it comes through.
     pub addr: IpAddr,
     /// The same as the log has it: an IPv4 address as such, also where it came in the form of an IPv6 one.
     pub addr_text: Box<str>,
-    /// The connection is TLS.
+    /// The client speaks TLS.
     pub https: bool,
     /// Distinguishes connections within this process.
     pub id: u64,
-    /// The User-Agent of its last request, and what that makes of the client: it is nearly always the same.
-    agent: RefCell<(Box<[u8]>, Agent)>,
+    /// It is a proxy that says truly for whom it asks.
+    trusted: bool,
+    /// Who sent the last request: it is nearly always the same.
+    latest: RefCell<Latest>,
     reset: Cell<bool>,
     waits: Cell<Waits>,
+}
+
+/// A User-Agent, from an address, and what the two make of a client.
+struct Latest {
+    addr: IpAddr,
+    whereabouts: Whereabouts,
+    user_agent: Box<[u8]>,
+    agent: Agent,
 }
 
 impl Peer {
@@ -45,18 +57,38 @@ impl Peer {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waits = Cell::new(Waits::new(clock::monotonic()));
-        let (reset, agent) = (Cell::new(false), RefCell::new((Box::default(), Agent::new(addr, b""))));
-        let addr_text = addr.to_canonical().to_string().into();
-        Self { edge, addr, addr_text, https, id, agent, reset, waits }
+        let addr = addr.to_canonical();
+        let (trusted, addr_text) = (edge.config.http.trusts(addr), addr.to_string().into());
+        let whereabouts = edge.geo.find(addr);
+        let agent = Agent::new(addr, whereabouts, b"");
+        let latest = RefCell::new(Latest { addr, whereabouts, user_agent: Box::default(), agent });
+        Self { edge, addr, addr_text, https, id, trusted, latest, reset: Cell::new(false), waits }
     }
 
-    /// Who asks with this User-Agent.
-    pub fn agent(&self, user_agent: &[u8]) -> Agent {
-        let mut latest = self.agent.borrow_mut();
-        if *latest.0 != *user_agent {
-            *latest = (user_agent.into(), Agent::new(self.addr, user_agent));
+    /// The address that a request comes from: whom a trusted proxy names, or the connection's.
+    pub fn speaks_for(&self, forwarded: &Forwarded) -> IpAddr {
+        let named = self.trusted.then(|| forwarded.client(|addr| self.edge.config.http.trusts(addr)));
+        named.flatten().unwrap_or(self.addr)
+    }
+
+    /// Whether a request comes over https.
+    pub fn is_https(&self, forwarded: &Forwarded) -> bool {
+        let named = if self.trusted { forwarded.https() } else { None };
+        named.unwrap_or(self.https)
+    }
+
+    /// Who asks from `addr` with this User-Agent.
+    pub fn agent(&self, addr: IpAddr, user_agent: &[u8]) -> Agent {
+        let mut latest = self.latest.borrow_mut();
+        if latest.addr != addr {
+            (latest.addr, latest.whereabouts) = (addr, self.edge.geo.find(addr));
+            latest.user_agent = user_agent.into();
+            latest.agent = Agent::new(addr, latest.whereabouts, user_agent);
+        } else if *latest.user_agent != *user_agent {
+            latest.user_agent = user_agent.into();
+            latest.agent = Agent::new(addr, latest.whereabouts, user_agent);
         }
-        latest.1
+        latest.agent
     }
 
     /// The response can't be whole: the socket is to be reset, so that no client takes its end for a clean one.

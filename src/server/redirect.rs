@@ -65,7 +65,7 @@ fn fields(mirrors: &[Mirror], redirect: &Redirect, fragile: bool) -> (HeaderValu
                 (latest, encoded) = (path, path.encoded());
             }
             let mirror = &mirrors[*index];
-            link::duplicate(&mut text, (&mirror.url, &encoded), pri, mirror.country.as_deref());
+            link::duplicate(&mut text, (&mirror.url, &encoded), pri, mirror.country);
             ends.push(text.len());
         }
     }

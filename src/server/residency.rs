@@ -23,7 +23,7 @@ const READ_BYTES: usize = 128 << 10;
 /// `read_ahead_kb`), so pages between two resident ones are resident, too.
 const PROBE_BYTES: u64 = 128 << 10;
 /// How long an answer holds.
-const TRUSTED: Duration = Duration::from_millis(250);
+const TRUSTED: Duration = Duration::from_secs(1);
 /// Answers that a worker remembers, of a MiB each at most.
 const REMEMBERED: usize = 4096;
 

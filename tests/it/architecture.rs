@@ -5,24 +5,25 @@ use std::fs;
 use std::path::Path;
 
 /// Each module and what it may use. `clock` and `config` are open to all; what isn't listed here may use everything.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("clock", &[]),
+    ("geo", &[]),
     ("http", &[]),
     ("repo", &[]),
-    ("config", &["http"]),
-    ("policy", &["http", "repo"]),
-    ("listing", &["http", "repo"]),
+    ("config", &["http", "geo"]),
+    ("policy", &["http", "repo", "geo"]),
+    ("listing", &["http", "repo", "geo"]),
     ("metrics", &["policy"]),
     ("origin", &["http", "repo"]),
     ("store", &["http", "repo", "origin"]),
     ("mirrors", &["http", "repo", "policy", "metrics", "origin"]),
     ("push", &["http", "repo", "policy", "metrics", "origin", "store"]),
-    ("server", &["http", "repo", "policy", "listing", "metrics", "origin", "store"]),
-    ("admin", &["http", "repo", "policy", "listing", "metrics", "store", "push", "server"]),
+    ("server", &["http", "geo", "repo", "policy", "listing", "metrics", "origin", "store"]),
+    ("admin", &["http", "geo", "repo", "policy", "listing", "metrics", "store", "push", "server"]),
 ];
 
 /// Modules without IO: nothing of these may stand in their code.
-const PURE: [&str; 4] = ["http", "repo", "policy", "listing"];
+const PURE: [&str; 5] = ["geo", "http", "repo", "policy", "listing"];
 const IMPURE: [&str; 7] =
     ["tokio", "hyper", "std::fs", "std::net::Tcp", "rustix", "socket2", "crate::clock::now"];
 

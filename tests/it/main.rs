@@ -16,6 +16,7 @@ mod pressure;
 mod purge;
 mod refusals;
 mod restarts;
+mod selection;
 mod sendfile;
 mod support;
 mod tls;

@@ -1,5 +1,6 @@
 //! The head of an HTTP/1 request (RFC 9112), from bytes. Pure.
 
+use crate::http::Forwarded;
 use crate::server::head::{CONDITIONS, Field, Head, Target};
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -82,6 +83,7 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
         hosts: 0,
         has_body: false,
         agent: Box::default(),
+        forwarded: Forwarded::default(),
         conditions: HeaderMap::new(),
     };
     for field in &*request.headers {
@@ -90,6 +92,8 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
             Some(Field::Host) => head.hosts += 1,
             Some(Field::UserAgent) if head.agent.is_empty() => head.agent = value.into(),
             None | Some(Field::UserAgent) => {}
+            Some(Field::ForwardedFor) => head.forwarded.note_for(value),
+            Some(Field::ForwardedProto) => head.forwarded.note_proto(value),
             // Whatever follows the head is not read; only that something does is of interest.
             Some(Field::ContentLength) => {
                 head.has_body |= value.is_empty() || value.iter().any(|byte| *byte != b'0');

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod config;
 pub mod dnf;
+pub mod geoip;
 pub mod node;
 pub mod origin;
 pub mod repo;
