@@ -77,6 +77,9 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
     if let Standing::Bounced { .. } = facts.past.standing {
         return Decision::Serve(Reason::Bounce);
     }
+    if listed.until.is_some() {
+        return Decision::Serve(Reason::Superseded);
+    }
     let reason = match keeps(facts, place, listed) {
         None => Reason::Offload,
         Some(_) if is_shed(facts, place, listed) => Reason::Pressure,

@@ -15,6 +15,8 @@ pub enum Reason {
     Own,
     /// A redirect was due, but no mirror is proven to hold the file and fit for this client.
     NoFreshMirror,
+    /// Only an older generation lists it: a mirror may remove it at any moment.
+    Superseded,
     /// The client came back for what it was redirected for: the mirror failed it.
     Bounce,
     /// The client bounced lately and gets no redirects for a while.
@@ -51,13 +53,14 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in label order of the metrics.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Metadata,
         Self::Unlisted,
         Self::Window,
         Self::WindowExtended,
         Self::Own,
         Self::NoFreshMirror,
+        Self::Superseded,
         Self::Bounce,
         Self::CoolOff,
         Self::SlowStart,
@@ -86,6 +89,7 @@ impl Reason {
             Self::WindowExtended => "window-extended",
             Self::Own => "own",
             Self::NoFreshMirror => "no-fresh-mirror",
+            Self::Superseded => "superseded",
             Self::Bounce => "bounce",
             Self::CoolOff => "cool-off",
             Self::SlowStart => "slow-start",
@@ -116,6 +120,9 @@ impl Reason {
             Self::Own => "the repo is configured to be delivered by the nodes alone",
             Self::NoFreshMirror => {
                 "a redirect was due, but no mirror that fits this client is proven to hold the file"
+            }
+            Self::Superseded => {
+                "a push has removed the file from its repo, so that a mirror may lose it at any moment"
             }
             Self::Bounce => "the client asked again for what it was redirected for: the mirror failed it",
             Self::CoolOff => "the client was failed by a mirror lately and gets no redirects for a while",

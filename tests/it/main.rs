@@ -21,3 +21,4 @@ mod sendfile;
 mod support;
 mod tls;
 mod torture;
+mod week;

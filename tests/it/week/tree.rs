@@ -1,0 +1,145 @@
+//! The tree: what the origin publishes, as packages come and go.
+
+use super::DAY;
+use freshet::clock::Timestamp;
+use freshet::config::{Delivery, Repo, Scope};
+use freshet::http::TreePath;
+use freshet::policy::{RepoView, Repos, Window};
+use freshet::repo::{Generation, History, ListedFile, Record, Repomd, Sha256};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const ROOT: &str = "7/updates/x86_64";
+const PACKAGES: u32 = 600;
+
+/// A file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct File {
+    pub size: u64,
+    pub sha256: Sha256,
+}
+
+/// Files by their path below the repo.
+pub type Files = HashMap<Arc<str>, File>;
+
+/// The origin, and the node's view of it.
+pub struct Origin {
+    /// Name and version.
+    packages: Vec<(u32, u32)>,
+    /// All bytes ever published, counted.
+    contents: u64,
+    pub files: Files,
+    pub repos: Repos,
+    /// When it last pushed.
+    pub pushed: Timestamp,
+}
+
+impl Origin {
+    pub fn new(rng: &mut fastrand::Rng, now: Timestamp) -> Self {
+        let packages = (0..PACKAGES).map(|name| (name, 0)).collect();
+        let mut origin =
+            Self { packages, contents: 0, files: Files::new(), repos: Repos::default(), pushed: now };
+        origin.publish(rng, now);
+        origin
+    }
+
+    /// One in twenty packages has a new version, a few are signed anew under their old names, one is gone, one is new.
+    pub fn push(&mut self, rng: &mut fastrand::Rng, now: Timestamp) {
+        let gone = rng.usize(..self.packages.len());
+        self.packages.swap_remove(gone);
+        self.packages.push((PACKAGES + u32::try_from(self.contents % 100_000).unwrap(), 0));
+        for _ in 0..self.packages.len() / 20 {
+            let updated = rng.usize(..self.packages.len());
+            self.packages[updated].1 += 1;
+        }
+        for _ in 0..3 {
+            let (name, version) = self.packages[rng.usize(..self.packages.len())];
+            let file = self.content(rng);
+            self.files.insert(path(name, version), file);
+        }
+        self.publish(rng, now);
+        self.pushed = now;
+    }
+
+    fn content(&mut self, rng: &mut fastrand::Rng) -> File {
+        self.contents += 1;
+        File { size: 1000 << rng.u32(..15), sha256: Sha256::of(&self.contents.to_le_bytes()) }
+    }
+
+    fn publish(&mut self, rng: &mut fastrand::Rng, now: Timestamp) {
+        let mut files = Files::new();
+        for (name, version) in self.packages.clone() {
+            let path = path(name, version);
+            let file = self.files.get(&path).copied();
+            let file = file.unwrap_or_else(|| self.content(rng));
+            files.insert(path, file);
+        }
+        let listed = |(path, file): (&Arc<str>, &File)| ListedFile {
+            path: path.to_string(),
+            size: file.size,
+            sha256: Some(file.sha256),
+        };
+        let packages = files.iter().map(listed).collect();
+        let records: Vec<Record> = ["primary", "filelists", "other"]
+            .map(|kind| {
+                let file = self.content(rng);
+                let path = format!("repodata/{}-{kind}.xml.gz", file.sha256);
+                files.insert(path.as_str().into(), file);
+                Record { kind: kind.into(), path, size: Some(file.size), sha256: Some(file.sha256) }
+            })
+            .into();
+        let old = self.repos.views().first();
+        let history = old.map(|view| view.history.clone()).unwrap_or_default();
+        let repomd = Repomd { records, ..Repomd::default() };
+        let bytes = format!("<repomd>{}</repomd>", self.contents).into();
+        let previous = history.current().map(|current| &**current);
+        let generation = Generation::assemble(&bytes, &repomd, packages, vec![], vec![], previous, now, now);
+        let repo = repo();
+        let window = Window::opened_by(&generation, &repo);
+        let history = history.with(generation, 2 * DAY, now);
+        self.repos =
+            Repos::new(vec![Arc::new(RepoView { repo, history, window, confirmed: Arc::default() })]);
+        self.files = files;
+    }
+
+    pub fn history(&self) -> &History {
+        &self.repos.views()[0].history
+    }
+
+    /// What names the generation that it shows.
+    pub fn shown(&self) -> Sha256 {
+        self.history().current().unwrap().id
+    }
+
+    /// The packages as the current generation lists them, or the one so many before it, and whether they are new there.
+    pub fn offered(&self, before: usize) -> Vec<(TreePath, bool)> {
+        let generations = self.history().generations();
+        let offered = &generations[before.min(generations.len() - 1)];
+        let packages = offered.catalogue.iter().filter(|(path, _)| path.starts_with("Packages/"));
+        let offered = |(path, entry): (&str, freshet::repo::Entry)| {
+            (TreePath::new(&format!("{ROOT}/{path}")).unwrap(), entry.since == offered.sequence)
+        };
+        packages.map(offered).collect()
+    }
+}
+
+fn path(name: u32, version: u32) -> Arc<str> {
+    format!("Packages/p{name}-{version}.rpm").into()
+}
+
+fn repo() -> Arc<Repo> {
+    Arc::new(Repo {
+        name: "updates".into(),
+        release: "7".into(),
+        arch: "x86_64".into(),
+        id: "updates/7/x86_64".into(),
+        path: TreePath::new(ROOT).unwrap(),
+        delivery: Delivery::Window,
+        window: Duration::from_secs(24 * 3600),
+        window_scope: Scope::Push,
+        window_max_push: u64::MAX,
+        window_min_mirrors: 1,
+        twin: None,
+    })
+}
