@@ -27,11 +27,16 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// When the mirrors are first looked at; the first push comes later.
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 
+/// From the publication of a push to the flip.
+const FLIP: Duration = Duration::from_secs(60);
+
 /// What happens at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// The origin has a new generation, and the node flips to it.
+    /// The origin publishes a new generation.
     Push,
+    /// The node has noticed, verified and warmed it, and flips to it.
+    Flip,
     /// A mirror begins to sync.
     Sync(usize),
     /// It does the next thing.
@@ -146,6 +151,7 @@ impl Week {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Push => self.push(),
+            Event::Flip => self.flip(),
             Event::Sync(mirror) => self.sync(mirror),
             Event::Step(mirror) => self.step(mirror),
             Event::Turn(mirror) => self.turn(mirror),
@@ -159,6 +165,11 @@ impl Week {
 
     fn push(&mut self) {
         self.origin.push(&mut self.rng, self.now);
+        self.agenda.add(self.now.plus(FLIP), Event::Flip);
+    }
+
+    fn flip(&mut self) {
+        self.origin.flip(self.now);
         self.flipped();
     }
 }

@@ -30,6 +30,8 @@ pub struct Origin {
     /// All bytes ever published, counted.
     contents: u64,
     pub files: Files,
+    records: Vec<Record>,
+    /// As the node offers it.
     pub repos: Repos,
     /// When it last pushed.
     pub pushed: Timestamp,
@@ -38,9 +40,16 @@ pub struct Origin {
 impl Origin {
     pub fn new(rng: &mut fastrand::Rng, now: Timestamp) -> Self {
         let packages = (0..PACKAGES).map(|name| (name, 0)).collect();
-        let mut origin =
-            Self { packages, contents: 0, files: Files::new(), repos: Repos::default(), pushed: now };
-        origin.publish(rng, now);
+        let mut origin = Self {
+            packages,
+            contents: 0,
+            files: Files::new(),
+            records: Vec::new(),
+            repos: Repos::default(),
+            pushed: now,
+        };
+        origin.publish(rng);
+        origin.flip(now);
         origin
     }
 
@@ -58,8 +67,17 @@ impl Origin {
             let file = self.content(rng);
             self.files.insert(path(name, version), file);
         }
-        self.publish(rng, now);
+        self.publish(rng);
         self.pushed = now;
+    }
+
+    /// The SHA-256 of the repomd.xml that it shows.
+    pub fn shown(&self) -> Sha256 {
+        Sha256::of(&self.repomd())
+    }
+
+    fn repomd(&self) -> Vec<u8> {
+        format!("<repomd>{}</repomd>", self.contents).into_bytes()
     }
 
     fn content(&mut self, rng: &mut fastrand::Rng) -> File {
@@ -67,7 +85,7 @@ impl Origin {
         File { size: 1000 << rng.u32(..15), sha256: Sha256::of(&self.contents.to_le_bytes()) }
     }
 
-    fn publish(&mut self, rng: &mut fastrand::Rng, now: Timestamp) {
+    fn publish(&mut self, rng: &mut fastrand::Rng) {
         let mut files = Files::new();
         for (name, version) in self.packages.clone() {
             let path = path(name, version);
@@ -75,13 +93,7 @@ impl Origin {
             let file = file.unwrap_or_else(|| self.content(rng));
             files.insert(path, file);
         }
-        let listed = |(path, file): (&Arc<str>, &File)| ListedFile {
-            path: path.to_string(),
-            size: file.size,
-            sha256: Some(file.sha256),
-        };
-        let packages = files.iter().map(listed).collect();
-        let records: Vec<Record> = ["primary", "filelists", "other"]
+        self.records = ["primary", "filelists", "other"]
             .map(|kind| {
                 let file = self.content(rng);
                 let path = format!("repodata/{}-{kind}.xml.gz", file.sha256);
@@ -89,27 +101,34 @@ impl Origin {
                 Record { kind: kind.into(), path, size: Some(file.size), sha256: Some(file.sha256) }
             })
             .into();
+        self.files = files;
+    }
+
+    /// The node offers what the origin has published.
+    pub fn flip(&mut self, now: Timestamp) {
+        let listed = |(path, file): (&Arc<str>, &File)| ListedFile {
+            path: path.to_string(),
+            size: file.size,
+            sha256: Some(file.sha256),
+        };
+        let packages =
+            self.files.iter().filter(|(path, _)| path.starts_with("Packages/")).map(listed).collect();
         let old = self.repos.views().first();
         let history = old.map(|view| view.history.clone()).unwrap_or_default();
-        let repomd = Repomd { records, ..Repomd::default() };
-        let bytes = format!("<repomd>{}</repomd>", self.contents).into();
+        let repomd = Repomd { records: self.records.clone(), ..Repomd::default() };
+        let bytes = self.repomd().into();
         let previous = history.current().map(|current| &**current);
-        let generation = Generation::assemble(&bytes, &repomd, packages, vec![], vec![], previous, now, now);
+        let generation =
+            Generation::assemble(&bytes, &repomd, packages, vec![], vec![], previous, self.pushed, now);
         let repo = repo();
         let window = Window::opened_by(&generation, &repo);
         let history = history.with(generation, 2 * DAY, now);
         self.repos =
             Repos::new(vec![Arc::new(RepoView { repo, history, window, confirmed: Arc::default() })]);
-        self.files = files;
     }
 
     pub fn history(&self) -> &History {
         &self.repos.views()[0].history
-    }
-
-    /// What names the generation that it shows.
-    pub fn shown(&self) -> Sha256 {
-        self.history().current().unwrap().id
     }
 
     /// The packages as the current generation lists them, or the one so many before it, and whether they are new there.
