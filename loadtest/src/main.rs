@@ -11,6 +11,8 @@ mod index;
 mod load;
 mod one;
 mod peers;
+mod proofs;
+mod repodata;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +35,10 @@ enum Benchmark {
     Eviction(eviction::Eviction),
     /// A start over many objects on disk: time to the first answer and to the whole index, memory for each.
     Index(index::Index),
+    /// Nanoseconds of a proof, a redirect, a mirrorlist, without HTTP.
+    Proofs(proofs::Proofs),
+    /// Time and memory that a push's primary.xml takes to read.
+    Repodata(repodata::Repodata),
     /// freshet beside nginx and Varnish on this machine, with everything on.
     Peers(peers::Peers),
 }
@@ -45,6 +51,11 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Some(Benchmark::Index(line)) => index::run(&line),
+        Some(Benchmark::Proofs(line)) => {
+            proofs::run(&line);
+            Ok(())
+        }
+        Some(Benchmark::Repodata(line)) => repodata::run(&line),
         Some(Benchmark::Peers(line)) => peers::run(&line, &stop_on_signals()?),
         None => one::run(&line.load, &stop_on_signals()?),
     }

@@ -10,6 +10,7 @@ pub mod confirm;
 mod crowd;
 pub mod decide;
 pub mod egress;
+pub mod lists;
 pub mod load;
 pub mod mirrors;
 pub mod order;

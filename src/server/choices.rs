@@ -7,8 +7,8 @@ use crate::clock::Timestamp;
 use crate::config::{Delivery, OutsideWindow};
 use crate::http::TreePath;
 use crate::listing::{Metalink, Order, Protocol, Query, Resource, Version, metalink, mirrorlist};
-use crate::policy::select::{self, Nearness};
-use crate::policy::{Client, MirrorTable, Orders, Reason, RepoView};
+use crate::policy::lists::{self, Listing};
+use crate::policy::{Client, Reason, RepoView};
 use crate::repo::{Generation, generation::REPOMD};
 use http::StatusCode;
 
@@ -59,8 +59,9 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
     let mut named = Vec::new();
     if order != Order::OwnOnly {
         let client = client(edge, asked, &query);
-        let most = edge.config.listing.max_mirrors;
-        named = nearest(&mirrors, &edge.orders, (index, current), &query, &client, most);
+        let https = query.protocol.map(|protocol| protocol == Protocol::Https);
+        let listing = Listing { repo: index, current, https, countries: &query.countries, client: &client };
+        named = lists::nearest(&mirrors, &edge.orders, &listing, edge.config.listing.max_mirrors);
     }
     let named = named.into_iter().map(|index| &*mirrors.states()[index].mirror);
     let path = view.repo.path.encoded();
@@ -92,47 +93,6 @@ fn client(edge: &Edge, asked: &Asked, query: &Query) -> Client {
         Some(addr) => Client { addr, whereabouts: edge.geo.find(addr), ..asked.client },
         None => asked.client,
     }
-}
-
-/// The mirrors that are proven to hold the current generation and that the client can use, at most `most`: those in the
-/// countries that it asks for, then the others, nearest first.
-fn nearest(
-    table: &MirrorTable,
-    orders: &Orders,
-    (repo, current): (usize, &Generation),
-    query: &Query,
-    client: &Client,
-    most: usize,
-) -> Vec<usize> {
-    let is_usable = |index: &usize| {
-        let state = &table.states()[*index];
-        let speaks = match query.protocol {
-            Some(Protocol::Https) => state.is_https(),
-            Some(Protocol::Http) => !state.is_https(),
-            None => true,
-        };
-        // A client on IPv6 mostly has IPv4 as well.
-        let reaches = state.ipv4 || client.addr.is_ipv6();
-        // One that has all files, but shows another repomd.xml by now, would give clients that one.
-        let shows = state.pairs[repo].seen == Some(current.id);
-        let is_open = !state.mirror.private || select::nearness(state, client) == Nearness::Network;
-        speaks && reaches && shows && is_open
-    };
-    let all = || table.current(repo, current.sequence).filter(is_usable);
-    if query.countries.is_empty() {
-        let known = orders.best(table, client);
-        let known = known.iter().map(|index| *index as usize);
-        let is_current = |index: &usize| table.is_current(*index, repo, current.sequence);
-        let named: Vec<usize> = known.filter(is_current).filter(is_usable).take(most).collect();
-        return if named.len() == most { named } else { select::best(table, client, all(), most) };
-    }
-    let is_wanted = |index: &usize| {
-        table.states()[*index].mirror.country.is_some_and(|country| query.countries.contains(&country))
-    };
-    let mut named = select::best(table, client, all().filter(is_wanted), most);
-    let others = all().filter(|index| !is_wanted(index));
-    named.extend(select::best(table, client, others, most - named.len()));
-    named
 }
 
 /// Older generations that a client may still meet: inside a window the one before, until all nodes that poll the same

@@ -69,8 +69,8 @@ impl Week {
             if is_new { new.push(path) } else { old.push(path) }
         }
         let count = 5 + self.rng.usize(..50);
-        let mut files = self.rng.choose_multiple(new.into_iter(), count / 2);
-        files.extend(self.rng.choose_multiple(old.into_iter(), count - count / 2));
+        let mut files = self.rng.choose_multiple(new, count / 2);
+        files.extend(self.rng.choose_multiple(old, count - count / 2));
         self.rng.shuffle(&mut files);
 
         let client = self.clients.hosts.len();
