@@ -35,6 +35,8 @@ enum Benchmark {
     Eviction(eviction::Eviction),
     /// A start over many objects on disk: time to the first answer and to the whole index, memory for each.
     Index(index::Index),
+    /// What the prober takes of a core.
+    Probes(peers::probes::Probes),
     /// Nanoseconds of a proof, a redirect, a mirrorlist, without HTTP.
     Proofs(proofs::Proofs),
     /// Time and memory that a push's primary.xml takes to read.
@@ -51,6 +53,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Some(Benchmark::Index(line)) => index::run(&line),
+        Some(Benchmark::Probes(line)) => peers::probes::run(&line, &*stop_on_signals()?),
         Some(Benchmark::Proofs(line)) => {
             proofs::run(&line);
             Ok(())

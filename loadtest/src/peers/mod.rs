@@ -10,6 +10,7 @@ mod mirrors;
 mod nginx;
 mod node;
 mod plot;
+pub mod probes;
 mod report;
 mod server;
 mod site;
@@ -92,11 +93,17 @@ pub struct Setup {
     cold: bool,
     /// The node knows mirrors.
     mirrors: bool,
+    /// How many times as often as by default it asks them.
+    hasten: u32,
 }
 
 impl Setup {
+    const fn one() -> Self {
+        Self { label: "one", cores: child::ONE, cold: false, mirrors: true, hasten: 1 }
+    }
+
     fn of(work: &Work) -> Self {
-        let one = Self { label: "one", cores: child::ONE, cold: false, mirrors: true };
+        let one = Self::one();
         match work.kind {
             Kind::BesideCold => Self { label: "cold", cold: true, ..one },
             // A process that has done nothing before: its allocator has no free memory to hand out.

@@ -78,6 +78,8 @@ fn configuration(
     // Proofs of mirrors outlive a restart, so that the next node needn't prove them all again.
     let state = if setup.mirrors { site.dir().join("state") } else { dir.join("state") };
     let (dir, state) = (dir.display(), state.display());
+    let (probe, live) = (600_000 / setup.hasten, 20_000 / setup.hasten);
+    let cadence = format!("mirrors.probe_every = \"{probe}ms\"\nmirrors.liveness_every = \"{live}ms\"");
     let mut text = format!(
         r#"
 node.name = "node"
@@ -96,6 +98,7 @@ egress.capacity = "10000 Gbit/s"
 # Of some files only: a thousand mirrors are one process here.
 mirrors.sample = 2
 mirrors.contact = "http://{plain}/"
+{cadence}
 log.access = "{dir}/access.log"
 
 [[repo]]
@@ -107,6 +110,11 @@ delivery = "window"
         credentials.key.display(),
         tree.display(),
     );
+    // Clients' networks, among many others.
+    for (network, country) in (0..4000).zip(COUNTRIES.iter().cycle()) {
+        let addresses = format!("127.{}.{}.0/24", network / 256, network % 256);
+        let _ = writeln!(text, "\n[[network]]\naddresses = [\"{addresses}\"]\ncountry = \"{country}\"");
+    }
     for repo in 0..site.repos() {
         // The push was long ago: its window is over.
         let _ = write!(
