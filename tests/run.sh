@@ -32,6 +32,7 @@ for pair in "${needed[@]}"; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
 done
 # reposync is a plugin of dnf's.
+/usr/bin/python3 -c "import librepo" 2>/dev/null || missing+=(python3-librepo)
 dnf reposync --help >/dev/null 2>&1 || missing+=(dnf-plugins-core)
 # What fiu-run preloads; only recommended by it.
 [ -e /usr/lib/fiu/fiu_posix_preload.so ] || missing+=(libfiu0)

@@ -19,6 +19,7 @@ mod restarts;
 mod selection;
 mod sendfile;
 mod support;
+mod syncing;
 mod tls;
 mod torture;
 mod week;

@@ -94,6 +94,8 @@ struct State {
     acts: HashMap<String, Vec<Act>>,
     released: HashSet<String>,
     seen: Vec<Seen>,
+    /// Those for what isn't there.
+    absent: Vec<Seen>,
     /// Of those that are open: a second handle, by the client's address.
     connections: HashMap<SocketAddr, TcpStream>,
 }
@@ -154,6 +156,11 @@ impl Origin {
     /// The requests for `path` so far.
     pub fn seen_for(&self, path: &str) -> Vec<Seen> {
         self.seen().into_iter().filter(|seen| seen.path == path).collect()
+    }
+
+    /// The requests so far for what was not there.
+    pub fn absent(&self) -> Vec<Seen> {
+        self.shared.state().absent.clone()
     }
 
     /// Bytes of bodies sent so far, for requests that are not [forgotten](Self::forget).
@@ -267,6 +274,9 @@ impl Connection {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut status = if object.is_some() { 200 } else { 404 };
+        if object.is_none() {
+            self.shared.state().absent.push(seen.clone());
+        }
         let mut headers = String::new();
         let mut body = Vec::new();
         let mut claimed = None;
