@@ -31,6 +31,8 @@ enum Kind {
     AnyOrder,
     /// Half of each push comes with the next one.
     Half,
+    /// The same, with the metadata first: it shows what it lacks.
+    Hollow,
     /// All packages have a flipped byte.
     Flipped,
     /// Bodies end in the middle.
@@ -46,12 +48,13 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::PackagesFirst,
         Self::MetadataFirst,
         Self::DeletesFirst,
         Self::AnyOrder,
         Self::Half,
+        Self::Hollow,
         Self::Flipped,
         Self::Truncated,
         Self::Liar,
@@ -123,7 +126,7 @@ impl Mirror {
         let metadata =
             puts.iter().position(|step| matches!(step, Step::Put(file) if file.starts_with("repodata/")));
         let mut steps: Vec<Step> = match self.kind {
-            Kind::MetadataFirst => {
+            Kind::MetadataFirst | Kind::Hollow => {
                 let metadata = puts.split_off(metadata.unwrap_or(puts.len()));
                 metadata.into_iter().chain(gone).chain(puts).collect()
             }
@@ -132,7 +135,7 @@ impl Mirror {
         };
         match self.kind {
             Kind::AnyOrder => rng.shuffle(&mut steps),
-            Kind::Half => steps.truncate(steps.len() / 2),
+            Kind::Half | Kind::Hollow => steps.truncate(steps.len() / 2),
             _ => {}
         }
         for step in &steps {
@@ -176,7 +179,7 @@ fn nobody_fails_while_mirrors_sync_as_they_do() {
     let mirrors: Vec<Mirror> =
         (0..MIRRORS).map(|number| Mirror::start(number, dir.path(), &states)).collect();
     let tables: String = mirrors.iter().enumerate().map(|(number, mirror)| mirror.table(number)).collect();
-    let repo = config::updates("1h\"\nwindow_scope = \"push");
+    let repo = config::updates("500ms\"\nwindow_scope = \"push");
     let trusting = "http.trusted_proxies = [\"127.0.0.1/32\"]\n";
     let node = Node::start(&config::cached(&origin, &[trusting, config::BRISK, &repo, &tables].concat()));
     node.wait_ready();

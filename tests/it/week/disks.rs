@@ -26,6 +26,8 @@ enum Style {
     DeletesFirst,
     /// As the first, but it often breaks off.
     Halves,
+    /// The same with the metadata first: it shows what it lacks, for hours.
+    Hollow,
 }
 
 enum Step {
@@ -49,8 +51,14 @@ pub struct Disk {
 
 /// All of them, in sync.
 pub fn disks(rng: &mut fastrand::Rng, count: usize, origin: &Origin) -> Vec<Disk> {
-    const STYLES: [Style; 5] =
-        [Style::PackagesFirst, Style::MetadataFirst, Style::Mixed, Style::DeletesFirst, Style::Halves];
+    const STYLES: [Style; 6] = [
+        Style::PackagesFirst,
+        Style::MetadataFirst,
+        Style::Mixed,
+        Style::DeletesFirst,
+        Style::Halves,
+        Style::Hollow,
+    ];
     let disk = |mirror: usize| Disk {
         files: origin.files.clone(),
         shown: Some(origin.shown()),
@@ -92,13 +100,15 @@ impl Week {
             Style::PackagesFirst | Style::Halves => {
                 packages.into_iter().chain(metadata).chain(deletes).collect()
             }
-            Style::MetadataFirst => metadata.into_iter().chain(deletes).chain(packages).collect(),
+            Style::MetadataFirst | Style::Hollow => {
+                metadata.into_iter().chain(deletes).chain(packages).collect()
+            }
             Style::DeletesFirst => deletes.into_iter().chain(packages).chain(metadata).collect(),
             Style::Mixed => packages.into_iter().chain(metadata).chain(deletes).collect(),
         };
         match disk.style {
             Style::Mixed => rng.shuffle(&mut steps),
-            Style::Halves if rng.bool() => steps.truncate(steps.len() / 2),
+            Style::Halves | Style::Hollow if rng.bool() => steps.truncate(steps.len() / 2),
             _ => {}
         }
         let took = Duration::from_secs(60 + rng.u64(..2400));

@@ -155,7 +155,8 @@ fn repo() -> Arc<Repo> {
         id: "updates/7/x86_64".into(),
         path: TreePath::new(ROOT).unwrap(),
         delivery: Delivery::Window,
-        window: Duration::from_secs(24 * 3600),
+        // Short, so that what is new is asked of mirrors that are in the midst of it.
+        window: Duration::from_secs(1800),
         window_scope: Scope::Push,
         window_max_push: u64::MAX,
         window_min_mirrors: 1,
