@@ -87,6 +87,8 @@ pub struct Metrics {
     pub log_dropped: IntCounter,
     /// Clients that came back from a mirror, by mirror.
     pub bounces: IntCounterVec,
+    /// Installations that had themselves counted, by repo and age.
+    pub countme: IntCounterVec,
     /// Redirects by mirror.
     pub mirror_redirects: IntCounterVec,
     /// Bytes of the files that clients were redirected for, by mirror.
@@ -95,6 +97,8 @@ pub struct Metrics {
     pub probes: IntCounterVec,
     /// Mirror answers (1) or not (0).
     pub mirror_up: IntGaugeVec,
+    /// How long a repomd.xml takes from a mirror.
+    pub mirror_latency: GaugeVec,
     /// Mirror is proven to hold the current generation.
     pub mirror_fresh: IntGaugeVec,
     /// Steps of pushes: counted by repo and outcome.
@@ -181,6 +185,12 @@ impl Metrics {
                 "freshet_access_log_dropped_total",
                 "Access-log lines dropped because their sink was too slow.",
             ),
+            countme: counters(
+                &r,
+                "freshet_countme_total",
+                "Installations that dnf counts about weekly (countme), by repo and age: 1 first week, 2 first month, 3 first half year, 4 older.",
+                &["repo", "age"],
+            ),
             bounces: counters(
                 &r,
                 "freshet_bounces_total",
@@ -201,6 +211,12 @@ impl Metrics {
             ),
             probes: counters(&r, "freshet_probes_total", "Probes of mirrors.", &["mirror", "outcome"]),
             mirror_up: gauges(&r, "freshet_mirror_up", "1 while the mirror answers.", &["mirror"]),
+            mirror_latency: float_gauges(
+                &r,
+                "freshet_mirror_latency_seconds",
+                "How long a repomd.xml takes from the mirror, smoothed.",
+                &["mirror"],
+            ),
             mirror_fresh: gauges(
                 &r,
                 "freshet_mirror_fresh",

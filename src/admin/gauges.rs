@@ -34,7 +34,11 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
         }
     }
     for mirror in mirrors.states() {
-        metrics.mirror_up.with_label_values(&[&mirror.mirror.name]).set(mirror.reach.is_up().into());
+        let name = [&mirror.mirror.name];
+        metrics.mirror_up.with_label_values(&name).set(mirror.reach.is_up().into());
+        if let Some(latency) = mirror.latency {
+            metrics.mirror_latency.with_label_values(&name).set(latency.as_secs_f64());
+        }
     }
     let cache = Cache::of(&edge.store.stats(), None);
     for (name, value) in &cache.gauges {

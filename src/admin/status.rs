@@ -176,6 +176,8 @@ pub struct Mirror {
     pub ipv4: bool,
     /// It answers on IPv6.
     pub ipv6: bool,
+    /// How long a repomd.xml takes from there, in milliseconds, smoothed.
+    pub latency_ms: Option<f64>,
     /// Redirects that named it, since the start.
     pub redirects: u64,
     /// What it holds of each repo.
@@ -444,6 +446,7 @@ fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {
         ranges: state.ranges,
         ipv4: state.ipv4,
         ipv6: state.ipv6,
+        latency_ms: state.latency.map(|latency| latency.as_secs_f64() * 1e3),
         redirects,
         repos: pairs
             .map(|(index, (pair, view))| holding(pair, view, state.is_current(index, view.sequence())))

@@ -27,6 +27,9 @@ pub struct Query {
     pub protocol: Option<Protocol>,
     /// The address to choose for instead of the connection's.
     pub ip: Option<IpAddr>,
+    /// About once a week a dnf that may be counted says how old its installation is: 1 for its first week, 2 for its first month, 3
+    /// for its first half year, 4 for all after that.
+    pub countme: Option<u8>,
 }
 
 /// The two forms.
@@ -62,8 +65,8 @@ pub enum QueryError {
 }
 
 impl Query {
-    /// Reads the query string, without its `?`. Of a parameter given twice the first counts; what is unknown (`infra`,
-    /// `countme`), and countries, protocols and addresses that are none, are ignored: an error costs a client 12 requests.
+    /// Reads the query string, without its `?`. Of a parameter given twice the first counts; what is unknown (`infra`), and
+    /// countries, protocols, addresses and ages that are none, are ignored: an error costs a client 12 requests.
     ///
     /// # Errors
     /// Where it names no repo, or is too long.
@@ -89,6 +92,11 @@ impl Query {
                 .flatten()
                 .and_then(|ip| ip.parse::<IpAddr>().ok())
                 .map(|ip| ip.to_canonical()),
+            countme: named("countme")
+                .ok()
+                .flatten()
+                .and_then(|age| age.parse().ok())
+                .filter(|age| (1..=4).contains(age)),
         })
     }
 
@@ -247,6 +255,11 @@ mod tests {
             let asked: Vec<&str> = query.countries.iter().map(Code::as_str).collect();
             assert_eq!(asked, countries, "{more}");
             assert_eq!((query.protocol, query.ip), (protocol, address), "{more}");
+        }
+        for (more, age) in
+            [("countme=1", Some(1)), ("countme=4", Some(4)), ("countme=5", None), ("countme=x", None)]
+        {
+            assert_eq!(Query::parse(&format!("repo=a-7&{more}")).unwrap().countme, age, "{more}");
         }
     }
 

@@ -57,6 +57,9 @@ pub enum Failure {
     /// A page where a file should be.
     #[error("is a web page")]
     Page,
+    /// No Content-Length: nothing is known of the file.
+    #[error("has no Content-Length")]
+    Sizeless,
 }
 
 impl Failure {
@@ -174,9 +177,11 @@ impl MirrorClient {
             match response.status() {
                 StatusCode::PARTIAL_CONTENT => {
                     let total = |value: &str| value.strip_prefix("bytes 0-0/")?.parse().ok();
-                    check_size(response.headers(), header::CONTENT_RANGE, total, size)?;
-                    let range = response.headers().get(header::CONTENT_RANGE);
-                    Ok(range.is_some_and(|range| range.as_bytes().starts_with(b"bytes 0-0/")))
+                    // Without the total it is no range of this file that anybody could go on with.
+                    match check_size(response.headers(), header::CONTENT_RANGE, total, size) {
+                        Err(Failure::Sizeless) => Ok(false),
+                        checked => checked.map(|()| true),
+                    }
                 }
                 StatusCode::OK => {
                     check_size(response.headers(), header::CONTENT_LENGTH, |value| value.parse().ok(), size)?;
@@ -247,7 +252,7 @@ async fn read(body: Incoming) -> Result<Seen, Failure> {
     Ok(Seen::Shows(Sha256::of(&body)))
 }
 
-/// A size that contradicts the listed one. A web page without any is what some servers answer for what is absent.
+/// A size that isn't the listed one. A web page without any is what some servers answer for what is absent.
 fn check_size(
     headers: &HeaderMap,
     name: HeaderName,
@@ -258,8 +263,9 @@ fn check_size(
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     match headers.get(name).and_then(|value| parse(value.to_str().ok()?.trim())) {
         Some(actual) if actual != listed => Err(Failure::Size { actual, listed }),
+        Some(_) => Ok(()),
         None if is_page => Err(Failure::Page),
-        _ => Ok(()),
+        None => Err(Failure::Sizeless),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A mirror shows a generation by its repomd.xml, and holds one when every file in it was seen there. The two differ
 //! while it syncs: a proof covers what stayed listed, without a gap, from the oldest to the newest of the generations
-//! that it was proven for and has shown since ([`Proof::holds`]). [`unproven`] lists the rest of a generation; once all
+//! that it was proven for and has shown since ([`Covered::covers`](crate::policy::Covered::covers)). [`unproven`] lists the rest of a generation; once all
 //! of that was seen, the proof is that generation's.
 //!
 //! A mirror that shows a generation that is unknown here may have deleted anything: its proof covers nothing (`shown` is

@@ -92,6 +92,8 @@ enum Done {
     Looked {
         repo: usize,
         result: Result<Looked, Failure>,
+        /// From the question to the whole answer.
+        took: Duration,
     },
     Verified {
         repo: usize,
@@ -199,7 +201,9 @@ impl Worker {
         let known = slot.validator.clone().filter(|_| self.is_current(repo));
         self.tasks.spawn(async move {
             let _permits = check::permits(&lanes, &shared.permits).await;
-            Done::Looked { repo, result: shared.client.look(&url, known).await }
+            let begun = now();
+            let result = shared.client.look(&url, known).await;
+            Done::Looked { repo, result, took: begun.elapsed() }
         });
     }
 

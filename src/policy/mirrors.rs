@@ -22,6 +22,8 @@ pub struct MirrorState {
     pub ipv4: bool,
     /// It answers on IPv6.
     pub ipv6: bool,
+    /// How long a repomd.xml takes from there, smoothed.
+    pub latency: Option<Duration>,
     /// What it holds of each repo, in the order of the config.
     pub pairs: Vec<Pair>,
 }
@@ -31,7 +33,16 @@ impl MirrorState {
     #[must_use]
     pub fn untried(mirror: Arc<Mirror>, repos: usize) -> Self {
         let (hash, pairs) = (client::hash(mirror.name.as_str()), vec![Pair::default(); repos]);
-        Self { mirror, hash, reach: Reach::Untried, ranges: false, ipv4: false, ipv6: false, pairs }
+        Self {
+            mirror,
+            hash,
+            reach: Reach::Untried,
+            ranges: false,
+            ipv4: false,
+            ipv6: false,
+            latency: None,
+            pairs,
+        }
     }
 
     /// It is up and proven to hold generation `sequence` of repo number `repo`.

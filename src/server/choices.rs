@@ -34,6 +34,9 @@ pub fn wanted(path: &TreePath, query: Option<&str>) -> Option<Choice> {
     }
 }
 
+/// The labels of `countme`.
+const AGES: [&str; 4] = ["1", "2", "3", "4"];
+
 /// The answer, or what is wrong with the query.
 pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, String> {
     let query = Query::parse(asked.target.query().unwrap_or_default()).map_err(|error| error.to_string())?;
@@ -43,6 +46,9 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
         let why = format!("no repo {}", ids.join(" or "));
         return Ok(Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, &why));
     };
+    if let Some(age) = query.countme.filter(|_| !asked.is_head) {
+        edge.metrics.countme.with_label_values(&[&*view.repo.id, AGES[usize::from(age) - 1]]).inc();
+    }
     let Some(current) = view.history.current() else {
         // Better late than a list that leads nowhere: librepo takes an empty list as an error and asks again.
         let why = format!("{} has no generation yet", view.repo.id);

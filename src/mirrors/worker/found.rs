@@ -7,14 +7,25 @@ use crate::mirrors::client::{Failure, Looked};
 use crate::mirrors::families::Families;
 use crate::mirrors::judge::{self, Missed, Next, Seen};
 use crate::policy::{Proof, Reach};
+use std::time::Duration;
 use tokio::task::JoinError;
+
+/// Each answer counts an eighth, as in TCP's estimate of a round trip (RFC 6298).
+fn smoothed(before: Option<Duration>, took: Duration) -> Duration {
+    before.map_or(took, |before| (before * 7 + took) / 8)
+}
 
 impl Worker {
     /// Whether there is something to tell.
     pub(super) fn finish(&mut self, done: Result<Done, JoinError>) -> bool {
         match done {
             Ok(Done::Alive(result)) => self.alive(result),
-            Ok(Done::Looked { repo, result }) => self.looked(repo, result),
+            Ok(Done::Looked { repo, result, took }) => {
+                if result.is_ok() {
+                    self.state.latency = Some(smoothed(self.state.latency, took));
+                }
+                self.looked(repo, result)
+            }
             Ok(Done::Verified { repo, target, base, result, ranges }) => {
                 self.verified(repo, (target, base), result, ranges);
                 true

@@ -32,7 +32,9 @@ async fn a_mirror_that_is_alive_but_fails_each_look_is_asked_ever_more_slowly() 
     let alive = |worker: &mut Worker| {
         worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
     };
-    let looked = |worker: &mut Worker, result| worker.finish(Ok(Done::Looked { repo: 0, result }));
+    let looked = |worker: &mut Worker, result| {
+        worker.finish(Ok(Done::Looked { repo: 0, result, took: Duration::ZERO }))
+    };
     let pause = |worker: &Worker| worker.liveness.due.saturating_duration_since(now());
     for round in 0..8 {
         alive(&mut worker);
@@ -53,7 +55,7 @@ async fn a_mirror_that_is_alive_but_fails_each_look_is_asked_ever_more_slowly() 
 async fn an_error_of_one_path_is_not_the_mirrors() {
     let mut worker = worker();
     worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
-    worker.finish(Ok(Done::Looked { repo: 0, result: Err(Failure::Status(503)) }));
+    worker.finish(Ok(Done::Looked { repo: 0, result: Err(Failure::Status(503)), took: Duration::ZERO }));
     assert!(worker.state.reach.is_up(), "{:?}", worker.state.reach);
     assert_eq!(worker.state.pairs[0].note, "repomd.xml answers 503");
 
