@@ -49,7 +49,8 @@ pub fn encode(generation: &Generation) -> Vec<u8> {
         body: &file.body,
         last_modified: file.last_modified,
     });
-    let rows = generation.catalogue.iter().map(|(path, entry)| WireRow {
+    let files = generation.catalogue.sorted();
+    let rows = files.iter().map(|(path, entry)| WireRow {
         length: u16::try_from(path.len()).expect("a catalogue has no path of more than 1024 bytes"),
         size: entry.size,
         sha256: entry.sha256,
@@ -67,7 +68,7 @@ pub fn encode(generation: &Generation) -> Vec<u8> {
         new_bytes: *new_bytes,
         left_out: *left_out,
         verified: *verified,
-        paths: generation.catalogue.paths(),
+        paths: &files.iter().map(|(path, _)| *path).collect::<String>(),
         rows: rows.collect(),
     };
     let mut bytes = postcard::to_extend(&wire, vec![VERSION]).expect("writing to memory can't fail");

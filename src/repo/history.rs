@@ -44,7 +44,18 @@ impl History {
         generations.sort_by_key(|generation| std::cmp::Reverse(generation.sequence));
         generations.dedup_by_key(|generation| generation.sequence);
         generations.truncate(MAX_GENERATIONS);
-        Self { generations }
+        Self { generations }.linked()
+    }
+
+    /// The same with all catalogues but the newest kept as differences from the next.
+    fn linked(mut self) -> Self {
+        for at in 1..self.generations.len() {
+            let next = self.generations[at - 1].catalogue.clone();
+            let older = &self.generations[at];
+            let catalogue = older.catalogue.before(&next);
+            self.generations[at] = Arc::new(Generation { catalogue, ..Generation::clone(older) });
+        }
+        self
     }
 
     /// The history after a flip to `generation`, without those superseded for longer than `keep`.
@@ -91,11 +102,11 @@ impl History {
             return Some(Listed { entry, until: None });
         }
         let (entry, sequence) = newest_first
-            .find_map(|generation| Some((generation.catalogue.find(path)?, generation.sequence)))?;
+            .find_map(|generation| Some((generation.catalogue.find_gone(path)?, generation.sequence)))?;
         (entry.kind != Kind::Reused).then_some(Listed { entry, until: Some(sequence) })
     }
 
-    /// The files of generation `target` that a mirror, proven at generation `proven`, is not known to hold: all
+    /// The files of generation `target`, in any order, that a mirror, proven at generation `proven`, is not known to hold: all
     /// without a proof, none without a target. A file that was gone in between is among them, since a mirror that
     /// followed has removed it and may not have it back.
     pub fn to_check(&self, target: u32, proven: Option<u32>) -> impl Iterator<Item = (&str, Entry)> {
@@ -176,8 +187,9 @@ mod tests {
                         })
                         .map(|(path, _)| path.to_string())
                         .collect();
-                    let checked: Vec<_> =
+                    let mut checked: Vec<_> =
                         history.to_check(target as u32 + 1, Some(proven as u32 + 1)).map(|(path, _)| path).collect();
+                    checked.sort_unstable();
                     prop_assert_eq!(checked, expected, "target {} proven {}", target, proven);
                 }
             }
