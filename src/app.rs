@@ -5,7 +5,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::geo::{Database, Geo, Networks};
 use crate::metrics::Metrics;
-use crate::mirrors::Prober;
+use crate::mirrors::{Ours, Prober};
 use crate::origin::{DirectoryOrigin, HttpOrigin, Origin};
 use crate::policy::{BounceReport, Published};
 use crate::push::{PushHandle, Pushes};
@@ -13,7 +13,7 @@ use crate::server::access_log::AccessLog;
 use crate::server::egress::Egress;
 use crate::server::worker::{self, Listener, Shared};
 use crate::server::{Edge, Parts, acceptor, listen};
-use crate::store::Store;
+use crate::store::{Object, Store};
 use crate::{origin, store};
 use anyhow::Context;
 use std::fs;
@@ -89,6 +89,7 @@ impl Running {
             metrics.clone(),
             state.clone(),
             bounces,
+            ours(store.clone()),
         )
         .context("mirrors")?;
         let pushes = Pushes::new(
@@ -219,6 +220,14 @@ impl Running {
         }
         tracing::info!("drained");
     }
+}
+
+/// What the bytes of mirrors are compared with: the node's own, as far as they are at hand.
+fn ours(store: Arc<Store>) -> Ours {
+    Arc::new(move |path, sha256, size, part| {
+        let store = store.clone();
+        Box::pin(async move { store.part(&Object::listed(path, sha256, size), part).await })
+    })
 }
 
 /// What is known of clients' addresses.

@@ -4,7 +4,7 @@ use super::Shared;
 use super::client::Failure;
 use super::judge::{File, Missed};
 use super::worker::LANES;
-use crate::http::TreePath;
+use crate::http::{ByteRange, TreePath};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -15,6 +15,8 @@ pub(super) struct Asker {
     pub(super) lanes: Arc<Semaphore>,
     /// The repo's URL there; ends in '/'.
     pub(super) base: String,
+    /// Its path in the tree.
+    pub(super) repo: TreePath,
 }
 
 /// A place on the mirror, then one among all probes. Held for one request only, and always taken in this order.
@@ -53,11 +55,22 @@ impl Asker {
         }
     }
 
-    /// Asks for the first byte: whether it came alone.
-    pub(super) async fn range(&self, file: &File) -> Result<bool, Missed> {
+    /// Asks for a part: whether it came alone, and is what the node itself has of the file, where it has it at hand.
+    pub(super) async fn part(&self, file: &File, part: ByteRange) -> Result<bool, Missed> {
         let Some(url) = self.url(file) else { return Ok(false) };
-        let _permits = permits(&self.lanes, &self.shared.permits).await;
-        self.shared.client.answers_range(&url, file.size).await.map_err(|failure| missed(file, &failure))
+        let part_there = {
+            let _permits = permits(&self.lanes, &self.shared.permits).await;
+            self.shared.client.part(&url, file.size, part).await.map_err(|failure| missed(file, &failure))?
+        };
+        let Some(theirs) = part_there else { return Ok(false) };
+        let ours = match (file.sha256, self.repo.join(&file.path)) {
+            (Some(sha256), Ok(path)) => (self.shared.ours)(path, sha256, file.size, part).await,
+            _ => None,
+        };
+        match ours {
+            Some(ours) if ours != theirs => Err(missed(file, &Failure::Bytes(part.start))),
+            _ => Ok(true),
+        }
     }
 
     /// None for a path that no client could ask for either.

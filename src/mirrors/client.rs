@@ -3,6 +3,7 @@
 //! Follows at most three redirects, all on the mirror's own scheme and host: that is what clients get along with. Each probe, redirects and body included, has one timeout.
 
 use super::judge::Seen;
+use crate::http::ByteRange;
 use crate::repo::Sha256;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -57,6 +58,9 @@ pub enum Failure {
     /// A page where a file should be.
     #[error("is a web page")]
     Page,
+    /// A part of it isn't what the node has.
+    #[error("has other bytes than listed, from byte {0} on")]
+    Bytes(u64),
     /// No Content-Length: nothing is known of the file.
     #[error("has no Content-Length")]
     Sizeless,
@@ -169,25 +173,32 @@ impl MirrorClient {
         .await
     }
 
-    /// Asks for the first byte of a file of this size: whether it came alone.
-    pub(super) async fn answers_range(&self, url: &str, size: u64) -> Result<bool, Failure> {
+    /// GETs a part of a file of this size; `None` where the mirror answers no ranges.
+    pub(super) async fn part(&self, url: &str, size: u64, part: ByteRange) -> Result<Option<Bytes>, Failure> {
         self.timed(async {
-            let first = (header::RANGE, HeaderValue::from_static("bytes=0-0"));
-            let response = self.ask(&Method::GET, url, [first].into_iter().collect()).await?;
+            let asked = format!("bytes={}-{}", part.start, part.end - 1);
+            let range = HeaderValue::try_from(asked).map_err(|error| Failure::Broken(error.to_string()))?;
+            let headers = [(header::RANGE, range)].into_iter().collect();
+            let response = self.ask(&Method::GET, url, headers).await?;
             match response.status() {
                 StatusCode::PARTIAL_CONTENT => {
-                    let total = |value: &str| value.strip_prefix("bytes 0-0/")?.parse().ok();
+                    let given = format!("bytes {}-{}/", part.start, part.end - 1);
+                    let total = |value: &str| value.strip_prefix(&given)?.parse().ok();
                     // Without the total it is no range of this file that anybody could go on with.
                     match check_size(response.headers(), header::CONTENT_RANGE, total, size) {
-                        Err(Failure::Sizeless) => Ok(false),
-                        checked => checked.map(|()| true),
+                        Err(Failure::Sizeless) => return Ok(None),
+                        checked => checked?,
                     }
+                    let most = usize::try_from(part.len()).unwrap_or(usize::MAX);
+                    let body = Limited::new(response.into_body(), most).collect().await;
+                    let body = body.map_err(|error| failure(&*error))?.to_bytes();
+                    Ok(Some(body))
                 }
                 StatusCode::OK => {
                     check_size(response.headers(), header::CONTENT_LENGTH, |value| value.parse().ok(), size)?;
-                    Ok(false)
+                    Ok(None)
                 }
-                StatusCode::RANGE_NOT_SATISFIABLE => Ok(false),
+                StatusCode::RANGE_NOT_SATISFIABLE => Ok(None),
                 status => Err(Failure::Status(status.as_u16())),
             }
         })

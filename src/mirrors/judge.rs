@@ -9,8 +9,12 @@
 //! 0) until this node flips to that very generation.
 
 use crate::clock::Timestamp;
+use crate::http::ByteRange;
 use crate::policy::{Pair, Proof};
 use crate::repo::{Entry, History, Sha256};
+
+/// Bytes of a sample: a few packets.
+const SAMPLE_BYTES: u64 = 16 << 10;
 
 /// What a mirror has at the place of a repomd.xml.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct File {
     pub path: String,
     /// In bytes.
     pub size: u64,
+    /// Of all of them, where the repo says so.
+    pub sha256: Option<Sha256>,
 }
 
 /// A file that a mirror did not show as it should.
@@ -148,7 +154,7 @@ pub fn unproven(
     let mut files = rng.choose_multiple(files, most.saturating_sub(usize::from(first.is_some())));
     files.sort_unstable_by_key(|(path, _)| *path);
     files.splice(0..0, first);
-    files.into_iter().map(|(path, entry)| File { path: path.to_owned(), size: entry.size }).collect()
+    files.into_iter().map(|(path, entry)| file(path, &entry)).collect()
 }
 
 /// One file that the proof covers and a range can be asked of, at random.
@@ -159,7 +165,25 @@ pub fn spot(history: &History, proof: Proof, rng: &mut fastrand::Rng) -> Option<
         .to_check(sequence, None)
         .filter(|(path, entry)| entry.size > 0 && covers(history, proof, sequence, path, entry));
     let (path, entry) = rng.choose_multiple(files, 1).pop()?;
-    Some(File { path: path.to_owned(), size: entry.size })
+    Some(file(path, &entry))
+}
+
+fn file(path: &str, entry: &Entry) -> File {
+    File { path: path.to_owned(), size: entry.size, sha256: entry.sha256 }
+}
+
+/// A part of a file, at random: to be compared with the node's own bytes.
+#[must_use]
+pub fn sample(file: &File, rng: &mut fastrand::Rng) -> ByteRange {
+    let start = rng.u64(..=file.size.saturating_sub(SAMPLE_BYTES));
+    ByteRange { start, end: file.size.min(start + SAMPLE_BYTES) }
+}
+
+/// Whether generation `target` still lists these very bytes there.
+#[must_use]
+pub fn lists(history: &History, target: u32, file: &File) -> bool {
+    let entry = history.by_sequence(target).and_then(|generation| generation.catalogue.find(&file.path));
+    entry.is_some_and(|entry| (entry.size, entry.sha256) == (file.size, file.sha256))
 }
 
 /// Whether the proof covers a file of generation `target`: it is in the newest generation of all concerned as well, and

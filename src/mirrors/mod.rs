@@ -16,13 +16,17 @@ mod tests;
 
 use crate::clock;
 use crate::config::{Mirror, Probes};
+use crate::http::{ByteRange, TreePath};
 use crate::metrics::Metrics;
 use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos};
+use crate::repo::Sha256;
+use bytes::Bytes;
 use client::MirrorClient;
 use proofs::Document;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -67,8 +71,14 @@ struct Shared {
     metrics: Arc<Metrics>,
     client: MirrorClient,
     permits: Semaphore,
+    ours: Ours,
     updates: mpsc::Sender<Update>,
 }
+
+/// A part of the file of this path, SHA-256 and size, where the node has it at hand.
+pub type Ours = Arc<dyn Fn(TreePath, Sha256, u64, ByteRange) -> Part + Send + Sync>;
+/// See [`Ours`].
+pub type Part = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
 /// A mirror's new state.
 struct Update {
@@ -77,7 +87,8 @@ struct Update {
 }
 
 impl Prober {
-    /// Of these mirrors, in the order of the config. `bounces` name files that clients came back for. Without a
+    /// Of these mirrors, in the order of the config. `bounces` name files that clients came back for; `ours` is what mirrors' bytes
+    /// are compared with. Without a
     /// `state_dir` no proof survives a restart.
     ///
     /// # Errors
@@ -89,12 +100,14 @@ impl Prober {
         metrics: Arc<Metrics>,
         state_dir: Option<PathBuf>,
         bounces: mpsc::Receiver<BounceReport>,
+        ours: Ours,
     ) -> Result<Self, ProberError> {
         let tls = mirrors.iter().any(|mirror| mirror.url.starts_with("https:"));
         let client = MirrorClient::new(settings.timeout, &settings.contact, tls).map_err(ProberError::Tls)?;
         let (sender, updates) = mpsc::channel(UPDATES);
         let permits = Semaphore::new(settings.parallel);
-        let shared = Arc::new(Shared { settings, published, metrics, client, permits, updates: sender });
+        let shared =
+            Arc::new(Shared { settings, published, metrics, client, permits, ours, updates: sender });
         let mirrors = mirrors.iter().cloned().map(Arc::new).collect();
         let (flipped, changes) = (Arc::new(Notify::new()), watch::Sender::new(0));
         Ok(Self { shared, mirrors, state_dir, flipped, changes, bounces, updates })

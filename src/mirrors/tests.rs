@@ -46,6 +46,15 @@ pub(super) fn files(names: &[&str]) -> Files {
     names.iter().map(|name| (format!("Packages/{name}.rpm"), name.repeat(3).into_bytes())).collect()
 }
 
+/// What the node has of one of [`files`].
+#[expect(clippy::needless_pass_by_value, reason = "as the prober calls it")]
+fn our_bytes(path: TreePath, sha256: Sha256, _: u64, part: ByteRange) -> super::Part {
+    let name = path.name().trim_end_matches(".rpm").repeat(3).into_bytes();
+    let ours = (Sha256::of(&name) == sha256)
+        .then(|| Bytes::copy_from_slice(&name[part.start as usize..part.end as usize]));
+    Box::pin(async move { ours })
+}
+
 /// The settings of a mirror.
 pub(super) fn mirror(number: usize, url: &str) -> Mirror {
     Mirror::new(&format!("m{number}"), url)
@@ -232,8 +241,8 @@ impl Node {
         let mirrors: Vec<_> = mirrors.iter().enumerate().map(settings_of).collect();
         let (published, metrics) = (Self::published(history), Arc::new(Metrics::new()));
         let (bounces, reports) = mpsc::channel(8);
-        let prober =
-            Prober::new(settings, &mirrors, published.clone(), metrics.clone(), state_dir, reports).unwrap();
+        let (repos, counters, ours) = (published.clone(), metrics.clone(), Arc::new(our_bytes));
+        let prober = Prober::new(settings, &mirrors, repos, counters, state_dir, reports, ours).unwrap();
         prober.restore();
         let (changes, flipped) = (prober.changes(), prober.flipped());
         let (shutdown, ends) = watch::channel(false);

@@ -14,7 +14,7 @@ use super::families::{Families, families};
 use super::judge::{self, File, Missed, Next};
 use super::{Shared, Update};
 use crate::clock;
-use crate::http::TreePath;
+use crate::http::{ByteRange, TreePath};
 use crate::policy::{MirrorState, Pair, Proof, Repos};
 use crate::repo::{History, REPOMD};
 use std::sync::Arc;
@@ -60,6 +60,8 @@ struct Slot {
     validator: Option<Validator>,
     /// The file that the last check failed for.
     first: Option<String>,
+    /// A part of a file that isn't what it should be. Until it is, nothing is proven.
+    doubted: Option<(File, ByteRange)>,
 }
 
 impl Slot {
@@ -72,6 +74,7 @@ impl Slot {
             looked: false,
             validator: None,
             first: None,
+            doubted: None,
         }
     }
 }
@@ -104,6 +107,7 @@ enum Done {
     },
     Spotted {
         repo: usize,
+        sample: (File, ByteRange),
         result: Result<bool, Missed>,
     },
     Bounced {
@@ -210,25 +214,39 @@ impl Worker {
     fn start_next(&mut self, repo: usize, next: Next) {
         let history = self.history(repo).clone();
         let (client, lanes, shared) = (self.shared.clone(), self.lanes.clone(), self.shared.clone());
-        let asker = Asker { shared: client, lanes, base: self.url(repo, "") };
+        let root = self.repos.views()[repo].repo.path.clone();
+        let asker = Asker { shared: client, lanes, base: self.url(repo, ""), repo: root };
         let mut rng = fastrand::Rng::new();
         match next {
             Next::Rest => self.rest(repo),
             Next::Spot(proof) => match judge::spot(&history, proof, &mut rng) {
                 Some(file) => {
-                    self.tasks.spawn(async move { Done::Spotted { repo, result: asker.range(&file).await } });
+                    let part = judge::sample(&file, &mut rng);
+                    self.tasks.spawn(async move {
+                        let result = asker.part(&file, part).await;
+                        Done::Spotted { repo, sample: (file, part), result }
+                    });
                 }
                 None => self.rest(repo),
             },
             Next::Verify(target) => {
                 let (base, first) = (self.state.pairs[repo].proof, self.slots[repo].first.clone());
+                let doubted = self.slots[repo].doubted.clone();
+                let doubted = doubted.filter(|(file, _)| judge::lists(&history, target, file));
                 self.tasks.spawn(async move {
+                    if let Some((file, part)) = &doubted
+                        && let Err(missed) = asker.part(file, *part).await
+                    {
+                        return Done::Verified { repo, target, base, result: Err(missed), ranges: None };
+                    }
                     let most = shared.settings.sample;
                     let files = judge::unproven(&history, base, target, most, first.as_deref(), &mut rng);
                     let files: Arc<[File]> = files.into();
                     let result = asker.all(&files).await;
                     let ranges = match files.iter().find(|file| file.size > 0) {
-                        Some(file) if result.is_ok() => asker.range(file).await.ok(),
+                        Some(file) if result.is_ok() => {
+                            asker.part(file, ByteRange { start: 0, end: 1 }).await.ok()
+                        }
                         _ => None,
                     };
                     Done::Verified { repo, target, base, result, ranges }

@@ -262,6 +262,35 @@ fn flipped_bytes_on_a_mirror_fail_nobody() {
 }
 
 #[test]
+fn a_mirror_with_other_bytes_is_found_out_and_stays_out_until_they_are_right() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let node = Node::start(&config(&origin, OPEN, &[("rotten", &mirror)]));
+    node.wait_ready();
+    let fresh = |status: &Value| status["mirrors"][0]["repos"][0]["fresh"] == true;
+    node.wait_status("the mirror is fresh", fresh);
+    // Compared is what the node has at hand itself.
+    let packages: Vec<String> = (0..16).map(|i| format!("{REPO}/{}", repo::rpm(i, Push::First))).collect();
+    for package in &packages {
+        assert_eq!(node.get(&format!("/{package}")).status, 200);
+        mirror.act(package, [Act::Corrupt(2000)]);
+    }
+    let note =
+        |status: &Value| status["mirrors"][0]["repos"][0]["note"].as_str().unwrap_or_default().to_owned();
+    let found = node.wait_status("it is found out", |status| note(status).contains("other bytes"));
+    println!("{}", note(&found));
+    let looks = mirror.seen_for(&format!("{REPO}/repodata/repomd.xml")).len();
+    wait_until("it is looked at again", || {
+        assert!(!fresh(&node.status()), "not before it is right");
+        mirror.seen_for(&format!("{REPO}/repodata/repomd.xml")).len() > looks + 5
+    });
+    packages.iter().for_each(|package| mirror.act(package, []));
+    node.wait_status("it is believed again", fresh);
+}
+
+#[test]
 fn flipped_bytes_from_the_origin_are_never_served_as_whole() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));

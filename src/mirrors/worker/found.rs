@@ -2,10 +2,10 @@
 
 use super::{Done, MOST_DOUBLINGS, Worker, jittered, now, spread};
 use crate::clock;
-use crate::http::TreePath;
+use crate::http::{ByteRange, TreePath};
 use crate::mirrors::client::{Failure, Looked};
 use crate::mirrors::families::Families;
-use crate::mirrors::judge::{self, Missed, Next, Seen};
+use crate::mirrors::judge::{self, File, Missed, Next, Seen};
 use crate::policy::{Proof, Reach};
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -30,8 +30,8 @@ impl Worker {
                 self.verified(repo, (target, base), result, ranges);
                 true
             }
-            Ok(Done::Spotted { repo, result }) => {
-                self.spotted(repo, result);
+            Ok(Done::Spotted { repo, sample, result }) => {
+                self.spotted(repo, sample, result);
                 true
             }
             Ok(Done::Bounced { path, result }) => self.bounced(&path, result),
@@ -125,6 +125,7 @@ impl Worker {
             None => self.slots[repo].again = true,
         }
         if result.is_ok() {
+            self.slots[repo].doubted = None;
             self.liveness.due = self.liveness.due.min(now() + jittered(self.shared.settings.liveness_every));
         }
         self.count(match &result {
@@ -139,7 +140,7 @@ impl Worker {
         self.rest(repo);
     }
 
-    fn spotted(&mut self, repo: usize, result: Result<bool, Missed>) {
+    fn spotted(&mut self, repo: usize, sample: (File, ByteRange), result: Result<bool, Missed>) {
         if let Ok(ranges) = result {
             self.state.ranges = ranges;
         }
@@ -148,6 +149,9 @@ impl Worker {
             self.doubt(missed);
             self.slots[repo].first = Some(missed.path.clone());
             self.slots[repo].again |= !missed.transient;
+            if !missed.transient {
+                self.slots[repo].doubted = Some(sample);
+            }
         }
         self.state.pairs[repo] = judge::spotted(&self.state.pairs[repo], result, clock::now());
         self.rest(repo);

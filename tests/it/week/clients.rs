@@ -102,7 +102,11 @@ impl Week {
         let connection = (transfer.client as u64) * 4 + u64::from(transfer.slot);
         let past = self.clients.hosts[transfer.client].trail.asks(file, Ask::Whole, connection, now);
         if let Standing::Bounced { mirror, .. } = past.standing {
-            let below = File { path: place.relative.to_owned(), size: listed.entry.size };
+            let below = File {
+                path: place.relative.to_owned(),
+                size: listed.entry.size,
+                sha256: listed.entry.sha256,
+            };
             self.bounced(mirror, &below);
         }
         let decision = self.decided(transfer, &place, past);
