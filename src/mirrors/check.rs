@@ -3,11 +3,13 @@
 use super::Shared;
 use super::client::Failure;
 use super::judge::{File, Missed};
-use super::worker::LANES;
 use crate::http::{ByteRange, TreePath};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Requests to one mirror at a time.
+pub(super) const LANES: usize = 4;
 
 /// One repo on one mirror.
 pub(super) struct Asker {

@@ -8,7 +8,7 @@
 
 mod found;
 
-use super::check::{self, Asker};
+use super::check::{self, Asker, LANES};
 use super::client::{Failure, Looked, MirrorClient, Validator};
 use super::families::{Families, families};
 use super::judge::{self, File, Missed, Next};
@@ -23,8 +23,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Requests to one mirror at a time.
-pub(super) const LANES: usize = 4;
 /// Within this time after a flip (or a return) the mirrors are asked, so that not all are at the same moment.
 const SPREAD: Duration = Duration::from_millis(500);
 /// Between two checks of files that clients came back for.
