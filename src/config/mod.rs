@@ -233,7 +233,7 @@ pub struct Repo {
     pub arch: String,
     /// `name/release/arch`, without what is empty. Unique.
     pub id: String,
-    /// The directory that has `repodata/` in it: canonical (aliases applied), no '/' at its end.
+    /// The directory that has `repodata/` in it, or a list of checksums: canonical (aliases applied), no '/' at its end.
     pub path: TreePath,
     /// Who delivers it.
     pub delivery: Delivery,
@@ -247,6 +247,8 @@ pub struct Repo {
     pub window_min_mirrors: usize,
     /// Index, in [`Config::repos`], of the repo that gets the same packages later.
     pub twin: Option<usize>,
+    /// The name of the list of checksums by which the files of this directory are known, instead of repodata.
+    pub checksums: Option<String>,
 }
 
 /// Who delivers a repo.

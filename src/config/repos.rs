@@ -35,6 +35,7 @@ struct RepoTable {
     window_max_push: u64,
     window_min_mirrors: usize,
     twin: Option<String>,
+    checksums: Option<String>,
     places: Places,
 }
 
@@ -163,6 +164,7 @@ fn table(t: &mut Table<'_>) -> RepoTable {
         window_max_push: t.or("window_max_push", &kinds::size("1 B", "1 PiB"), 2 << 30),
         window_min_mirrors: t.or("window_min_mirrors", &kinds::count(0, 10_000), 1),
         twin: t.optional("twin", &kinds::name()),
+        checksums: t.optional("checksums", &kinds::name()),
         places: Places {
             name: t.place("name"),
             path: t.place("path"),
@@ -277,6 +279,7 @@ impl RepoTable {
             window_max_push: self.window_max_push,
             window_min_mirrors: self.window_min_mirrors,
             twin: None,
+            checksums: self.checksums.clone(),
         }
     }
 }

@@ -145,7 +145,7 @@ fn a_full_file_resolves() {
 #[test]
 fn shipped_files_load_without_warnings() {
     let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
-    for (name, repos, mirrors) in [("freshet.toml", 5, 2), ("dev.toml", 2, 0)] {
+    for (name, repos, mirrors) in [("freshet.toml", 6, 2), ("dev.toml", 2, 0)] {
         let (config, warnings) = Config::load(&shipped.join(name)).unwrap();
         assert_eq!((config.repos.len(), config.mirrors.len()), (repos, mirrors), "{name}");
         assert_eq!(warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0], "{name}");

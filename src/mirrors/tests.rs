@@ -220,6 +220,7 @@ impl Node {
             window_max_push: 0,
             window_min_mirrors: 1,
             twin: None,
+            checksums: None,
         };
         let published = Published::default();
         let view = RepoView { repo: Arc::new(repo), history, window: None, confirmed: Arc::default() };

@@ -16,7 +16,7 @@ use super::{Shared, Update};
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
 use crate::policy::{MirrorState, Pair, Proof, Repos};
-use crate::repo::{History, REPOMD};
+use crate::repo::{History, root_document};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -189,12 +189,12 @@ impl Worker {
         let pairs = &self.state.pairs[..self.state.pairs.len().min(self.repos.views().len())];
         let mut answered: Vec<_> = (0..pairs.len()).filter(|repo| pairs[*repo].seen.is_some()).collect();
         answered.sort_by_key(|repo| pairs[*repo].proof.is_none());
-        let repomds = answered.into_iter().take(LIVENESS_REPOS).map(|repo| self.url(repo, REPOMD));
+        let repomds = answered.into_iter().take(LIVENESS_REPOS).map(|repo| self.root_url(repo));
         repomds.chain(std::iter::once(self.state.mirror.url.clone())).collect()
     }
 
     fn start_look(&mut self, repo: usize) {
-        let url = self.url(repo, REPOMD);
+        let url = self.root_url(repo);
         let (shared, lanes) = (self.shared.clone(), self.lanes.clone());
         let slot = &mut self.slots[repo];
         (slot.running, slot.again) = (true, false);
@@ -316,6 +316,10 @@ impl Worker {
 
     fn history(&self, repo: usize) -> &History {
         &self.repos.views()[repo].history
+    }
+
+    fn root_url(&self, repo: usize) -> String {
+        self.url(repo, root_document(&self.repos.views()[repo].repo))
     }
 
     fn url(&self, repo: usize, file: &str) -> String {

@@ -22,6 +22,7 @@ fn repos() -> Repos {
         window_max_push: 0,
         window_min_mirrors: 0,
         twin: None,
+        checksums: None,
     };
     let facts = FileFacts { size: 1000, sha256: Some(Sha256::of(b"a")), kind: Kind::Package };
     let generation = Generation {

@@ -642,7 +642,7 @@ async fn a_signature_that_comes_late_is_taken() {
     // That of the old repomd.xml doesn't sign the new one.
     let mut signed = repo(&[("a", "two")]);
     tree.put("7/updates", &signed);
-    assert!(node.failure().await.contains("repomd.xml.asc is not of the new repomd.xml"));
+    assert!(node.failure().await.contains("repomd.xml.asc is not of the new repodata/repomd.xml"));
     signed.insert("repodata/repomd.xml.asc".to_owned(), "second".into());
     tree.put("7/updates", &signed);
     // With it, or, if that took the origin's patience, before it.

@@ -6,8 +6,8 @@ use crate::config::Repo;
 use crate::http::{PathError, TreePath};
 use crate::origin::{OriginError, PollValidators, Polled};
 use crate::repo::{
-    Generation, ListedFile, Parsed, Pinned, REPOMD, Record, RepodataError, Repomd, Sha256, compression,
-    prestodelta, primary, repomd,
+    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Sha256, checksums,
+    checksums::Summed, compression, prestodelta, primary, repomd, root_document,
 };
 use crate::store::{FetchError, Object};
 use bytes::Bytes;
@@ -16,7 +16,6 @@ use std::sync::Arc;
 use tokio::task::{JoinSet, spawn_blocking};
 
 /// Signature and key of repomd.xml: small, unlisted, and served with the generation.
-pub(super) const SIGNATURE: &str = "repodata/repomd.xml.asc";
 const KEY: &str = "repodata/repomd.xml.key";
 
 /// Metadata files of one push that are fetched at a time.
@@ -110,9 +109,14 @@ pub(super) struct Version {
     pub(super) validators: PollValidators,
 }
 
-/// Where repomd.xml of `repo` is.
-pub(super) fn repomd_path(repo: &Repo) -> Result<TreePath, PathError> {
-    repo.path.join(REPOMD)
+/// Where the document is that names the generations of `repo`.
+pub(super) fn root_path(repo: &Repo) -> Result<TreePath, PathError> {
+    repo.path.join(root_document(repo))
+}
+
+/// Its signature, relative to the repo.
+pub(super) fn signature(repo: &Repo) -> String {
+    format!("{}.asc", root_document(repo))
 }
 
 /// Asks the origin for `path`, unless too many polls are running: then later.
@@ -138,6 +142,9 @@ pub(super) async fn read(
     let _permit = shared.verifications.acquire().await;
     let repo = &shared.repos[index].repo;
     let previous = shared.history(index).current().cloned();
+    if repo.checksums.is_some() {
+        return read_checksums(shared, repo, version, (published, flipped), previous, gaps).await;
+    }
     let mut repomd = repomd::parse(&version.body)?;
     let lists = fetch_all(shared, repo, &mut repomd, gaps).await?;
     let pinned = pinned(shared, repo, version, previous.as_deref(), gaps).await?;
@@ -155,6 +162,51 @@ pub(super) async fn read(
         Ok(generation)
     });
     assembled.await.map_err(|stopped| PushError::Broken(stopped.to_string()))?
+}
+
+/// The same of a repo that has a list of checksums instead of repodata: what the list names, and the origin has.
+async fn read_checksums(
+    shared: &Arc<Shared>,
+    repo: &Repo,
+    version: &Version,
+    (published, flipped): (Timestamp, Timestamp),
+    previous: Option<Arc<Generation>>,
+    gaps: Gaps,
+) -> Result<Generation, PushError> {
+    let (named, mut left_out) = checksums::parse(&version.body);
+    let mut files = Vec::with_capacity(named.len());
+    for Summed { path, sha256, size } in named {
+        let size = match size {
+            Some(size) => Some(size),
+            None => size_of(shared, repo.path.join(&path)?, gaps).await?,
+        };
+        match size {
+            Some(size) => files.push(ListedFile { path, size, sha256: Some(sha256) }),
+            None => left_out += 1,
+        }
+    }
+    let pinned = pinned(shared, repo, version, previous.as_deref(), gaps).await?;
+    let none = Repomd::default();
+    let previous = previous.as_deref();
+    let mut generation =
+        Generation::assemble(&version.body, &none, files, vec![], pinned, previous, published, flipped);
+    generation.left_out += left_out;
+    Ok(generation)
+}
+
+/// The size of a file at the origin. `None`: it isn't there, or has none, and the origin was given time.
+async fn size_of(shared: &Shared, path: TreePath, gaps: Gaps) -> Result<Option<u64>, PushError> {
+    // The name may be reused, and what is cached of it be of an earlier push.
+    let object = Object::unlisted(path.clone());
+    shared.store.purge(&object).await;
+    match shared.store.head(&object).await {
+        Ok(content) => Ok(content.meta.length),
+        Err(FetchError::Absent | FetchError::IsDirectory) if gaps == Gaps::Accept => Ok(None),
+        Err(FetchError::Absent | FetchError::IsDirectory) => {
+            Err(PushError::Unfinished(format!("{path} is listed, and not there")))
+        }
+        Err(error) => Err(PushError::Fetch { path, error }),
+    }
 }
 
 /// The metadata files that are read here.
@@ -260,8 +312,12 @@ async fn pinned(
     previous: Option<&Generation>,
     gaps: Gaps,
 ) -> Result<Vec<Pinned>, PushError> {
-    let mut pinned = vec![Pinned::new(REPOMD.to_owned(), version.body.clone(), version.last_modified)];
-    for name in [SIGNATURE, KEY] {
+    let (root, signature) = (root_document(repo), signature(repo));
+    let mut pinned = vec![Pinned::new(root.to_owned(), version.body.clone(), version.last_modified)];
+    for name in [&*signature, KEY] {
+        if name == KEY && repo.checksums.is_some() {
+            continue;
+        }
         let found = match poll(shared, &repo.path.join(name)?, &PollValidators::default()).await? {
             Polled::Changed { body, last_modified, .. } => {
                 Some(Pinned::new(name.to_owned(), body, last_modified))
@@ -270,10 +326,10 @@ async fn pinned(
         };
         let before = previous.and_then(|previous| previous.pinned(name));
         // A signature is made after what it signs: the one of the old repomd.xml tells that the new one is to come.
-        let lags = name == SIGNATURE
+        let lags = name == signature
             && before.is_some_and(|before| found.as_ref().is_none_or(|found| found.sha256 == before.sha256));
         if lags && gaps == Gaps::Refuse {
-            return Err(PushError::Unfinished(format!("{name} is not of the new repomd.xml")));
+            return Err(PushError::Unfinished(format!("{name} is not of the new {root}")));
         }
         pinned.extend(found);
     }

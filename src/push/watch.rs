@@ -1,12 +1,12 @@
 //! Watches one repo: polls its repomd.xml, and walks a push through its steps.
 
-use super::verify::{self, Gaps, PushError, SIGNATURE, Version};
+use super::verify::{self, Gaps, PushError, Version};
 use super::warm::{Behind, Warming};
 use super::{Event, Shared, Step, flip, stopped};
 use crate::clock::{self, Timestamp};
 use crate::origin::{PollValidators, Polled};
 use crate::policy::confirm::persist_every;
-use crate::repo::{Generation, History, Pinned, REPOMD, Repomd, Sha256, repomd};
+use crate::repo::{Generation, History, Pinned, Repomd, Sha256, repomd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -142,7 +142,7 @@ impl<'a> Watcher<'a> {
 
     /// What the origin shows; None: what `known` names.
     async fn poll(&self, known: &PollValidators) -> Result<Option<Version>, PushError> {
-        let path = verify::repomd_path(&self.shared.repos[self.index].repo)?;
+        let path = verify::root_path(&self.shared.repos[self.index].repo)?;
         match verify::poll(self.shared, &path, known).await? {
             Polled::Unchanged => Ok(None),
             Polled::Absent => Err(PushError::NoRepomd { origin: self.shared.origin(), path }),
@@ -265,7 +265,9 @@ impl<'a> Watcher<'a> {
         if now.since(self.signature_checked) < pause {
             return Ok(());
         }
-        let path = self.shared.repos[self.index].repo.path.join(SIGNATURE)?;
+        let repo = &self.shared.repos[self.index].repo;
+        let name = verify::signature(repo);
+        let path = repo.path.join(&name)?;
         let polled = verify::poll(self.shared, &path, &self.signature).await?;
         self.signature_checked = now;
         // One that vanished is still right for what it signs.
@@ -275,8 +277,8 @@ impl<'a> Watcher<'a> {
             return Ok(());
         }
         self.signature = validators;
-        let signature = Pinned::new(SIGNATURE.to_owned(), body, last_modified);
-        if current.pinned(SIGNATURE).is_none_or(|known| known.sha256 != signature.sha256) {
+        let signature = Pinned::new(name, body, last_modified);
+        if current.pinned(&signature.path).is_none_or(|known| known.sha256 != signature.sha256) {
             tracing::info!(
                 repo = self.shared.repos[self.index].repo.id,
                 "a new signature of the same repomd.xml"
@@ -292,7 +294,7 @@ fn older(history: &History, version: &Version) -> Option<String> {
     if let Some(kept) = history.by_id(&version.id) {
         return Some(format!("number {}, {}", kept.sequence, kept.id));
     }
-    let offered = repomd::parse(&history.current()?.pinned(REPOMD)?.body).ok()?;
+    let offered = repomd::parse(&history.current()?.root()?.body).ok()?;
     let shown = repomd::parse(&version.body).ok()?;
     is_older(&shown, &offered).then(|| {
         let revision = shown.revision.as_deref().map(|revision| format!("revision {revision}"));

@@ -6,10 +6,17 @@ use super::derived::Derived;
 use super::listed::ListedFile;
 use super::repomd::Repomd;
 use crate::clock::Timestamp;
+use crate::config::Repo;
 use bytes::Bytes;
 
 /// Where repomd.xml stands in a repo.
 pub const REPOMD: &str = "repodata/repomd.xml";
+
+/// The document that names a repo's generations, relative to it: repomd.xml, or the list of checksums that it has instead.
+#[must_use]
+pub fn root_document(repo: &Repo) -> &str {
+    repo.checksums.as_deref().unwrap_or(REPOMD)
+}
 
 /// One published state of a repo. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +78,7 @@ impl Generation {
     /// Not in the catalogue, and counted in `left_out`: what [`Repomd`] left out, records without a size (the caller
     /// may set it once it has fetched the file), paths that are listed with different facts, and packages that claim a
     /// place in `repodata/`, where they would be taken for metadata. What the parsers of `packages` and `drpms` left out,
-    /// the caller adds. If `pinned` has no repomd.xml, `repomd_bytes` becomes it.
+    /// the caller adds. If `pinned` doesn't have `repomd_bytes`, they become its repomd.xml.
     #[must_use]
     #[expect(
         clippy::too_many_arguments,
@@ -87,7 +94,8 @@ impl Generation {
         published: Timestamp,
         flipped: Timestamp,
     ) -> Self {
-        if !pinned.iter().any(|file| file.path == REPOMD) {
+        let id = Sha256::of(repomd_bytes);
+        if !pinned.iter().any(|file| file.sha256 == id) {
             pinned.insert(0, Pinned::new(REPOMD.to_owned(), repomd_bytes.clone(), None));
         }
         let is_pinned = |path: &str| pinned.iter().any(|file| file.path == path);
@@ -121,7 +129,7 @@ impl Generation {
         }
         let verified = catalogue.iter().all(|(_, entry)| entry.sha256.is_some());
         Self {
-            id: Sha256::of(repomd_bytes),
+            id,
             sequence,
             published,
             flipped,
@@ -133,6 +141,12 @@ impl Generation {
             new_bytes,
             left_out: left_out.saturating_add(contradicted),
         }
+    }
+
+    /// The document whose SHA-256 names the generation.
+    #[must_use]
+    pub fn root(&self) -> Option<&Pinned> {
+        self.pinned.iter().find(|file| file.sha256 == self.id)
     }
 
     /// The pinned file at `path`, relative to the repo.

@@ -9,6 +9,7 @@
 
 pub mod catalogue;
 pub mod checksum;
+pub mod checksums;
 pub mod compression;
 mod derived;
 pub mod encode;
@@ -26,7 +27,7 @@ pub use checksum::{Hasher, Sha256};
 pub use derived::Derived;
 pub use encode::{DecodeError, decode, encode};
 pub use error::{Fault, RepodataError};
-pub use generation::{Generation, Pinned, REPOMD};
+pub use generation::{Generation, Pinned, REPOMD, root_document};
 pub use history::{History, Listed};
 pub use listed::{ListedFile, Parsed};
 pub use repomd::{Record, Repomd};

@@ -9,7 +9,7 @@ use crate::http::TreePath;
 use crate::listing::{Metalink, Order, Protocol, Query, Resource, Version, metalink, mirrorlist};
 use crate::policy::lists::{self, Listing};
 use crate::policy::{Client, Reason, RepoView};
-use crate::repo::{Generation, generation::REPOMD};
+use crate::repo::Generation;
 use http::StatusCode;
 
 /// What is wanted.
@@ -42,7 +42,9 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
     let query = Query::parse(asked.target.query().unwrap_or_default()).map_err(|error| error.to_string())?;
     let repos = edge.published.repos.load();
     let ids = query.repo_ids();
-    let Some((index, view)) = ids.iter().find_map(|id| repos.by_id(id)) else {
+    // A list of checksums is nothing that yum and dnf could begin with.
+    let found = ids.iter().find_map(|id| repos.by_id(id)).filter(|(_, view)| view.repo.checksums.is_none());
+    let Some((index, view)) = found else {
         let why = format!("no repo {}", ids.join(" or "));
         return Ok(Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, &why));
     };
@@ -116,7 +118,7 @@ fn alternates(view: &RepoView, open: bool, poll: std::time::Duration, now: Times
 }
 
 fn version(generation: &Generation) -> Version<'_> {
-    let repomd = generation.pinned(REPOMD);
+    let repomd = generation.root();
     Version {
         timestamp: generation.published,
         size: repomd.map_or(0, |repomd| repomd.body.len() as u64),

@@ -161,5 +161,6 @@ fn repo() -> Arc<Repo> {
         window_max_push: u64::MAX,
         window_min_mirrors: 1,
         twin: None,
+        checksums: None,
     })
 }

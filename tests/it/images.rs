@@ -1,0 +1,78 @@
+//! Files outside of repos, known by a list of checksums that lies beside them: sent to mirrors on proof, as packages are.
+
+use super::support::client::Connection;
+use super::support::config;
+use super::support::node::Node;
+use super::support::origin::Origin;
+use super::support::scratch;
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+const ISOS: &str = "9/isos/x86_64";
+
+/// Writes images and their list, which names one more file that isn't there.
+fn publish(tree: &Path, images: &[(&str, &str)]) {
+    let folder = tree.join(ISOS);
+    fs::create_dir_all(&folder).unwrap();
+    let mut list = String::from("# made for a test\n");
+    for (name, body) in images {
+        fs::write(folder.join(name), body).unwrap();
+        let sum = digest(&SHA256, body.as_bytes());
+        list += &format!("SHA256 ({name}) = {}\n", data_encoding::HEXLOWER.encode(sum.as_ref()));
+    }
+    fs::write(folder.join(".new"), list).unwrap();
+    fs::rename(folder.join(".new"), folder.join("CHECKSUM")).unwrap();
+}
+
+/// Where a client of its own is sent for a file; what it gets instead.
+fn asked(node: &Node, file: &str, client: &str) -> Result<String, Vec<u8>> {
+    let mut connection = Connection::open(node.http()).unwrap();
+    let response = connection.request("GET", &format!("/{ISOS}/{file}"), &[("User-Agent", client)]).unwrap();
+    match response.header("location") {
+        Some(location) => Ok(location.to_owned()),
+        None => Err(response.body),
+    }
+}
+
+#[test]
+fn images_go_to_mirrors_that_are_proven_to_hold_them() {
+    let dir = scratch();
+    let (tree, copy) = (dir.path().join("tree"), dir.path().join("copy"));
+    let first = [("one.iso", "the first image"), ("two.iso", "the second")];
+    publish(&tree, &first);
+    publish(&copy, &first);
+    let (origin, mirror) = (Origin::serve(&tree), Origin::serve(&copy));
+    let repo = "[[repo]]\nname = \"isos\"\npath = \"9/isos/x86_64\"\nchecksums = \"CHECKSUM\"\ndelivery = \"offload\"\n";
+    let node =
+        Node::start(&config::cached(&origin, &[config::BRISK, repo, &config::mirror("m", &mirror)].concat()));
+    node.wait_ready();
+    let holding = |status: &Value| status["mirrors"][0]["repos"][0].clone();
+    node.wait_status("the mirror is fresh", |status| holding(status)["fresh"] == true);
+    assert_eq!(asked(&node, "one.iso", "a"), Ok(format!("{}{ISOS}/one.iso", mirror.url())));
+    let list = fs::read(tree.join(ISOS).join("CHECKSUM")).unwrap();
+    assert_eq!(asked(&node, "CHECKSUM", "a"), Err(list), "the list itself is the node's");
+    assert_eq!(node.get("/mirrorlist?repo=isos").status, 400);
+
+    // A push: one image is another now, of the same name, and one is new.
+    let second =
+        [("one.iso", "the first image"), ("two.iso", "the second, anew"), ("three.iso", "the third")];
+    publish(&tree, &second);
+    node.wait_status("the mirror lags", |status| {
+        status["repos"][0]["generation"]["sequence"] == 2 && holding(status)["fresh"] == false
+    });
+    assert_eq!(asked(&node, "one.iso", "b"), Ok(format!("{}{ISOS}/one.iso", mirror.url())));
+    assert_eq!(asked(&node, "two.iso", "c"), Err(b"the second, anew".to_vec()));
+    assert_eq!(asked(&node, "three.iso", "d"), Err(b"the third".to_vec()));
+    // The list first, the images later.
+    fs::copy(tree.join(ISOS).join("CHECKSUM"), copy.join(ISOS).join("CHECKSUM")).unwrap();
+    node.wait_status("it is asked for the images", |status| {
+        holding(status)["note"]
+            .as_str()
+            .is_some_and(|note| note.contains(".iso") && note.contains("shows generation 2"))
+    });
+    publish(&copy, &second);
+    node.wait_status("the mirror is fresh again", |status| holding(status)["fresh"] == true);
+    assert_eq!(asked(&node, "three.iso", "e"), Ok(format!("{}{ISOS}/three.iso", mirror.url())));
+}
