@@ -146,8 +146,8 @@ async fn keep(shared: &Arc<Shared>, index: usize, history: &History, window: Opt
         Err(error) => tracing::warn!(repo = watched.repo.id, "files could not be retained: {error}"),
     }
     let Some(dir) = watched.dir.clone() else { return };
-    let kept: Vec<u32> = history.generations().iter().map(|generation| generation.sequence).collect();
-    let saved = spawn_blocking(move || dir.save(&current, window, &kept)).await;
+    let history = history.clone();
+    let saved = spawn_blocking(move || dir.save(&history, window)).await;
     if let Err(error) = saved.map_err(std::io::Error::other).flatten() {
         tracing::error!(
             repo = watched.repo.id,

@@ -2,10 +2,13 @@
 //!
 //! A directory for each repo, in it a file for each generation (`0000000007.generation`) and `window.json`. Each is written
 //! under another name, synced and renamed, so that it is there whole or not at all. `confirmed` tells when the origin last answered.
+//!
+//! The newest two generations have all their files in them, so that the loss of one doesn't take the other; an older one what
+//! makes it different from the one after it.
 
 use crate::clock::Timestamp;
 use crate::policy::Window;
-use crate::repo::{Generation, decode, encode};
+use crate::repo::{Generation, History, Stored, decode, encode, encode_difference};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -61,14 +64,9 @@ impl RepoDir {
         match entries.and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Err(error) => loaded.damaged.push(format!("{}: {error}", self.0.display())),
             Ok(entries) => {
-                for entry in entries {
-                    let Some(sequence) = sequence_of(&entry.file_name().to_string_lossy()) else { continue };
-                    loaded.newest = loaded.newest.max(sequence);
-                    match read_generation(&entry.path(), sequence) {
-                        Ok(generation) => loaded.generations.push(Arc::new(generation)),
-                        Err(why) => loaded.damaged.push(format!("{}: {why}", entry.path().display())),
-                    }
-                }
+                let sequence = |entry: &fs::DirEntry| sequence_of(&entry.file_name().to_string_lossy());
+                let named = entries.iter().filter_map(|entry| Some((sequence(entry)?, entry.path())));
+                loaded.read(named.collect());
             }
         }
         // One that can't be read is as good as none.
@@ -83,22 +81,23 @@ impl RepoDir {
         loaded
     }
 
-    /// Writes `generation` and its window; then removes the files of generations that are not in `kept` (sequences).
-    pub(super) fn save(
-        &self,
-        generation: &Generation,
-        window: Option<Window>,
-        kept: &[u32],
-    ) -> io::Result<()> {
+    /// Makes the files those of `history` after a flip, with the window of its current generation. What was older before is as
+    /// it was saved then; the files of generations that are no longer kept are removed.
+    pub(super) fn save(&self, history: &History, window: Option<Window>) -> io::Result<()> {
+        let generations = history.generations();
+        let Some(current) = generations.first() else { return Ok(()) };
         fs::create_dir_all(&self.0)?;
-        let sequence = generation.sequence;
-        self.write(&format!("{sequence:010}{SUFFIX}"), &encode(generation))?;
-        self.write(WINDOW, &serde_json::to_vec(&KeptWindow { sequence, window })?)?;
+        for whole in generations.iter().take(2) {
+            self.write(&generation_name(whole.sequence), &encode(whole))?;
+        }
+        if let [_, next, older, ..] = generations {
+            self.write(&generation_name(older.sequence), &encode_difference(older, next))?;
+        }
+        self.write(WINDOW, &serde_json::to_vec(&KeptWindow { sequence: current.sequence, window })?)?;
         for entry in fs::read_dir(&self.0)? {
             let entry = entry?;
-            if sequence_of(&entry.file_name().to_string_lossy())
-                .is_some_and(|sequence| !kept.contains(&sequence))
-            {
+            let sequence = sequence_of(&entry.file_name().to_string_lossy());
+            if sequence.is_some_and(|sequence| history.by_sequence(sequence).is_none()) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -121,13 +120,37 @@ impl RepoDir {
     }
 }
 
-fn read_generation(path: &Path, sequence: u32) -> Result<Generation, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let generation = decode(&bytes).map_err(|error| error.to_string())?;
-    if generation.sequence != sequence {
-        return Err(format!("holds generation {}", generation.sequence));
+impl Loaded {
+    /// Reads these files of generations, each with the sequence that it is named by.
+    fn read(&mut self, mut files: Vec<(u32, PathBuf)>) {
+        // A difference is told from a later one.
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        self.newest = files.first().map_or(0, |(sequence, _)| *sequence);
+        let mut read: Vec<Generation> = Vec::with_capacity(files.len());
+        for (sequence, path) in files {
+            let later = |sequence| read.iter().find(|generation| generation.sequence == sequence);
+            let generation = read_stored(&path, sequence)
+                .and_then(|stored| stored.complete(later).map_err(|error| error.to_string()));
+            match generation {
+                Ok(generation) => read.push(generation),
+                Err(why) => self.damaged.push(format!("{}: {why}", path.display())),
+            }
+        }
+        self.generations = read.into_iter().map(Arc::new).collect();
     }
-    Ok(generation)
+}
+
+fn read_stored(path: &Path, sequence: u32) -> Result<Stored, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let stored = decode(&bytes).map_err(|error| error.to_string())?;
+    if stored.sequence() != sequence {
+        return Err(format!("holds generation {}", stored.sequence()));
+    }
+    Ok(stored)
+}
+
+fn generation_name(sequence: u32) -> String {
+    format!("{sequence:010}{SUFFIX}")
 }
 
 fn sequence_of(name: &str) -> Option<u32> {
@@ -165,6 +188,54 @@ mod tests {
         fs::write(dir.0.join(CONFIRMED), "x").unwrap();
         let loaded = dir.load();
         assert_eq!((loaded.confirmed, loaded.damaged.len()), (None, 0));
+    }
+
+    #[test]
+    fn the_newest_two_are_whole_and_older_ones_differences() {
+        let state = tempfile::tempdir().unwrap();
+        let dir = RepoDir::new(state.path(), "updates/7");
+        let mut history = History::default();
+        for push in 1..=6_u64 {
+            // A thousand packages of which one is new.
+            let package = |number: u64| {
+                let name = if number == push { push } else { 0 };
+                let path = format!("Packages/package-{number}-{name}.rpm");
+                crate::repo::ListedFile {
+                    sha256: Some(crate::repo::Sha256::of(path.as_bytes())),
+                    path,
+                    size: 1,
+                }
+            };
+            let (at, repomd) = (Timestamp::from_secs(push), bytes::Bytes::from(push.to_string()));
+            let packages = (0..1000).map(package).collect();
+            let before = history.current().map(|current| &**current);
+            let none = crate::repo::Repomd::default();
+            let next = Generation::assemble(&repomd, &none, packages, vec![], vec![], before, at, at);
+            history = history.with(next, std::time::Duration::from_secs(3), at);
+            dir.save(&history, None).unwrap();
+            let loaded = dir.load();
+            assert!(loaded.damaged.is_empty(), "{:?}", loaded.damaged);
+            assert_eq!(loaded.newest, push as u32);
+            let restored = History::new(loaded.generations);
+            assert_eq!(restored.generations(), history.generations());
+        }
+        let file = |sequence| dir.0.join(generation_name(sequence));
+        let size = |sequence| fs::metadata(file(sequence)).unwrap().len();
+        assert!(!file(1).exists() && size(2) < 1000 && size(4) < 1000, "{} {}", size(2), size(4));
+        assert!(size(5) > 30_000 && size(6) > 30_000);
+
+        fs::write(file(6), "damaged").unwrap();
+        let loaded = dir.load();
+        assert_eq!((loaded.newest, loaded.generations.len(), loaded.damaged.len()), (6, 4, 1));
+        // The one that others are told from.
+        fs::write(file(5), "damaged").unwrap();
+        let loaded = dir.load();
+        assert_eq!((loaded.generations.len(), loaded.damaged.len()), (0, 5));
+        assert!(
+            loaded.damaged.iter().any(|why| why.ends_with("what differs from generation 5, which is lost"))
+        );
+        dir.save(&history, None).unwrap();
+        assert_eq!(History::new(dir.load().generations).generations(), history.generations());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A generation as bytes, for the state directory.
 //!
 //! One version byte, the generation in postcard, and the SHA-256 of both. Decoding refuses damage; a refused file costs
-//! the node an old generation, never a wrong one.
+//! the node an old generation, never a wrong one. The files of an older generation may be stored as what makes them
+//! different from those of the one after it.
 
 use super::catalogue::{Catalogue, Entry, Kind};
 use super::checksum::Sha256;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Changes with the layout of [`Wire`].
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const DIGEST_BYTES: usize = 32;
 
@@ -27,11 +28,26 @@ pub enum DecodeError {
     /// Whole and of this version, but not what [`encode`] writes.
     #[error("not a generation: {0}")]
     Content(&'static str),
+    /// A difference from a generation that is lost.
+    #[error("it is kept as what differs from generation {0}, which is lost")]
+    Orphan(u32),
 }
 
-/// A generation as bytes.
+/// A generation as bytes, with all its files.
 #[must_use]
 pub fn encode(generation: &Generation) -> Vec<u8> {
+    write(generation, &generation.catalogue.sorted(), None)
+}
+
+/// A generation as bytes, without the files that `next`, the generation after it, lists as well.
+#[must_use]
+pub fn encode_difference(generation: &Generation, next: &Generation) -> Vec<u8> {
+    let catalogue = generation.catalogue.before(&next.catalogue);
+    let (gone, come) = catalogue.difference().expect("it has just been made one");
+    write(generation, &gone, Some((next.sequence, come)))
+}
+
+fn write(generation: &Generation, files: &[(&str, Entry)], step: Option<(u32, Vec<&str>)>) -> Vec<u8> {
     let Generation {
         id,
         sequence,
@@ -49,7 +65,6 @@ pub fn encode(generation: &Generation) -> Vec<u8> {
         body: &file.body,
         last_modified: file.last_modified,
     });
-    let files = generation.catalogue.sorted();
     let rows = files.iter().map(|(path, entry)| WireRow {
         length: u16::try_from(path.len()).expect("a catalogue has no path of more than 1024 bytes"),
         size: entry.size,
@@ -70,6 +85,7 @@ pub fn encode(generation: &Generation) -> Vec<u8> {
         verified: *verified,
         paths: &files.iter().map(|(path, _)| *path).collect::<String>(),
         rows: rows.collect(),
+        step: step.map(|(next, come)| WireStep { next, come }),
     };
     let mut bytes = postcard::to_extend(&wire, vec![VERSION]).expect("writing to memory can't fail");
     let digest = Sha256::of(&bytes);
@@ -77,12 +93,49 @@ pub fn encode(generation: &Generation) -> Vec<u8> {
     bytes
 }
 
-/// The generation that [`encode`] wrote.
+/// What [`encode`] or [`encode_difference`] wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Of a difference: with the catalogue of what the next one lists otherwise.
+    generation: Generation,
+    step: Option<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    next: u32,
+    come: Vec<String>,
+}
+
+impl Stored {
+    /// The generation's.
+    #[must_use]
+    pub const fn sequence(&self) -> u32 {
+        self.generation.sequence
+    }
+
+    /// The generation. `later` finds another, by sequence: a difference needs the one after it.
+    ///
+    /// # Errors
+    /// It is a difference from a generation that isn't there, or from other files than are there.
+    pub fn complete<'a>(
+        self,
+        later: impl FnOnce(u32) -> Option<&'a Generation>,
+    ) -> Result<Generation, DecodeError> {
+        let Some(Step { next, come }) = self.step else { return Ok(self.generation) };
+        let next = later(next).ok_or(DecodeError::Orphan(next))?;
+        let come: Vec<_> = come.iter().map(String::as_str).collect();
+        let catalogue = Catalogue::from_difference(&next.catalogue, &self.generation.catalogue, &come)
+            .ok_or(DecodeError::Content("its difference"))?;
+        Ok(Generation { catalogue, ..self.generation })
+    }
+}
+
+/// What was stored.
 ///
 /// # Errors
-///
-/// The bytes are not exactly what it wrote, or what another version wrote.
-pub fn decode(bytes: &[u8]) -> Result<Generation, DecodeError> {
+/// The bytes are not exactly what was written, or what another version wrote.
+pub fn decode(bytes: &[u8]) -> Result<Stored, DecodeError> {
     let (signed, digest) = bytes.split_last_chunk::<DIGEST_BYTES>().ok_or(DecodeError::Damaged)?;
     if Sha256::of(signed).as_bytes() != digest {
         return Err(DecodeError::Damaged);
@@ -104,7 +157,10 @@ pub fn decode(bytes: &[u8]) -> Result<Generation, DecodeError> {
         .pinned
         .iter()
         .map(|file| Pinned::new(file.path.to_owned(), Bytes::copy_from_slice(file.body), file.last_modified));
-    Ok(Generation {
+    let step = wire
+        .step
+        .map(|step| Step { next: step.next, come: step.come.into_iter().map(str::to_owned).collect() });
+    let generation = Generation {
         id: wire.id,
         sequence: wire.sequence,
         published: wire.published,
@@ -116,7 +172,8 @@ pub fn decode(bytes: &[u8]) -> Result<Generation, DecodeError> {
         new_bytes: wire.new_bytes,
         left_out: wire.left_out,
         verified: wire.verified,
-    })
+    };
+    Ok(Stored { generation, step })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +191,15 @@ struct Wire<'a> {
     verified: bool,
     paths: &'a str,
     rows: Vec<WireRow>,
+    #[serde(borrow)]
+    step: Option<WireStep<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireStep<'a> {
+    next: u32,
+    #[serde(borrow)]
+    come: Vec<&'a str>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -156,7 +222,7 @@ struct WireRow {
 #[cfg(test)]
 mod tests {
     use super::super::generation::tests::{generation, package};
-    use super::super::{FileFacts, REPOMD};
+    use super::super::{FileFacts, History, REPOMD};
     use super::*;
     use proptest::prelude::*;
 
@@ -186,7 +252,31 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(generation in any_generation()) {
-            prop_assert_eq!(decode(&encode(&generation)), Ok(generation));
+            prop_assert_eq!(decode(&encode(&generation)).unwrap().complete(|_| None), Ok(generation));
+        }
+
+        #[test]
+        fn round_trip_as_a_difference(
+            models in prop::collection::vec(prop::collection::btree_map(0..5_u8, 0..3_u64, 0..5), 2..5),
+        ) {
+            let mut history = History::default();
+            for model in &models {
+                let packages = model.iter().map(|(path, &content)| package(&path.to_string(), content)).collect();
+                let next = generation(packages, history.current().map(|current| &**current), 1);
+                history = history.with(next, std::time::Duration::MAX, Timestamp::EPOCH);
+            }
+            let all = history.generations();
+            let mut read: Vec<Generation> = vec![decode(&encode(&all[0])).unwrap().complete(|_| None).unwrap()];
+            for pair in all.windows(2) {
+                let stored = decode(&encode_difference(&pair[1], &pair[0])).unwrap();
+                prop_assert_eq!(stored.clone().complete(|_| None), Err(DecodeError::Orphan(pair[0].sequence)));
+                let later = |sequence| read.iter().find(|generation| generation.sequence == sequence);
+                read.push(stored.complete(later).unwrap());
+            }
+            for (read, all) in read.iter().zip(all) {
+                prop_assert_eq!(read, &**all);
+                prop_assert_eq!(read.catalogue.len(), all.catalogue.len());
+            }
         }
 
         #[test]

@@ -25,7 +25,7 @@ mod xml;
 pub use catalogue::{Catalogue, Entry, FileFacts, Kind};
 pub use checksum::{Hasher, Sha256};
 pub use derived::Derived;
-pub use encode::{DecodeError, decode, encode};
+pub use encode::{DecodeError, Stored, decode, encode, encode_difference};
 pub use error::{Fault, RepodataError};
 pub use generation::{Generation, Pinned, REPOMD, root_document};
 pub use history::{History, Listed};

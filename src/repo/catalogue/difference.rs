@@ -13,6 +13,7 @@ pub(super) struct Difference {
     len: usize,
 }
 
+/// What a generation lists otherwise than the next.
 struct Change {
     /// What the next generation doesn't list, or lists with other facts.
     gone: Whole,
@@ -28,6 +29,24 @@ impl Difference {
             next_files.iter().copied().filter(|(path, _)| older.find(path).is_none()).collect();
         let change = Change { gone: Whole::of(gone.into_iter()), come: Whole::of(come.into_iter()) };
         Self { next: next.clone(), change: Arc::new(change), len: older.len() }
+    }
+
+    /// The step back from `next` that [`Difference::parts`] took apart. None if it isn't one from there.
+    pub(super) fn of_parts(next: &Catalogue, gone: Whole, come: &[&str]) -> Option<Self> {
+        let come = come.iter().map(|path| Some((*path, next.find(path)?))).collect::<Option<Vec<_>>>()?;
+        if come.iter().any(|(path, _)| gone.find(path).is_some()) || !come.is_sorted_by(|a, b| a.0 < b.0) {
+            return None;
+        }
+        let only_here = gone.iter().filter(|(path, _)| next.find(path).is_none()).count();
+        let len = next.len().checked_sub(come.len())? + only_here;
+        let change = Change { gone, come: Whole::of(come.into_iter()) };
+        Some(Self { next: next.clone(), change: Arc::new(change), len })
+    }
+
+    /// What the next one doesn't list, or lists otherwise; and the paths of what only the next one lists. Both by path.
+    pub(super) fn parts(&self) -> (Vec<(&str, Entry)>, Vec<&str>) {
+        let Change { gone, come } = &*self.change;
+        (gone.iter().collect(), come.iter().map(|(path, _)| path).collect())
     }
 
     /// The same step back from the same files, kept in another way.

@@ -166,6 +166,23 @@ impl Catalogue {
         };
         Self { id: self.id, kept: Kept::Difference(Arc::new(difference)) }
     }
+
+    /// The parts of the difference that it is kept as: files that the generation after it lists otherwise or not at all, and
+    /// paths that only that one lists, both by path. None if it is kept whole.
+    pub(super) fn difference(&self) -> Option<(Vec<(&str, Entry)>, Vec<&str>)> {
+        match &self.kept {
+            Kept::Whole(_) => None,
+            Kept::Difference(difference) => Some(difference.parts()),
+        }
+    }
+
+    /// The catalogue whose difference from `next` has these parts: `gone` as a catalogue of its own, and the paths that
+    /// have `come`. None if they aren't the parts of one.
+    pub(super) fn from_difference(next: &Self, gone: &Self, come: &[&str]) -> Option<Self> {
+        let Kept::Whole(gone_files) = &gone.kept else { return None };
+        let difference = Difference::of_parts(next, Whole::clone(gone_files), come)?;
+        Some(Self { id: gone.id, kept: Kept::Difference(Arc::new(difference)) })
+    }
 }
 
 impl Default for Catalogue {
