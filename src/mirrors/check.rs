@@ -4,6 +4,7 @@ use super::Shared;
 use super::client::Failure;
 use super::judge::{File, Missed};
 use crate::http::{ByteRange, TreePath};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -19,6 +20,32 @@ pub(super) struct Asker {
     pub(super) base: String,
     /// Its path in the tree.
     pub(super) repo: TreePath,
+}
+
+/// What became of a comparison.
+#[derive(Debug)]
+pub(super) enum Compared {
+    /// Nothing speaks against it: the part is right, or the node has nothing to compare it with.
+    Fits,
+    /// The mirror doesn't answer ranges.
+    NoRanges,
+    /// It has other bytes.
+    Differs(Doubt),
+}
+
+/// A part of a file that a mirror had wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Doubt {
+    pub(super) file: File,
+    pub(super) part: ByteRange,
+    /// What it should be: the node itself may have lost it when the mirror is asked again.
+    pub(super) ours: Bytes,
+}
+
+impl Doubt {
+    pub(super) fn missed(&self) -> Missed {
+        missed(&self.file, &Failure::Bytes(self.part.start))
+    }
 }
 
 /// A place on the mirror, then one among all probes. Held for one request only, and always taken in this order.
@@ -57,22 +84,36 @@ impl Asker {
         }
     }
 
-    /// Asks for a part: whether it came alone, and is what the node itself has of the file, where it has it at hand.
-    pub(super) async fn part(&self, file: &File, part: ByteRange) -> Result<bool, Missed> {
-        let Some(url) = self.url(file) else { return Ok(false) };
-        let part_there = {
-            let _permits = permits(&self.lanes, &self.shared.permits).await;
-            self.shared.client.part(&url, file.size, part).await.map_err(|failure| missed(file, &failure))?
-        };
-        let Some(theirs) = part_there else { return Ok(false) };
+    /// Asks for a part, and holds it against what the node itself has of the file, where it has it at hand.
+    pub(super) async fn compare(&self, file: File, part: ByteRange) -> Result<Compared, Missed> {
+        let Some(theirs) = self.part(&file, part).await? else { return Ok(Compared::NoRanges) };
         let ours = match (file.sha256, self.repo.join(&file.path)) {
             (Some(sha256), Ok(path)) => (self.shared.ours)(path, sha256, file.size, part).await,
             _ => None,
         };
-        match ours {
-            Some(ours) if ours != theirs => Err(missed(file, &Failure::Bytes(part.start))),
-            _ => Ok(true),
+        Ok(match ours {
+            Some(ours) if ours != theirs => Compared::Differs(Doubt { file, part, ours }),
+            _ => Compared::Fits,
+        })
+    }
+
+    /// Asks for the part that was wrong; until it is right, or isn't listed any more, nothing else counts.
+    pub(super) async fn settle(&self, doubt: &Doubt) -> Result<(), Missed> {
+        match self.part(&doubt.file, doubt.part).await? {
+            Some(theirs) if theirs == doubt.ours => Ok(()),
+            Some(_) => Err(doubt.missed()),
+            None => {
+                let why = "had other bytes than listed, and answers no ranges now".to_owned();
+                Err(Missed { why, ..doubt.missed() })
+            }
         }
+    }
+
+    /// A part; `None` where the mirror answers no ranges.
+    pub(super) async fn part(&self, file: &File, part: ByteRange) -> Result<Option<Bytes>, Missed> {
+        let Some(url) = self.url(file) else { return Ok(None) };
+        let _permits = permits(&self.lanes, &self.shared.permits).await;
+        self.shared.client.part(&url, file.size, part).await.map_err(|failure| missed(file, &failure))
     }
 
     /// None for a path that no client could ask for either.

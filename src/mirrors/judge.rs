@@ -186,6 +186,12 @@ pub fn lists(history: &History, target: u32, file: &File) -> bool {
     entry.is_some_and(|entry| (entry.size, entry.sha256) == (file.size, file.sha256))
 }
 
+/// Whether any kept generation lists these very bytes there.
+#[must_use]
+pub fn is_listed(history: &History, file: &File) -> bool {
+    history.generations().iter().any(|generation| lists(history, generation.sequence, file))
+}
+
 /// Whether the proof covers a file of generation `target`: it is in the newest generation of all concerned as well, and
 /// listed without a gap since the oldest.
 fn covers(history: &History, proof: Option<Proof>, target: u32, path: &str, entry: &Entry) -> bool {

@@ -8,7 +8,7 @@
 
 mod found;
 
-use super::check::{self, Asker, LANES};
+use super::check::{self, Asker, Compared, Doubt, LANES};
 use super::client::{Failure, Looked, MirrorClient, Validator};
 use super::families::{Families, families};
 use super::judge::{self, File, Missed, Next};
@@ -58,8 +58,8 @@ struct Slot {
     validator: Option<Validator>,
     /// The file that the last check failed for.
     first: Option<String>,
-    /// A part of a file that isn't what it should be. Until it is, nothing is proven.
-    doubted: Option<(File, ByteRange)>,
+    /// Until it is settled, nothing is proven.
+    doubted: Option<Doubt>,
 }
 
 impl Slot {
@@ -102,11 +102,12 @@ enum Done {
         base: Option<Proof>,
         result: Result<usize, Missed>,
         ranges: Option<bool>,
+        /// What had been doubted was found right.
+        settled: bool,
     },
     Spotted {
         repo: usize,
-        sample: (File, ByteRange),
-        result: Result<bool, Missed>,
+        result: Result<Compared, Missed>,
     },
     Bounced {
         path: TreePath,
@@ -221,33 +222,38 @@ impl Worker {
                 Some(file) => {
                     let part = judge::sample(&file, &mut rng);
                     self.tasks.spawn(async move {
-                        let result = asker.part(&file, part).await;
-                        Done::Spotted { repo, sample: (file, part), result }
+                        Done::Spotted { repo, result: asker.compare(file, part).await }
                     });
                 }
                 None => self.rest(repo),
             },
             Next::Verify(target) => {
                 let (base, first) = (self.state.pairs[repo].proof, self.slots[repo].first.clone());
-                let doubted = self.slots[repo].doubted.clone();
-                let doubted = doubted.filter(|(file, _)| judge::lists(&history, target, file));
+                let doubted = &mut self.slots[repo].doubted;
+                doubted.take_if(|doubt| !judge::is_listed(&history, &doubt.file));
+                let doubted = doubted.clone().filter(|doubt| judge::lists(&history, target, &doubt.file));
                 self.tasks.spawn(async move {
-                    if let Some((file, part)) = &doubted
-                        && let Err(missed) = asker.part(file, *part).await
+                    if let Some(doubt) = &doubted
+                        && let Err(missed) = asker.settle(doubt).await
                     {
-                        return Done::Verified { repo, target, base, result: Err(missed), ranges: None };
+                        let result = Err(missed);
+                        return Done::Verified { repo, target, base, result, ranges: None, settled: false };
                     }
                     let most = shared.settings.sample;
                     let files = judge::unproven(&history, base, target, most, first.as_deref(), &mut rng);
                     let files: Arc<[File]> = files.into();
                     let result = asker.all(&files).await;
-                    let ranges = match files.iter().find(|file| file.size > 0) {
+                    let (result, ranges) = match files.iter().find(|file| file.size > 0) {
                         Some(file) if result.is_ok() => {
-                            asker.part(file, ByteRange { start: 0, end: 1 }).await.ok()
+                            match asker.part(file, ByteRange { start: 0, end: 1 }).await {
+                                Ok(part) => (result, Some(part.is_some())),
+                                Err(missed) if missed.transient => (result, None),
+                                Err(missed) => (Err(missed), None),
+                            }
                         }
-                        _ => None,
+                        _ => (result, None),
                     };
-                    Done::Verified { repo, target, base, result, ranges }
+                    Done::Verified { repo, target, base, result, ranges, settled: doubted.is_some() }
                 });
             }
         }

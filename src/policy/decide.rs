@@ -102,11 +102,11 @@ pub fn last_resort(facts: &Facts<'_>, reason: Reason, has_room: &dyn Fn(usize) -
     redirect(facts, place, listed, reason, has_room)
 }
 
-/// The file, if mirrors can be proven to hold its very bytes: it is listed, and its name is never reused.
+/// The file, if mirrors can be proven to hold its very bytes: it is listed, and its name has never had others.
 fn redirectable<'a>(facts: &Facts<'a>) -> Option<(&'a Place<'a>, &'a Listed)> {
     let place = facts.place?;
     let listed = place.listed.as_ref()?;
-    (listed.entry.kind != Kind::Reused && listed.entry.sha256.is_some()).then_some((place, listed))
+    (listed.entry.kind.is_provable() && listed.entry.sha256.is_some()).then_some((place, listed))
 }
 
 /// Why the node keeps the file for itself, pressure aside; `None`: mirrors should take it.

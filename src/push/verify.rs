@@ -178,7 +178,10 @@ async fn read_checksums(
     for Summed { path, sha256, size } in named {
         let size = match size {
             Some(size) => Some(size),
-            None => size_of(shared, repo.path.join(&path)?, gaps).await?,
+            None => match previous.as_deref().and_then(|previous| previous.catalogue.find(&path)) {
+                Some(known) if known.sha256 == Some(sha256) => Some(known.size),
+                _ => size_of(shared, repo.path.join(&path)?, sha256, gaps).await?,
+            },
         };
         match size {
             Some(size) => files.push(ListedFile { path, size, sha256: Some(sha256) }),
@@ -194,13 +197,26 @@ async fn read_checksums(
     Ok(generation)
 }
 
-/// The size of a file at the origin. `None`: it isn't there, or has none, and the origin was given time.
-async fn size_of(shared: &Shared, path: TreePath, gaps: Gaps) -> Result<Option<u64>, PushError> {
+/// The size of a file at the origin, all of which is read and has this SHA-256: the list may be there before the file, and a name
+/// be used again. `None`: it isn't there, and the origin was given time.
+async fn size_of(
+    shared: &Shared,
+    path: TreePath,
+    sha256: Sha256,
+    gaps: Gaps,
+) -> Result<Option<u64>, PushError> {
     // The name may be reused, and what is cached of it be of an earlier push.
     let object = Object::unlisted(path.clone());
     shared.store.purge(&object).await;
     match shared.store.head(&object).await {
-        Ok(content) => Ok(content.meta.length),
+        Ok(content) => {
+            let Some(size) = content.meta.length else { return Ok(None) };
+            match shared.store.complete(&Object::listed(path.clone(), sha256, size)).await {
+                Ok(()) | Err(FetchError::NotStored) => Ok(Some(size)),
+                Err(_) if gaps == Gaps::Accept => Ok(None),
+                Err(error) => Err(PushError::Unfinished(format!("{path} isn't as listed yet: {error}"))),
+            }
+        }
         Err(FetchError::Absent | FetchError::IsDirectory) if gaps == Gaps::Accept => Ok(None),
         Err(FetchError::Absent | FetchError::IsDirectory) => {
             Err(PushError::Unfinished(format!("{path} is listed, and not there")))

@@ -4,7 +4,7 @@
 
 use super::{Shared, flip};
 use crate::clock;
-use crate::repo::{Entry, Generation, Kind};
+use crate::repo::{Entry, Generation};
 use crate::store::{FetchError, Object};
 use std::sync::Arc;
 use std::vec;
@@ -135,7 +135,7 @@ fn planned(shared: &Shared, index: usize, generation: &Generation, since: u32) -
         return Vec::new();
     }
     let repo = &shared.repos[index].repo;
-    let is_new = |entry: &Entry| entry.kind == Kind::Package && entry.since >= since;
+    let is_new = |entry: &Entry| entry.kind.is_package() && entry.since >= since;
     let mut files: Vec<_> = generation
         .catalogue
         .iter()

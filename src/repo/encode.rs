@@ -227,7 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn kind() -> impl Strategy<Value = Kind> {
-        prop::sample::select(vec![Kind::Package, Kind::Metadata, Kind::Reused])
+        prop::sample::select(vec![Kind::Package, Kind::Metadata, Kind::Reused, Kind::Replaced])
     }
 
     prop_compose! {

@@ -121,7 +121,7 @@ impl Generation {
 
         let (catalogue, contradicted) =
             Catalogue::build(files, previous.map(|previous| &previous.catalogue), sequence);
-        let is_new = |entry: &super::Entry| entry.kind == Kind::Package && entry.since == sequence;
+        let is_new = |entry: &super::Entry| entry.kind.is_package() && entry.since == sequence;
         let (mut new_files, mut new_bytes) = (0_u32, 0_u64);
         for (_, entry) in catalogue.iter().filter(|(_, entry)| is_new(entry)) {
             new_files += 1;

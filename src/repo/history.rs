@@ -27,11 +27,11 @@ pub struct Listed {
 
 impl Listed {
     /// True if a mirror that is proven at the generation of sequence `proven` holds these very bytes: every generation
-    /// from `entry.since` to `until` lists them. Never true without a SHA-256, and never for a reused name: there a
-    /// mirror's bytes may be others.
+    /// from `entry.since` to `until` lists them. Never true without a SHA-256, and never for a name that had or gets other
+    /// bytes: there a mirror's may be those.
     #[must_use]
     pub fn held_at(&self, proven: u32) -> bool {
-        let identified = self.entry.sha256.is_some() && self.entry.kind != Kind::Reused;
+        let identified = self.entry.sha256.is_some() && self.entry.kind.is_provable();
         identified && self.entry.since <= proven && self.until.is_none_or(|until| proven <= until)
     }
 }
@@ -126,6 +126,7 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ListedFile;
     use super::super::generation::tests::{generation, package};
     use super::super::repomd::{Record, Repomd};
     use super::*;
@@ -235,6 +236,25 @@ mod tests {
     }
 
     #[test]
+    fn other_bytes_of_the_same_length_are_never_proven() {
+        let signed = |path: &str, key: u64| ListedFile {
+            path: path.into(),
+            size: 100,
+            sha256: Some(Sha256::of(&key.to_le_bytes())),
+        };
+        let mut history = History::default();
+        for (at, keys) in [(1, [1, 1]), (2, [1, 2]), (3, [1, 2])] {
+            let packages = vec![signed("kept", keys[0]), signed("signed-anew", keys[1])];
+            let next = generation(packages, history.current().map(|current| &**current), at);
+            history = history.with(next, LONG, Timestamp::EPOCH);
+        }
+        let held = |path: &str, proven| history.find(path).unwrap().held_at(proven);
+        assert!((1..=3).all(|proven| held("kept", proven)));
+        assert!((1..=3).all(|proven| !held("signed-anew", proven)));
+        assert_eq!(history.find("signed-anew").unwrap().entry.kind, Kind::Replaced);
+    }
+
+    #[test]
     fn a_reused_name_is_never_an_older_generations() {
         let record = |path: &str| Record {
             kind: "group".into(),
@@ -247,7 +267,7 @@ mod tests {
             Repomd { records: vec![record("repodata/comps.xml"), record(&versioned)], ..Repomd::default() };
         let at = Timestamp::EPOCH;
         let bytes = bytes::Bytes::new();
-        let unsummed = super::super::ListedFile { path: "old.rpm".into(), size: 1, sha256: None };
+        let unsummed = ListedFile { path: "old.rpm".into(), size: 1, sha256: None };
         let first = Generation::assemble(&bytes, &repomd, vec![unsummed], vec![], vec![], None, at, at);
         let mut history = History::default().with(first.clone(), LONG, at);
         let held = |history: &History, path: &str| history.find(path).map(|listed| listed.held_at(1));

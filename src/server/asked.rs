@@ -84,7 +84,8 @@ impl Asked {
             is_head,
             protocol,
             client: Client::new(peer.agent(addr, &head.agent), peer.is_https(&head.forwarded), range),
-            connection: peer.id,
+            // A proxy's connections say nothing of its clients': each of these counts as one connection, never as a crowd.
+            connection: if addr == peer.addr { peer.id } else { 0 },
             started: clock::monotonic(),
             now: clock::now(),
             target: head.target,

@@ -37,7 +37,7 @@ pub async fn serve(
         Err(error) => return tracing::debug!(proxy = %addr, %error, "connection refused"),
     };
     let addr = proxied.addr.unwrap_or(addr);
-    let peer = Rc::new(Peer::new(edge, addr, tls.is_some() || proxied.https));
+    let peer = Rc::new(Peer::new(edge, addr, tls.is_some() || proxied.https, proxied.nameless));
     let socket = Socket::new(tcp, peer.clone());
     let connection = async {
         match tls {

@@ -73,7 +73,7 @@ impl<'a> Question<'a> {
             match self.place().and_then(|place| place.listed).map(|listed| listed.entry.kind) {
                 Some(Kind::Metadata) => "public, max-age=31536000, immutable",
                 Some(Kind::Package) => "public, max-age=86400",
-                Some(Kind::Reused) | None => "no-cache",
+                Some(Kind::Reused | Kind::Replaced) | None => "no-cache",
             },
         )
     }

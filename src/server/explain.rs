@@ -254,6 +254,7 @@ fn listed(place: &Place<'_>) -> Option<ListedFile> {
         Kind::Package => "package",
         Kind::Metadata => "metadata",
         Kind::Reused => "reused",
+        Kind::Replaced => "replaced",
     };
     Some(ListedFile {
         size: listed.entry.size,

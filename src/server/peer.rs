@@ -52,13 +52,13 @@ struct Latest {
 }
 
 impl Peer {
-    /// A client that has just connected.
-    pub fn new(edge: Arc<Edge>, addr: IpAddr, https: bool) -> Self {
+    /// A client that has just connected. `nameless`: through a load balancer that can't name it, and has the address.
+    pub fn new(edge: Arc<Edge>, addr: IpAddr, https: bool, nameless: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waits = Cell::new(Waits::new(clock::monotonic()));
         let addr = addr.to_canonical();
-        let (trusted, addr_text) = (edge.config.http.trusts(addr), addr.to_string().into());
+        let (trusted, addr_text) = (!nameless && edge.config.http.trusts(addr), addr.to_string().into());
         let whereabouts = edge.geo.find(addr);
         let agent = Agent::new(addr, whereabouts, b"");
         let latest = RefCell::new(Latest { addr, whereabouts, user_agent: Box::default(), agent });

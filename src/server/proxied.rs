@@ -19,8 +19,10 @@ const CLIENT_SSL: u8 = 1;
 /// Whom a connection is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proxied {
-    /// The client's address; `None`: the load balancer speaks for itself, or doesn't know.
+    /// The client's address; `None`: the load balancer speaks for itself, or can't name it.
     pub addr: Option<IpAddr>,
+    /// It is for a client that the load balancer can't name. What such a client says of itself counts for nothing.
+    pub nameless: bool,
     /// The client speaks TLS to the load balancer.
     pub https: bool,
 }
@@ -68,7 +70,7 @@ fn of_line(header: &v1::Header<'_>) -> Proxied {
         v1::Addresses::Tcp6(addresses) => Some(addresses.source_address.into()),
         v1::Addresses::Unknown => None,
     };
-    Proxied { addr, https: false }
+    Proxied { addr, nameless: addr.is_none(), https: false }
 }
 
 fn of_header(header: &v2::Header<'_>) -> Proxied {
@@ -82,7 +84,8 @@ fn of_header(header: &v2::Header<'_>) -> Proxied {
         field.kind == u8::from(v2::Type::SSL)
             && field.value.first().is_some_and(|flags| flags & CLIENT_SSL != 0)
     };
-    Proxied { addr, https: header.tlvs().flatten().any(is_ssl) }
+    let nameless = addr.is_none() && header.command == Command::Proxy;
+    Proxied { addr, nameless, https: header.tlvs().flatten().any(is_ssl) }
 }
 
 fn bad(why: &str) -> io::Error {
@@ -107,11 +110,12 @@ mod tests {
 
     #[tokio::test]
     async fn lines() {
-        let from = |addr: &str| Some(Proxied { addr: Some(addr.parse().unwrap()), https: false });
+        let from = |addr: &str| Some(Proxied { addr: Some(addr.parse().unwrap()), ..Proxied::default() });
+        let nameless = Proxied { nameless: true, ..Proxied::default() };
         for (sent, expected) in [
             ("PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\nGET /", from("192.0.2.1")),
             ("PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\nGET /", from("2001:db8::1")),
-            ("PROXY UNKNOWN\r\nGET /", Some(Proxied::default())),
+            ("PROXY UNKNOWN\r\nGET /", Some(nameless)),
         ] {
             assert_eq!(of(sent.as_bytes()).await, (expected, "GET /".len()), "{sent:?}");
         }
@@ -125,15 +129,17 @@ mod tests {
     #[tokio::test]
     async fn binary_headers() {
         let four = [192, 0, 2, 1, 198, 51, 100, 1, 0, 1, 0, 2];
-        let expected = Proxied { addr: Some("192.0.2.1".parse().unwrap()), https: false };
+        let expected = Proxied { addr: Some("192.0.2.1".parse().unwrap()), ..Proxied::default() };
         assert_eq!(of(&binary(1, 0x11, &four)).await, (Some(expected), 5));
         let with_tls = [&four[..], &[0x20, 0, 5, CLIENT_SSL, 0, 0, 0, 0]].concat();
         assert_eq!(of(&binary(1, 0x11, &with_tls)).await, (Some(Proxied { https: true, ..expected }), 5));
         assert_eq!(of(&binary(0, 0x00, &[])).await, (Some(Proxied::default()), 5));
+        let nameless = Proxied { nameless: true, ..Proxied::default() };
+        assert_eq!(of(&binary(1, 0x00, &[])).await, (Some(nameless), 5));
         let mut six = [0; 36];
         six[..4].copy_from_slice(&[0x20, 1, 0x0d, 0xb8]);
         let addr = Some("2001:db8::".parse().unwrap());
-        assert_eq!(of(&binary(1, 0x21, &six)).await, (Some(Proxied { addr, https: false }), 5));
+        assert_eq!(of(&binary(1, 0x21, &six)).await, (Some(Proxied { addr, ..Proxied::default() }), 5));
         for sent in [binary(1, 0x11, &four[..4]), binary(1, 0x11, &[0; 5000]), SIGNATURE.to_vec()] {
             assert_eq!(of(&sent).await.0, None, "{sent:?}");
         }

@@ -77,6 +77,13 @@ impl Memory {
     }
 
     pub(super) fn find(&self, object: &Object) -> Option<Cached> {
+        let cached = self.glance(object)?;
+        cached.used.touch();
+        Some(cached)
+    }
+
+    /// The same, and not taken for a use.
+    pub(super) fn glance(&self, object: &Object) -> Option<Cached> {
         // A listed size says where not to look.
         let may_be_small = object.size().is_none_or(|size| self.takes(size));
         let small = may_be_small.then(|| self.bodies.get(object)).flatten();
@@ -86,16 +93,10 @@ impl Memory {
             let Kept { meta, body, used } = self.files.get(object)?;
             body.file().map(|file| Cached { meta, body: Body::File(file), used })
         };
-        match cached {
-            Some(cached) => {
-                cached.used.touch();
-                Some(cached)
-            }
-            None => {
-                self.remove(object);
-                None
-            }
+        if cached.is_none() {
+            self.remove(object);
         }
+        cached
     }
 
     pub(super) fn insert(&self, object: &Object, cached: Cached) {

@@ -151,10 +151,10 @@ impl Store {
         self.counted(found)
     }
 
-    /// A part of a listed object that is in memory or on disk; nothing is fetched, nothing counted.
+    /// A part of a listed object that is in memory or on disk; nothing is fetched, nothing counted, and nothing is taken for a use.
     pub async fn part(&self, object: &Object, part: ByteRange) -> Option<Bytes> {
         let found = match &self.backing {
-            Backing::Cache(cache) => cache.find(object).await,
+            Backing::Cache(cache) => cache.glance(object).await,
             Backing::Tree(tree) => tree.fetch(object).await.ok(),
         };
         let length = usize::try_from(part.len()).ok()?;

@@ -2,10 +2,11 @@
 
 use super::{Done, MOST_DOUBLINGS, Worker, jittered, now, spread};
 use crate::clock;
-use crate::http::{ByteRange, TreePath};
+use crate::http::TreePath;
+use crate::mirrors::check::Compared;
 use crate::mirrors::client::{Failure, Looked};
 use crate::mirrors::families::Families;
-use crate::mirrors::judge::{self, File, Missed, Next, Seen};
+use crate::mirrors::judge::{self, Missed, Next, Seen};
 use crate::policy::{Proof, Reach};
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -26,12 +27,15 @@ impl Worker {
                 }
                 self.looked(repo, result)
             }
-            Ok(Done::Verified { repo, target, base, result, ranges }) => {
+            Ok(Done::Verified { repo, target, base, result, ranges, settled }) => {
+                if settled {
+                    self.slots[repo].doubted = None;
+                }
                 self.verified(repo, (target, base), result, ranges);
                 true
             }
-            Ok(Done::Spotted { repo, sample, result }) => {
-                self.spotted(repo, sample, result);
+            Ok(Done::Spotted { repo, result }) => {
+                self.spotted(repo, result);
                 true
             }
             Ok(Done::Bounced { path, result }) => self.bounced(&path, result),
@@ -125,7 +129,6 @@ impl Worker {
             None => self.slots[repo].again = true,
         }
         if result.is_ok() {
-            self.slots[repo].doubted = None;
             self.liveness.due = self.liveness.due.min(now() + jittered(self.shared.settings.liveness_every));
         }
         self.count(match &result {
@@ -140,18 +143,23 @@ impl Worker {
         self.rest(repo);
     }
 
-    fn spotted(&mut self, repo: usize, sample: (File, ByteRange), result: Result<bool, Missed>) {
-        if let Ok(ranges) = result {
-            self.state.ranges = ranges;
+    fn spotted(&mut self, repo: usize, result: Result<Compared, Missed>) {
+        if let Ok(compared) = &result {
+            self.state.ranges = !matches!(compared, Compared::NoRanges);
         }
-        let result = result.map(|_| ());
+        let result = match result {
+            Ok(Compared::Fits | Compared::NoRanges) => Ok(()),
+            Ok(Compared::Differs(doubt)) => {
+                let missed = doubt.missed();
+                self.slots[repo].doubted = Some(doubt);
+                Err(missed)
+            }
+            Err(missed) => Err(missed),
+        };
         if let Err(missed) = &result {
             self.doubt(missed);
             self.slots[repo].first = Some(missed.path.clone());
             self.slots[repo].again |= !missed.transient;
-            if !missed.transient {
-                self.slots[repo].doubted = Some(sample);
-            }
         }
         self.state.pairs[repo] = judge::spotted(&self.state.pairs[repo], result, clock::now());
         self.rest(repo);

@@ -36,6 +36,23 @@ pub enum Kind {
     Metadata,
     /// Metadata whose name is used again for other bytes at the next push.
     Reused,
+    /// A package whose name had other bytes of the same length before: a HEAD can't tell the two, so nothing proves that a
+    /// mirror has these.
+    Replaced,
+}
+
+impl Kind {
+    /// True if a file of this name and length on a mirror is this very file.
+    #[must_use]
+    pub const fn is_provable(self) -> bool {
+        matches!(self, Self::Package | Self::Metadata)
+    }
+
+    /// A package or a drpm.
+    #[must_use]
+    pub const fn is_package(self) -> bool {
+        matches!(self, Self::Package | Self::Replaced)
+    }
 }
 
 /// One file of a catalogue.
@@ -64,7 +81,8 @@ pub struct FileFacts {
 
 impl Catalogue {
     /// Puts `files` in order. A file that `previous`, the generation before, lists with the same size and SHA-256
-    /// inherits its `since`; any other is new in `sequence`.
+    /// inherits its `since`; any other is new in `sequence`. A package that has another SHA-256 and the same size there is
+    /// [`Kind::Replaced`], and stays so.
     ///
     /// Also returns how many paths were left out. A path listed twice with different facts is one: which of them holds
     /// can't be known, and a wrong checksum would refuse the right bytes. Unlisted, the file is passed on as it is. (The

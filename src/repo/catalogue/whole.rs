@@ -4,7 +4,7 @@
 //! most 68 bytes, nothing is allocated for each, and a look takes three misses of the processor's caches instead of the dozen
 //! of a binary search.
 
-use super::{Entry, FileFacts};
+use super::{Entry, FileFacts, Kind};
 use crate::repo::listed::MAX_PATH_BYTES;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
@@ -54,10 +54,15 @@ impl Whole {
                 left_out += 1;
                 continue;
             };
-            let unchanged =
-                known(path).filter(|known| known.size == facts.size && known.sha256 == facts.sha256);
-            let since = unchanged.map_or(sequence, |known| known.since);
             let FileFacts { size, sha256, kind } = *facts;
+            let same_size = known(path).filter(|known| known.size == size);
+            let unchanged = same_size.filter(|known| known.sha256 == sha256);
+            let since = unchanged.map_or(sequence, |known| known.since);
+            let kind = match (kind, unchanged, same_size) {
+                (Kind::Package, Some(known), _) if known.kind == Kind::Replaced => Kind::Replaced,
+                (Kind::Package, None, Some(known)) if known.sha256.is_some() => Kind::Replaced,
+                _ => kind,
+            };
             paths.push_str(path);
             rows.push(Row { entry: Entry { size, sha256, kind, since }, start, length });
         }

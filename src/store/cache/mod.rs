@@ -154,6 +154,25 @@ impl Cache {
         }
     }
 
+    /// What is in memory or on disk, and stays as it was: no use is noted, and nothing is taken into memory.
+    pub(super) async fn glance(self: &Arc<Self>, object: &Object) -> Option<Content> {
+        if let Some(cached) = self.memory.glance(object) {
+            return Some(self.unpurged(object, cached)?.content(Tier::Disk));
+        }
+        let (cache, object) = (Arc::clone(self), object.clone());
+        let looking = move || {
+            let Look::Found(found) = cache.disk.look(&object).ok()? else { return None };
+            let meta = cache.unpurged_entry(&object, found.meta, &found.file)?;
+            Some(Content {
+                meta: Arc::new(meta),
+                source: Source::File(found.file),
+                tier: Tier::Disk,
+                stale: false,
+            })
+        };
+        self.runtime.spawn_blocking(looking).await.ok().flatten()
+    }
+
     pub(super) async fn fetch(
         self: &Arc<Self>,
         object: &Object,
