@@ -15,6 +15,8 @@ use tokio::task::spawn_blocking;
 
 /// So many polls does an origin get to finish what it is publishing, before gaps that can be borne are.
 const PATIENCE: u32 = 3;
+/// The same for a list of checksums: images take long to upload, and nobody waits for an update among them.
+const PATIENCE_FOR_IMAGES: u32 = 60;
 /// So many newer versions in a row are followed at once; an origin that changes faster waits for the next poll.
 const MAX_RESTARTS: usize = 3;
 /// How far the origin's clock and ours may differ.
@@ -250,7 +252,8 @@ impl<'a> Watcher<'a> {
         {
             return Err(PushError::Older { what, repo: view.repo.id.clone() });
         }
-        Ok(if attempt.polls > PATIENCE { Gaps::Accept } else { Gaps::Refuse })
+        let patience = if view.repo.checksums.is_some() { PATIENCE_FOR_IMAGES } else { PATIENCE };
+        Ok(if attempt.polls > patience { Gaps::Accept } else { Gaps::Refuse })
     }
 
     /// When the distribution made `version`, as nodes that watch the same origin agree on it.

@@ -12,13 +12,19 @@ use std::path::Path;
 
 const ISOS: &str = "9/isos/x86_64";
 
-/// Writes images and their list, which names one more file that isn't there.
+/// Writes images and their list.
 fn publish(tree: &Path, images: &[(&str, &str)]) {
+    fs::create_dir_all(tree.join(ISOS)).unwrap();
+    for (name, body) in images {
+        fs::write(tree.join(ISOS).join(name), body).unwrap();
+    }
+    publish_list(tree, images);
+}
+
+fn publish_list(tree: &Path, images: &[(&str, &str)]) {
     let folder = tree.join(ISOS);
-    fs::create_dir_all(&folder).unwrap();
     let mut list = String::from("# made for a test\n");
     for (name, body) in images {
-        fs::write(folder.join(name), body).unwrap();
         let sum = digest(&SHA256, body.as_bytes());
         list += &format!("SHA256 ({name}) = {}\n", data_encoding::HEXLOWER.encode(sum.as_ref()));
     }
@@ -75,4 +81,38 @@ fn images_go_to_mirrors_that_are_proven_to_hold_them() {
     publish(&copy, &second);
     node.wait_status("the mirror is fresh again", |status| holding(status)["fresh"] == true);
     assert_eq!(asked(&node, "three.iso", "e"), Ok(format!("{}{ISOS}/three.iso", mirror.url())));
+}
+
+#[test]
+fn a_list_that_is_ahead_of_its_image_waits_and_other_bytes_of_one_size_are_never_redirected() {
+    let dir = scratch();
+    let (tree, copy) = (dir.path().join("tree"), dir.path().join("copy"));
+    let first = [("latest.img", "first bytes"), ("other.img", "other")];
+    publish(&tree, &first);
+    publish(&copy, &first);
+    let mirror = Origin::serve(&copy);
+    let repo = "[[repo]]\nname = \"isos\"\npath = \"9/isos/x86_64\"\nchecksums = \"CHECKSUM\"\ndelivery = \"offload\"\n";
+    let more = [config::BRISK, repo, &config::mirror("m", &mirror)].concat();
+    let node = Node::start(&config::in_place(&tree, &more));
+    node.wait_ready();
+    let holding = |status: &Value| status["mirrors"][0]["repos"][0].clone();
+    node.wait_status("the mirror is fresh", |status| holding(status)["fresh"] == true);
+    assert!(asked(&node, "latest.img", "a").is_ok());
+
+    let second = [("latest.img", "other bytes"), ("other.img", "other")];
+    publish_list(&tree, &second);
+    node.wait_status("the image is missed", |status| {
+        let error = status["repos"][0]["push"]["last_error"].as_str();
+        error.is_some_and(|error| error.contains("latest.img isn't as listed yet"))
+    });
+    // rsync's way: another file in its place.
+    fs::write(tree.join(ISOS).join(".new"), "other bytes").unwrap();
+    fs::rename(tree.join(ISOS).join(".new"), tree.join(ISOS).join("latest.img")).unwrap();
+    node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+
+    // The mirror has the new list and the old image, whose length is right.
+    publish_list(&copy, &second);
+    node.wait_status("the mirror seems fresh", |status| holding(status)["fresh"] == true);
+    assert_eq!(asked(&node, "latest.img", "b"), Err(b"other bytes".to_vec()));
+    assert!(asked(&node, "other.img", "c").is_ok());
 }

@@ -140,5 +140,24 @@ fn load_balancers_say_for_whom_they_connect() {
     assert!(connection.request("GET", "/", &[]).is_err());
     let mut connection = Connection::open(node.http()).unwrap();
     connection.send(b"PROXY UNKNOWN\r\n").unwrap();
-    assert!(connection.request("GET", "/", &[]).is_ok());
+    // What it can't name may be anybody, who may say anything.
+    assert!(connection.request("GET", "/nameless", &[("X-Forwarded-For", "8.8.8.8")]).is_ok());
+    let line = node.wait_access("the nameless", |line| line["path"] == "/nameless");
+    assert_eq!(line["client"], "127.0.0.1");
+}
+
+#[test]
+fn a_bounce_is_one_however_many_connections_a_proxy_opens() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let origin = Origin::serve(tree.root());
+    let (mirrors, node, _dir) = node(&origin, LOOPBACK, "");
+    let client = [("X-Forwarded-For", "8.8.8.8"), ("User-Agent", "libdnf")];
+    assert_eq!(sent_to(&node, &mirrors, &client), Ok(1));
+    for _ in 0..12 {
+        let mut connection = Connection::open(node.http()).unwrap();
+        connection.request("GET", &format!("/{REPO}/repodata/repomd.xml"), &client).unwrap();
+    }
+    let again = sent_to(&node, &mirrors, &client);
+    assert!(again.as_ref().is_err_and(|why| why.contains("bounce")), "{again:?}");
 }
