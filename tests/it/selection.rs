@@ -156,7 +156,7 @@ fn a_bounce_is_one_however_many_connections_a_proxy_opens() {
     assert_eq!(sent_to(&node, &mirrors, &client), Ok(1));
     for _ in 0..12 {
         let mut connection = Connection::open(node.http()).unwrap();
-        connection.request("GET", &format!("/{REPO}/repodata/repomd.xml"), &client).unwrap();
+        connection.request("GET", &format!("/{REPO}/{}", repo::rpm(1, Push::First)), &client).unwrap();
     }
     let again = sent_to(&node, &mirrors, &client);
     assert!(again.as_ref().is_err_and(|why| why.contains("bounce")), "{again:?}");
