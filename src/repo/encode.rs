@@ -4,7 +4,7 @@
 //! the node an old generation, never a wrong one. The files of an older generation may be stored as what makes them
 //! different from those of the one after it.
 
-use super::catalogue::{Catalogue, Entry, Kind};
+use super::catalogue::{Catalogue, Entry, Kind, Parts};
 use super::checksum::Sha256;
 use super::generation::{Generation, Pinned};
 use crate::clock::Timestamp;
@@ -43,7 +43,7 @@ pub fn encode(generation: &Generation) -> Vec<u8> {
 #[must_use]
 pub fn encode_difference(generation: &Generation, next: &Generation) -> Vec<u8> {
     let catalogue = generation.catalogue.before(&next.catalogue);
-    let (gone, come) = catalogue.difference().expect("it has just been made one");
+    let Parts { gone, come } = catalogue.difference().expect("it has just been made one");
     write(generation, &gone, Some((next.sequence, come)))
 }
 

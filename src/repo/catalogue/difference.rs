@@ -21,6 +21,14 @@ struct Change {
     come: Whole,
 }
 
+/// The parts of a difference, each by path.
+pub(in crate::repo) struct Parts<'a> {
+    /// What the next generation doesn't list, or lists otherwise.
+    pub(in crate::repo) gone: Vec<(&'a str, Entry)>,
+    /// The paths of what only the next one lists.
+    pub(in crate::repo) come: Vec<&'a str>,
+}
+
 impl Difference {
     pub(super) fn between(older: &Whole, next: &Catalogue) -> Self {
         let gone: Vec<_> = older.iter().filter(|(path, entry)| next.find(path) != Some(*entry)).collect();
@@ -43,10 +51,9 @@ impl Difference {
         Some(Self { next: next.clone(), change: Arc::new(change), len })
     }
 
-    /// What the next one doesn't list, or lists otherwise; and the paths of what only the next one lists. Both by path.
-    pub(super) fn parts(&self) -> (Vec<(&str, Entry)>, Vec<&str>) {
+    pub(super) fn parts(&self) -> Parts<'_> {
         let Change { gone, come } = &*self.change;
-        (gone.iter().collect(), come.iter().map(|(path, _)| path).collect())
+        Parts { gone: gone.iter().collect(), come: come.iter().map(|(path, _)| path).collect() }
     }
 
     /// The same step back from the same files, kept in another way.

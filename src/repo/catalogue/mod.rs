@@ -8,6 +8,7 @@ mod whole;
 
 use super::checksum::Sha256;
 use difference::Difference;
+pub(super) use difference::Parts;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,9 +186,8 @@ impl Catalogue {
         Self { id: self.id, kept: Kept::Difference(Arc::new(difference)) }
     }
 
-    /// The parts of the difference that it is kept as: files that the generation after it lists otherwise or not at all, and
-    /// paths that only that one lists, both by path. None if it is kept whole.
-    pub(super) fn difference(&self) -> Option<(Vec<(&str, Entry)>, Vec<&str>)> {
+    /// The parts of the difference that it is kept as. None if it is kept whole.
+    pub(super) fn difference(&self) -> Option<Parts<'_>> {
         match &self.kept {
             Kept::Whole(_) => None,
             Kept::Difference(difference) => Some(difference.parts()),
