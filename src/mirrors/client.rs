@@ -313,6 +313,20 @@ fn hop(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
     }
 }
 
+/// In words that stay the same as time goes by: each change is news.
+fn tls_failure(error: &rustls::Error) -> String {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    match error {
+        rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => {
+            "TLS: the certificate has expired".to_owned()
+        }
+        rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+            "TLS: the certificate is not valid yet".to_owned()
+        }
+        _ => format!("TLS: {error}"),
+    }
+}
+
 fn failure(error: &(dyn Error + 'static)) -> Failure {
     let mut innermost = error;
     let mut cause = Some(error);
@@ -322,8 +336,8 @@ fn failure(error: &(dyn Error + 'static)) -> Failure {
             Some(io::ErrorKind::ConnectionReset) => return Failure::Broken("connection reset".to_owned()),
             _ => {}
         }
-        if error.is::<rustls::Error>() {
-            return Failure::Broken(format!("TLS: {error}"));
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Failure::Broken(tls_failure(error));
         }
         // An io::Error shows its inner error's source, not itself.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -11,6 +11,7 @@ mod disks;
 mod dnf;
 mod fills;
 mod http1;
+mod https_mirrors;
 mod images;
 mod origins;
 mod pressure;
