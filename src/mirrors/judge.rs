@@ -13,6 +13,8 @@ use crate::http::ByteRange;
 use crate::policy::{Pair, Proof};
 use crate::repo::{Entry, History, Sha256};
 
+/// Files that are drawn before all are looked at for one that fits: almost all do.
+const DRAWS: u32 = 8;
 /// Bytes of a sample: a few packets.
 const SAMPLE_BYTES: u64 = 16 << 10;
 
@@ -161,10 +163,14 @@ pub fn unproven(
 #[must_use]
 pub fn spot(history: &History, proof: Proof, rng: &mut fastrand::Rng) -> Option<File> {
     let (sequence, proof) = (proof.sequence, Some(proof));
-    let files = history
-        .to_check(sequence, None)
-        .filter(|(path, entry)| entry.size > 0 && covers(history, proof, sequence, path, entry));
-    let (path, entry) = rng.choose_multiple(files, 1).pop()?;
+    let fits =
+        |(path, entry): &(&str, Entry)| entry.size > 0 && covers(history, proof, sequence, path, entry);
+    let catalogue = &history.by_sequence(sequence)?.catalogue;
+    let mut drawn = (0..DRAWS).filter_map(|_| catalogue.at(rng.usize(..catalogue.len().max(1))));
+    let (path, entry) = match drawn.find(fits) {
+        Some(drawn) => drawn,
+        None => rng.choose_multiple(catalogue.iter().filter(fits), 1).pop()?,
+    };
     Some(file(path, &entry))
 }
 

@@ -141,6 +141,15 @@ impl Catalogue {
         }
     }
 
+    /// Any file, by a number below [`Catalogue::len`], without a walk. None where only a walk would find it: in a difference.
+    #[must_use]
+    pub fn at(&self, number: usize) -> Option<(&str, Entry)> {
+        match &self.kept {
+            Kept::Whole(whole) => whole.at(number),
+            Kept::Difference(_) => None,
+        }
+    }
+
     /// All files by path.
     #[must_use]
     pub fn sorted(&self) -> Vec<(&str, Entry)> {

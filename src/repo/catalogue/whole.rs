@@ -104,6 +104,11 @@ impl Whole {
         self.rows.iter().map(|row| (row.path(&self.paths), row.entry))
     }
 
+    /// The file of this number, by path.
+    pub(super) fn at(&self, number: usize) -> Option<(&str, Entry)> {
+        self.rows.get(number).map(|row| (row.path(&self.paths), row.entry))
+    }
+
     /// How many files.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
