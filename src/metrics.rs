@@ -81,6 +81,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Egress over capacity.
     pub pressure: prometheus::Gauge,
+    /// What [`Metrics::pressure`] is measured against.
+    pub capacity: IntGauge,
     /// Share of redirectable requests being shed.
     pub shed_share: prometheus::Gauge,
     /// Access-log lines that were dropped because the disk or pipe was too slow.
@@ -170,6 +172,11 @@ impl Metrics {
             ),
             request_seconds: histogram(&r),
             connections: gauges(&r, "freshet_connections", "Open client connections.", &["listener"]),
+            capacity: gauge(
+                &r,
+                "freshet_egress_capacity_bits_per_second",
+                "What the node may send; 0 without a limit.",
+            ),
             pressure: float_gauge(
                 &r,
                 "freshet_egress_pressure_ratio",

@@ -23,7 +23,7 @@ say() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
 # command and the Debian package that has it
 needed=(
     dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc fiu-run:fiu-utils
-    nginx:nginx varnishd:varnish npm:npm
+    nginx:nginx varnishd:varnish npm:npm prometheus:prometheus promtool:prometheus
 )
 # Where Debian has daemons.
 PATH=$PATH:/usr/sbin:/sbin
@@ -50,6 +50,10 @@ say clippy
 cargo clippy --workspace --all-targets --locked -- -D warnings
 say docs
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+say rules
+promtool check rules config/prometheus/freshet.rules.yml
+promtool test rules config/prometheus/freshet.rules.test.yml
 
 say tests
 [ "${1:-}" = --full ] && export PROPTEST_CASES=20000 FRESHET_FULL=1

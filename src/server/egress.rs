@@ -50,6 +50,8 @@ impl Egress {
         metrics: Arc<Metrics>,
         mut shutdown: watch::Receiver<bool>,
     ) {
+        let capacity = settings.capacity.map_or(0, |capacity| capacity.bits_per_second());
+        metrics.capacity.set(capacity.try_into().unwrap_or(i64::MAX));
         let mut meter = Meter { samples: VecDeque::new() };
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

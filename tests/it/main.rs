@@ -13,6 +13,7 @@ mod fills;
 mod http1;
 mod https_mirrors;
 mod images;
+mod observed;
 mod origins;
 mod pressure;
 mod purge;
