@@ -50,7 +50,7 @@ impl Egress {
         metrics: Arc<Metrics>,
         mut shutdown: watch::Receiver<bool>,
     ) {
-        let capacity = settings.capacity.map_or(0, |capacity| capacity.bits_per_second());
+        let capacity = settings.capacity.map_or(0, config::Bandwidth::bits_per_second);
         metrics.capacity.set(capacity.try_into().unwrap_or(i64::MAX));
         let mut meter = Meter { samples: VecDeque::new() };
         let mut ticks = tokio::time::interval(EVERY);
