@@ -40,10 +40,7 @@ impl Prometheus {
             .expect("Debian's prometheus");
         let started = Self { child, port };
         wait_until("Prometheus to be ready", || {
-            let mut connection = match Connection::open(started.port.addr()) {
-                Ok(connection) => connection,
-                Err(_) => return false,
-            };
+            let Ok(mut connection) = Connection::open(started.port.addr()) else { return false };
             connection.request("GET", "/-/ready", &[]).is_ok_and(|response| response.status == 200)
         });
         started
