@@ -1,7 +1,7 @@
 //! From a repomd.xml to a generation: every metadata file fetched and checked, its lists read.
 
 use super::Shared;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::config::Repo;
 use crate::http::{PathError, TreePath};
 use crate::origin::{OriginError, PollValidators, Polled};
@@ -13,7 +13,11 @@ use crate::store::{FetchError, Object};
 use bytes::Bytes;
 use std::io::BufRead;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
+
+/// An image that hasn't been written to for so long is whole.
+const AT_REST: Duration = Duration::from_secs(5);
 
 /// Signature and key of repomd.xml: small, unlisted, and served with the generation.
 const KEY: &str = "repodata/repomd.xml.key";
@@ -178,10 +182,17 @@ async fn read_checksums(
     for Summed { path, sha256, size } in named {
         let size = match size {
             Some(size) => Some(size),
-            None => match previous.as_deref().and_then(|previous| previous.catalogue.find(&path)) {
-                Some(known) if known.sha256 == Some(sha256) => Some(known.size),
-                _ => size_of(shared, repo.path.join(&path)?, sha256, gaps).await?,
-            },
+            None => {
+                let before = previous.as_deref();
+                let known = before.and_then(|before| Some((before.catalogue.find(&path)?, before.flipped)));
+                match known {
+                    Some((known, _)) if known.sha256 == Some(sha256) => Some(known.size),
+                    known => {
+                        let replaces = known.map(|(_, flipped)| flipped);
+                        size_of(shared, repo.path.join(&path)?, sha256, replaces, gaps).await?
+                    }
+                }
+            }
         };
         match size {
             Some(size) => files.push(ListedFile { path, size, sha256: Some(sha256) }),
@@ -197,30 +208,42 @@ async fn read_checksums(
     Ok(generation)
 }
 
-/// The size of a file at the origin, all of which is read and has this SHA-256: the list may be there before the file, and a name
-/// be used again. `None`: it isn't there, and the origin was given time.
+/// The size of a file at the origin. The list may be there before the file: one that is being written is waited for, and one that
+/// replaces another under its name, since `replaces`, is read, and has to have this SHA-256. `None`: it isn't there as it
+/// should be, and the origin was given time.
 async fn size_of(
     shared: &Shared,
     path: TreePath,
     sha256: Sha256,
+    replaces: Option<Timestamp>,
     gaps: Gaps,
 ) -> Result<Option<u64>, PushError> {
+    let unfinished = |why: &str| Err(PushError::Unfinished(format!("{path} {why}")));
     // The name may be reused, and what is cached of it be of an earlier push.
     let object = Object::unlisted(path.clone());
     shared.store.purge(&object).await;
     match shared.store.head(&object).await {
         Ok(content) => {
             let Some(size) = content.meta.length else { return Ok(None) };
+            if let (Some(written), Gaps::Refuse) = (content.meta.last_modified, gaps) {
+                if clock::now().since(written) < AT_REST {
+                    return unfinished("was written just now");
+                }
+                if replaces.is_some_and(|flipped| written <= flipped) {
+                    return unfinished("is still the one from before");
+                }
+            }
+            if replaces.is_none() {
+                return Ok(Some(size));
+            }
             match shared.store.complete(&Object::listed(path.clone(), sha256, size)).await {
                 Ok(()) | Err(FetchError::NotStored) => Ok(Some(size)),
                 Err(_) if gaps == Gaps::Accept => Ok(None),
-                Err(error) => Err(PushError::Unfinished(format!("{path} isn't as listed yet: {error}"))),
+                Err(error) => unfinished(&format!("isn't as listed yet: {error}")),
             }
         }
         Err(FetchError::Absent | FetchError::IsDirectory) if gaps == Gaps::Accept => Ok(None),
-        Err(FetchError::Absent | FetchError::IsDirectory) => {
-            Err(PushError::Unfinished(format!("{path} is listed, and not there")))
-        }
+        Err(FetchError::Absent | FetchError::IsDirectory) => unfinished("is listed, and not there"),
         Err(error) => Err(PushError::Fetch { path, error }),
     }
 }
