@@ -1,5 +1,6 @@
 use super::*;
 use crate::metrics::Metrics;
+use crate::mirrors::check::Doubt;
 use crate::mirrors::client::MirrorClient;
 use crate::mirrors::tests::{Node, files, first, mirror};
 use crate::mirrors::{Probes, Shared};
@@ -76,4 +77,26 @@ async fn an_error_of_one_path_is_not_the_mirrors() {
 
     worker.finish(Ok(Done::Alive(Err(Failure::Status(503)))));
     assert!(!worker.state.reach.is_up());
+}
+
+#[tokio::test]
+async fn a_doubt_stays_until_the_very_part_is_right() {
+    let mut worker = worker();
+    worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
+    worker.state.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });
+    let file = judge::File { path: "Packages/a.rpm".to_owned(), size: 10, sha256: None };
+    let part = crate::http::ByteRange { start: 2, end: 4 };
+    let doubt = Doubt { file, part, ours: bytes::Bytes::from_static(b"xy") };
+    worker.finish(Ok(Done::Spotted { repo: 0, result: Ok(Compared::Differs(doubt)) }));
+    assert_eq!(worker.state.pairs[0].proof, None);
+    let note = "Packages/a.rpm has other bytes than listed, from byte 2 on, though it was proven";
+    assert_eq!(worker.state.pairs[0].note, note);
+
+    // A generation that doesn't list the file was verified, then the part was asked for again.
+    for settled in [false, true] {
+        let base = worker.state.pairs[0].proof;
+        let verified = Done::Verified { repo: 0, target: 1, base, result: Ok(1), ranges: None, settled };
+        worker.finish(Ok(verified));
+        assert_eq!(worker.slots[0].doubted.is_none(), settled);
+    }
 }
