@@ -8,7 +8,6 @@ use super::support::{run, scratch, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
-use std::time::UNIX_EPOCH;
 
 const ALIAS: &str = "[[alias]]\nfrom = \"7\"\nto = \"7.9\"\n";
 /// Large enough not to lie in memory.
@@ -185,11 +184,11 @@ fn a_purge_outlives_a_restart() {
     let origin = Origin::serve(tree.path());
     let mut node = Node::start(&config::cached(&origin, ""));
     filled(&origin, &node, &["a/1", "a/2", "b/3"]);
-    let opened = fs::metadata(node.dir().join("cache/lock")).unwrap().modified().unwrap();
-    let later = opened.duration_since(UNIX_EPOCH).unwrap().as_millis() + 60_000;
     node.kill9();
+    // Now: what is fetched after it isn't of before it.
+    let purged = freshet::clock::now().as_millis();
     // As a process that was killed before its sweep was through leaves it.
-    let bans = format!("[{{\"scope\":{{\"prefix\":\"a/\"}},\"mode\":\"hard\",\"since\":{later}}}]");
+    let bans = format!("[{{\"scope\":{{\"prefix\":\"a/\"}},\"mode\":\"hard\",\"since\":{purged}}}]");
     fs::write(node.dir().join("cache/purges"), bans).unwrap();
     node.launch();
     for (path, asked) in [("a/1", 1), ("a/2", 1), ("b/3", 0)] {
