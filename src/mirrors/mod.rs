@@ -88,8 +88,7 @@ struct Update {
 
 impl Prober {
     /// Of these mirrors, in the order of the config. `bounces` name files that clients came back for; `ours` is what mirrors' bytes
-    /// are compared with. Without a
-    /// `state_dir` no proof survives a restart.
+    /// are compared with. Without a `state_dir` no proof survives a restart.
     ///
     /// # Errors
     /// A mirror is https and the system's certificates can't be read.

@@ -19,7 +19,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 /// An image that hasn't been written to for so long is whole.
 const AT_REST: Duration = Duration::from_secs(5);
 
-/// Signature and key of repomd.xml: small, unlisted, and served with the generation.
+/// The key that signs repomd.xml: small, unlisted, and served with the generation, as the signature is.
 const KEY: &str = "repodata/repomd.xml.key";
 
 /// Metadata files of one push that are fetched at a time.

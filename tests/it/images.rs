@@ -11,6 +11,8 @@ use std::fs;
 use std::path::Path;
 
 const ISOS: &str = "9/isos/x86_64";
+const REPO: &str =
+    "[[repo]]\nname = \"isos\"\npath = \"9/isos/x86_64\"\nchecksums = \"CHECKSUM\"\ndelivery = \"offload\"\n";
 
 /// Writes images and their list.
 fn publish(tree: &Path, images: &[(&str, &str)]) {
@@ -50,9 +52,8 @@ fn images_go_to_mirrors_that_are_proven_to_hold_them() {
     publish(&tree, &first);
     publish(&copy, &first);
     let (origin, mirror) = (Origin::serve(&tree), Origin::serve(&copy));
-    let repo = "[[repo]]\nname = \"isos\"\npath = \"9/isos/x86_64\"\nchecksums = \"CHECKSUM\"\ndelivery = \"offload\"\n";
     let node =
-        Node::start(&config::cached(&origin, &[config::BRISK, repo, &config::mirror("m", &mirror)].concat()));
+        Node::start(&config::cached(&origin, &[config::BRISK, REPO, &config::mirror("m", &mirror)].concat()));
     node.wait_ready();
     let holding = |status: &Value| status["mirrors"][0]["repos"][0].clone();
     node.wait_status("the mirror is fresh", |status| holding(status)["fresh"] == true);
@@ -91,8 +92,7 @@ fn a_list_that_is_ahead_of_its_image_waits_and_other_bytes_of_one_size_are_never
     publish(&tree, &first);
     publish(&copy, &first);
     let mirror = Origin::serve(&copy);
-    let repo = "[[repo]]\nname = \"isos\"\npath = \"9/isos/x86_64\"\nchecksums = \"CHECKSUM\"\ndelivery = \"offload\"\n";
-    let more = [config::BRISK, repo, &config::mirror("m", &mirror)].concat();
+    let more = [config::BRISK, REPO, &config::mirror("m", &mirror)].concat();
     let node = Node::start(&config::in_place(&tree, &more));
     node.wait_ready();
     let holding = |status: &Value| status["mirrors"][0]["repos"][0].clone();
@@ -105,9 +105,18 @@ fn a_list_that_is_ahead_of_its_image_waits_and_other_bytes_of_one_size_are_never
         let error = status["repos"][0]["push"]["last_error"].as_str();
         error.is_some_and(|error| error.contains("latest.img "))
     });
-    // rsync's way: another file in its place.
-    fs::write(tree.join(ISOS).join(".new"), "other bytes").unwrap();
-    fs::rename(tree.join(ISOS).join(".new"), tree.join(ISOS).join("latest.img")).unwrap();
+    assert!(asked(&node, "latest.img", "x").is_ok(), "the old list is in force");
+    // rsync's way: another file in its place. First one that is whole, and not the listed one.
+    let put = |body: &str| {
+        fs::write(tree.join(ISOS).join(".new"), body).unwrap();
+        fs::rename(tree.join(ISOS).join(".new"), tree.join(ISOS).join("latest.img")).unwrap();
+    };
+    put("wrong bytes");
+    node.wait_status("the image is read", |status| {
+        let error = status["repos"][0]["push"]["last_error"].as_str();
+        error.is_some_and(|error| error.contains("latest.img isn't as listed yet: SHA-256"))
+    });
+    put("other bytes");
     node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
 
     // The mirror has the new list and the old image, whose length is right.
