@@ -71,8 +71,12 @@ impl Decision {
 #[must_use]
 pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
     let Some((place, listed)) = redirectable(facts) else {
-        let listed = facts.place.is_some_and(|place| place.listed.is_some());
-        return Decision::Serve(if listed { Reason::Metadata } else { Reason::Unlisted });
+        return Decision::Serve(match facts.place.and_then(|place| place.listed.as_ref()) {
+            // One that nothing can be proven of.
+            Some(listed) if listed.entry.kind.is_package() => Reason::NoFreshMirror,
+            Some(_) => Reason::Metadata,
+            None => Reason::Unlisted,
+        });
     };
     if let Standing::Bounced { .. } = facts.past.standing {
         return Decision::Serve(Reason::Bounce);

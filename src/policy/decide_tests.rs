@@ -8,8 +8,12 @@ use std::time::Duration;
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
-/// One repo that mirrors are to take, with one package.
-fn repos() -> Repos {
+fn package() -> FileFacts {
+    FileFacts { size: 1000, sha256: Some(Sha256::of(b"a")), kind: Kind::Package }
+}
+
+/// One repo that mirrors are to take, with one file.
+fn repos(facts: FileFacts) -> Repos {
     let repo = Repo {
         name: "os".into(),
         release: String::new(),
@@ -24,7 +28,6 @@ fn repos() -> Repos {
         twin: None,
         checksums: None,
     };
-    let facts = FileFacts { size: 1000, sha256: Some(Sha256::of(b"a")), kind: Kind::Package };
     let generation = Generation {
         id: Sha256::of(b"repomd"),
         sequence: 1,
@@ -63,7 +66,11 @@ fn mirrors(count: usize) -> MirrorTable {
 }
 
 fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
-    let (repos, mirrors) = (repos(), mirrors(count));
+    decided_of(package(), count, user_agent, past)
+}
+
+fn decided_of(file: FileFacts, count: usize, user_agent: &str, past: Past) -> Decision {
+    let (repos, mirrors) = (repos(file), mirrors(count));
     let path = TreePath::new("7/os/a.rpm").unwrap();
     let place = repos.locate(&path);
     let client = Client::somewhere("192.0.2.1", user_agent);
@@ -116,5 +123,16 @@ fn only_who_stands_clear_is_redirected() {
         (Standing::Bounced { mirror: 0, certain: false }, Reason::Bounce),
     ] {
         assert_eq!(decided(2, "libdnf", Past { standing, ..Past::default() }).reason(), reason);
+    }
+}
+
+#[test]
+fn what_nothing_can_be_proven_of_is_served_and_says_so() {
+    for (file, reason) in [
+        (FileFacts { kind: Kind::Replaced, ..package() }, Reason::NoFreshMirror),
+        (FileFacts { sha256: None, ..package() }, Reason::NoFreshMirror),
+        (FileFacts { kind: Kind::Reused, ..package() }, Reason::Metadata),
+    ] {
+        assert_eq!(decided_of(file, 3, "curl", Past::default()), Decision::Serve(reason), "{file:?}");
     }
 }
