@@ -224,9 +224,9 @@ impl Running {
 
 /// What the bytes of mirrors are compared with: the node's own, as far as they are at hand.
 fn ours(store: Arc<Store>) -> Ours {
-    Arc::new(move |path, sha256, size, part| {
+    Arc::new(move |path, sha256, size, part, theirs| {
         let store = store.clone();
-        Box::pin(async move { store.part(&Object::listed(path, sha256, size), part).await })
+        Box::pin(async move { store.contradicts(&Object::listed(path, sha256, size), part, theirs).await })
     })
 }
 

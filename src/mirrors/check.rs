@@ -88,12 +88,12 @@ impl Asker {
     pub(super) async fn compare(&self, file: File, part: ByteRange) -> Result<Compared, Missed> {
         let Some(theirs) = self.part(&file, part).await? else { return Ok(Compared::NoRanges) };
         let ours = match (file.sha256, self.repo.join(&file.path)) {
-            (Some(sha256), Ok(path)) => (self.shared.ours)(path, sha256, file.size, part).await,
+            (Some(sha256), Ok(path)) => (self.shared.ours)(path, sha256, file.size, part, theirs).await,
             _ => None,
         };
         Ok(match ours {
-            Some(ours) if ours != theirs => Compared::Differs(Doubt { file, part, ours }),
-            _ => Compared::Fits,
+            Some(ours) => Compared::Differs(Doubt { file, part, ours }),
+            None => Compared::Fits,
         })
     }
 

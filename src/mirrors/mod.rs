@@ -75,10 +75,10 @@ struct Shared {
     updates: mpsc::Sender<Update>,
 }
 
-/// A part of the file of this path, SHA-256 and size, where the node has it at hand.
-pub type Ours = Arc<dyn Fn(TreePath, Sha256, u64, ByteRange) -> Part + Send + Sync>;
+/// What the node itself has of a part of the file of this path, SHA-256 and size, where a mirror has other bytes.
+pub type Ours = Arc<dyn Fn(TreePath, Sha256, u64, ByteRange, Bytes) -> Contradiction + Send + Sync>;
 /// See [`Ours`].
-pub type Part = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
+pub type Contradiction = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
 /// A mirror's new state.
 struct Update {

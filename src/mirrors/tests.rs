@@ -46,13 +46,13 @@ pub(super) fn files(names: &[&str]) -> Files {
     names.iter().map(|name| (format!("Packages/{name}.rpm"), name.repeat(3).into_bytes())).collect()
 }
 
-/// What the node has of one of [`files`].
+/// What the node has of one of [`files`], if that isn't `theirs`.
 #[expect(clippy::needless_pass_by_value, reason = "as the prober calls it")]
-fn our_bytes(path: TreePath, sha256: Sha256, _: u64, part: ByteRange) -> super::Part {
+fn our_bytes(path: TreePath, sha256: Sha256, _: u64, part: ByteRange, theirs: Bytes) -> super::Contradiction {
     let name = path.name().trim_end_matches(".rpm").repeat(3).into_bytes();
     let ours = (Sha256::of(&name) == sha256)
         .then(|| Bytes::copy_from_slice(&name[part.start as usize..part.end as usize]));
-    Box::pin(async move { ours })
+    Box::pin(async move { ours.filter(|ours| *ours != theirs) })
 }
 
 /// The settings of a mirror.

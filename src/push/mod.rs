@@ -9,6 +9,7 @@
 
 mod event;
 mod flip;
+mod images;
 mod phases;
 mod state;
 mod status;

@@ -1,23 +1,19 @@
 //! From a repomd.xml to a generation: every metadata file fetched and checked, its lists read.
 
-use super::Shared;
-use crate::clock::{self, Timestamp};
+use super::{Shared, images};
+use crate::clock::Timestamp;
 use crate::config::Repo;
 use crate::http::{PathError, TreePath};
 use crate::origin::{OriginError, PollValidators, Polled};
 use crate::repo::{
-    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Sha256, checksums,
-    checksums::Summed, compression, prestodelta, primary, repomd, root_document,
+    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Sha256, compression, prestodelta,
+    primary, repomd, root_document,
 };
 use crate::store::{FetchError, Object};
 use bytes::Bytes;
 use std::io::BufRead;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
-
-/// An image that hasn't been written to for so long is whole.
-const AT_REST: Duration = Duration::from_secs(5);
 
 /// The key that signs repomd.xml: small, unlisted, and served with the generation, as the signature is.
 const KEY: &str = "repodata/repomd.xml.key";
@@ -147,7 +143,7 @@ pub(super) async fn read(
     let repo = &shared.repos[index].repo;
     let previous = shared.history(index).current().cloned();
     if repo.checksums.is_some() {
-        return read_checksums(shared, repo, version, (published, flipped), previous, gaps).await;
+        return images::read(shared, repo, version, (published, flipped), previous, gaps).await;
     }
     let mut repomd = repomd::parse(&version.body)?;
     let lists = fetch_all(shared, repo, &mut repomd, gaps).await?;
@@ -166,86 +162,6 @@ pub(super) async fn read(
         Ok(generation)
     });
     assembled.await.map_err(|stopped| PushError::Broken(stopped.to_string()))?
-}
-
-/// The same of a repo that has a list of checksums instead of repodata: what the list names, and the origin has.
-async fn read_checksums(
-    shared: &Arc<Shared>,
-    repo: &Repo,
-    version: &Version,
-    (published, flipped): (Timestamp, Timestamp),
-    previous: Option<Arc<Generation>>,
-    gaps: Gaps,
-) -> Result<Generation, PushError> {
-    let (named, mut left_out) = checksums::parse(&version.body);
-    let mut files = Vec::with_capacity(named.len());
-    for Summed { path, sha256, size } in named {
-        let size = match size {
-            Some(size) => Some(size),
-            None => {
-                let before = previous.as_deref();
-                let known = before.and_then(|before| Some((before.catalogue.find(&path)?, before.flipped)));
-                match known {
-                    Some((known, _)) if known.sha256 == Some(sha256) => Some(known.size),
-                    known => {
-                        let replaces = known.map(|(_, flipped)| flipped);
-                        size_of(shared, repo.path.join(&path)?, sha256, replaces, gaps).await?
-                    }
-                }
-            }
-        };
-        match size {
-            Some(size) => files.push(ListedFile { path, size, sha256: Some(sha256) }),
-            None => left_out += 1,
-        }
-    }
-    let pinned = pinned(shared, repo, version, previous.as_deref(), gaps).await?;
-    let none = Repomd::default();
-    let previous = previous.as_deref();
-    let mut generation =
-        Generation::assemble(&version.body, &none, files, vec![], pinned, previous, published, flipped);
-    generation.left_out += left_out;
-    Ok(generation)
-}
-
-/// The size of a file at the origin. The list may be there before the file: one that is being written is waited for, and one that
-/// replaces another under its name, since `replaces`, is read, and has to have this SHA-256. `None`: it isn't there as it
-/// should be, and the origin was given time.
-async fn size_of(
-    shared: &Shared,
-    path: TreePath,
-    sha256: Sha256,
-    replaces: Option<Timestamp>,
-    gaps: Gaps,
-) -> Result<Option<u64>, PushError> {
-    let unfinished = |why: &str| Err(PushError::Unfinished(format!("{path} {why}")));
-    // The name may be reused, and what is cached of it be of an earlier push.
-    let object = Object::unlisted(path.clone());
-    shared.store.purge(&object).await;
-    match shared.store.head(&object).await {
-        Ok(content) => {
-            let Some(size) = content.meta.length else { return Ok(None) };
-            if let (Some(written), Gaps::Refuse) = (content.meta.last_modified, gaps) {
-                if clock::now().since(written) < AT_REST {
-                    return unfinished("was written just now");
-                }
-                if replaces.is_some_and(|flipped| written <= flipped) {
-                    return unfinished("is still the one from before");
-                }
-            }
-            if replaces.is_none() {
-                return Ok(Some(size));
-            }
-            match shared.store.complete(&Object::listed(path.clone(), sha256, size)).await {
-                Ok(()) | Err(FetchError::NotStored) => Ok(Some(size)),
-                Err(_) if gaps == Gaps::Accept => Ok(None),
-                Err(error) => unfinished(&format!("isn't as listed yet: {error}")),
-            }
-        }
-        Err(FetchError::Absent | FetchError::IsDirectory) if gaps == Gaps::Accept => Ok(None),
-        Err(FetchError::Absent | FetchError::IsDirectory) => unfinished("is listed, and not there"),
-        Err(error) => Err(PushError::Fetch { path, error }),
-    }
 }
 
 /// The metadata files that are read here.
@@ -344,7 +260,7 @@ fn list(
 }
 
 /// repomd.xml, and its signature and key where they exist.
-async fn pinned(
+pub(super) async fn pinned(
     shared: &Shared,
     repo: &Repo,
     version: &Version,

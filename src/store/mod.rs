@@ -9,6 +9,7 @@
 //! stale; others follow RFC 9111, and are served stale (and marked so) while the origin is down, for a bounded time.
 
 mod cache;
+mod compare;
 mod disk;
 mod error;
 mod evict;
@@ -149,29 +150,6 @@ impl Store {
             Backing::Tree(tree) => tree.fetch(object).await.ok(),
         };
         self.counted(found)
-    }
-
-    /// A part of a listed object that is in memory or on disk; nothing is fetched, nothing counted, and nothing is taken for a use.
-    pub async fn part(&self, object: &Object, part: ByteRange) -> Option<Bytes> {
-        let found = match &self.backing {
-            Backing::Cache(cache) => cache.glance(object).await,
-            Backing::Tree(tree) => tree.fetch(object).await.ok(),
-        };
-        let length = usize::try_from(part.len()).ok()?;
-        match found?.source {
-            Source::Memory(bytes) => {
-                let start = usize::try_from(part.start).ok()?;
-                (start + length <= bytes.len()).then(|| bytes.slice(start..start + length))
-            }
-            Source::File(file) => {
-                let read = self.runtime.spawn_blocking(move || {
-                    let mut bytes = vec![0; length];
-                    file.read_exact_at(&mut bytes, part.start).map(|()| bytes)
-                });
-                read.await.ok()?.ok().map(Bytes::from)
-            }
-            Source::Growing(_) | Source::Pass(_) | Source::Apart(_) => None,
-        }
     }
 
     /// The object: from where it is at hand, else by joining or starting the one fill. Returns once the head is known.

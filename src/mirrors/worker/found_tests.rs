@@ -21,7 +21,7 @@ fn worker() -> Worker {
         metrics: Arc::new(Metrics::new()),
         client: MirrorClient::new(TIMEOUT, "", false).unwrap(),
         permits: Semaphore::new(1),
-        ours: Arc::new(|_, _, _, _| Box::pin(async { None })),
+        ours: Arc::new(|_, _, _, _, _| Box::pin(async { None })),
         updates: mpsc::channel(1).0,
     };
     let state = MirrorState::untried(Arc::new(mirror(0, "http://127.0.0.1:1/")), 1);

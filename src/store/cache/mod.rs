@@ -161,7 +161,14 @@ impl Cache {
         }
         let (cache, object) = (Arc::clone(self), object.clone());
         let looking = move || {
-            let Look::Found(found) = cache.disk.look(&object).ok()? else { return None };
+            let found = match cache.disk.look(&object).ok()? {
+                Look::Found(found) => found,
+                Look::Damaged => {
+                    cache.damaged(&object);
+                    return None;
+                }
+                Look::Suspect(_) | Look::Missing => return None,
+            };
             let meta = cache.unpurged_entry(&object, found.meta, &found.file)?;
             Some(Content {
                 meta: Arc::new(meta),

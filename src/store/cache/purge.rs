@@ -3,11 +3,11 @@
 //! A ban is dropped once the disk was walked while no flight from before it was under way: until then what such a flight
 //! commits is banned too, by the time at which its head came. Bans outlive a restart.
 
+use super::super::compare::digest;
 use super::super::disk::{Described, Key};
 use super::super::purge::{Ban, Bans};
 use super::super::{Mode, PurgeError, Purged, Scope};
 use super::*;
-use crate::repo::Hasher;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(250);
 /// After a walk that failed.
 const RETRY: Duration = Duration::from_secs(30);
-/// Read at once to check a body.
-const CHECKED_BYTES: usize = 1024 * 1024;
 
 /// What sweeps did since the start.
 #[derive(Debug, Default)]
@@ -349,18 +347,4 @@ fn mark(file: &File) -> io::Result<()> {
 fn is_marked(file: &File) -> bool {
     // A verification writes into the nanoseconds.
     file.metadata().is_ok_and(|metadata| metadata.mtime() == 0)
-}
-
-/// Of the first `length` bytes.
-fn digest(file: &File, length: u64) -> io::Result<Sha256> {
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; CHECKED_BYTES];
-    let mut at = 0;
-    while at < length {
-        let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
-        file.read_exact_at(&mut buffer[..wanted], at)?;
-        hasher.update(&buffer[..wanted]);
-        at += wanted as u64;
-    }
-    Ok(hasher.finish())
 }

@@ -2,6 +2,7 @@
 //! must happen on the background runtime.
 
 mod cache;
+mod compare;
 mod eviction;
 mod faults;
 mod hostile;

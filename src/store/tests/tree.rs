@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn tree(bench: &Bench) -> (Arc<Store>, std::path::PathBuf) {
+pub(super) fn tree(bench: &Bench) -> (Arc<Store>, std::path::PathBuf) {
     let root = bench.dir.path().join("tree");
     fs::create_dir_all(root.join("7/os")).unwrap();
     let origin = DirectoryOrigin::open(&root, Some(&bench.dir.path().join("retained"))).unwrap();

@@ -1,0 +1,79 @@
+//! Bytes of others, held against the store's own.
+
+use super::{Backing, Object, Source, Store};
+use crate::http::ByteRange;
+use crate::repo::{Hasher, Sha256};
+use bytes::Bytes;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Read at once.
+const CHECKED_BYTES: usize = 1024 * 1024;
+
+/// What a comparison with a file gave.
+enum Found {
+    Same,
+    Differs(Bytes),
+    /// The store's own file isn't what is listed.
+    Rotten,
+}
+
+impl Store {
+    /// The store's own bytes of a part of a listed object, where `theirs` are others. `None` where they are the same, where
+    /// the store has nothing at hand, and where it is itself wrong: before it contradicts, all of its file is checked
+    /// against the SHA-256, and what isn't that is removed. Nothing is fetched, counted, or taken for a use.
+    pub async fn contradicts(&self, object: &Object, part: ByteRange, theirs: Bytes) -> Option<Bytes> {
+        let listed = object.identity?;
+        let held = match &self.backing {
+            Backing::Cache(cache) => cache.glance(object).await,
+            Backing::Tree(tree) => tree.fetch(object).await.ok(),
+        };
+        match held?.source {
+            // Checked when it came there.
+            Source::Memory(all) => {
+                let (start, end) = (usize::try_from(part.start).ok()?, usize::try_from(part.end).ok()?);
+                let ours = all.get(start..end)?;
+                (ours != theirs).then(|| all.slice_ref(ours))
+            }
+            Source::File(file) => {
+                let comparing = move || compare(&file, part, &theirs, listed.size, listed.sha256);
+                match self.runtime.spawn_blocking(comparing).await.ok()?.ok()? {
+                    Found::Same => None,
+                    Found::Differs(ours) => Some(ours),
+                    Found::Rotten => {
+                        tracing::warn!(path = %object.path, "a file of the node isn't what is listed");
+                        if let Backing::Cache(cache) = &self.backing {
+                            cache.give_up(object).await;
+                        }
+                        None
+                    }
+                }
+            }
+            Source::Growing(_) | Source::Pass(_) | Source::Apart(_) => None,
+        }
+    }
+}
+
+fn compare(file: &File, part: ByteRange, theirs: &[u8], length: u64, sha256: Sha256) -> io::Result<Found> {
+    let mut ours = vec![0; usize::try_from(part.len()).map_err(io::Error::other)?];
+    file.read_exact_at(&mut ours, part.start)?;
+    if ours == theirs {
+        return Ok(Found::Same);
+    }
+    Ok(if digest(file, length)? == sha256 { Found::Differs(ours.into()) } else { Found::Rotten })
+}
+
+/// SHA-256 of the first `length` bytes.
+pub(super) fn digest(file: &File, length: u64) -> io::Result<Sha256> {
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; CHECKED_BYTES];
+    let mut at = 0;
+    while at < length {
+        let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact_at(&mut buffer[..wanted], at)?;
+        hasher.update(&buffer[..wanted]);
+        at += wanted as u64;
+    }
+    Ok(hasher.finish())
+}
