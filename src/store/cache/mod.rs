@@ -6,6 +6,7 @@ mod apart;
 mod course;
 mod head;
 mod kept;
+mod look;
 mod proof;
 mod purge;
 mod renew;
@@ -30,6 +31,7 @@ use crate::origin::{HttpOrigin, MAX_OBJECT_BYTES, OriginError};
 use crate::repo::Sha256;
 use head::Head;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use look::Held;
 use moka::sync::Cache as Moka;
 use purge::Purges;
 use rustix::io::Errno;
@@ -51,14 +53,6 @@ const MIB: u64 = 1024 * 1024;
 const UNSTORED: u64 = 4;
 /// How long the disk gets to note the orderly end.
 const CLOSING: Duration = Duration::from_secs(5);
-
-/// What a look at the disk gave.
-enum Held {
-    Entry(Cached),
-    /// Its bytes are to be verified first.
-    Suspect(Box<Suspect>),
-    Nothing,
-}
 
 /// A cache of an HTTP origin.
 pub(super) struct Cache {
@@ -152,32 +146,6 @@ impl Cache {
             },
             found => found,
         }
-    }
-
-    /// What is in memory or on disk, and stays as it was: no use is noted, and nothing is taken into memory.
-    pub(super) async fn glance(self: &Arc<Self>, object: &Object) -> Option<Content> {
-        if let Some(cached) = self.memory.glance(object) {
-            return Some(self.unpurged(object, cached)?.content(Tier::Disk));
-        }
-        let (cache, object) = (Arc::clone(self), object.clone());
-        let looking = move || {
-            let found = match cache.disk.look(&object).ok()? {
-                Look::Found(found) => found,
-                Look::Damaged => {
-                    cache.damaged(&object);
-                    return None;
-                }
-                Look::Suspect(_) | Look::Missing => return None,
-            };
-            let meta = cache.unpurged_entry(&object, found.meta, &found.file)?;
-            Some(Content {
-                meta: Arc::new(meta),
-                source: Source::File(found.file),
-                tier: Tier::Disk,
-                stale: false,
-            })
-        };
-        self.runtime.spawn_blocking(looking).await.ok().flatten()
     }
 
     pub(super) async fn fetch(
@@ -299,52 +267,6 @@ impl Cache {
         self.evictor.index.figures()
     }
 
-    /// Looks on disk, and takes what is there into the memory tier.
-    async fn look(self: &Arc<Self>, object: &Object) -> Held {
-        let (cache, object) = (Arc::clone(self), object.clone());
-        let looking = move || match cache.look_now(&object) {
-            Ok(held) => held,
-            Err(error) => {
-                cache.unreadable(&object, &error);
-                Held::Nothing
-            }
-        };
-        self.runtime.spawn_blocking(looking).await.unwrap_or(Held::Nothing)
-    }
-
-    fn look_now(&self, object: &Object) -> io::Result<Held> {
-        let found = match self.disk.look(object)? {
-            Look::Found(found) => found,
-            Look::Suspect(suspect) => return Ok(Held::Suspect(suspect)),
-            Look::Missing => return Ok(Held::Nothing),
-            Look::Damaged => {
-                self.damaged(object);
-                return Ok(Held::Nothing);
-            }
-        };
-        if found.verified {
-            self.counters.verified.fetch_add(1, Ordering::Relaxed);
-        }
-        let version = self.purges.version();
-        let Some(meta) = self.unpurged_entry(object, found.meta, &found.file) else {
-            return Ok(Held::Nothing);
-        };
-        let meta = self.current(object, meta);
-        let Some(body) = self.body_of(&meta, found.file)? else {
-            self.damaged(object);
-            return Ok(Held::Nothing);
-        };
-        let used = self.evictor.index.note(found.key, found.disk_bytes);
-        self.evictor.confirm(&found.key);
-        let cached = Cached { meta: Arc::new(meta), body, used };
-        self.memory.insert(object, cached.clone());
-        if self.purges.version() != version {
-            // A ban came, or did its work, in between.
-            self.memory.remove(object);
-        }
-        Ok(Held::Entry(cached))
-    }
-
     /// What an entry says of its object, or what the origin has said since.
     fn current(&self, object: &Object, meta: Meta) -> Meta {
         match self.renewed.get(object) {
@@ -361,17 +283,6 @@ impl Cache {
             self.memory.remove(object);
             self.drop_entry(object);
         }
-    }
-
-    /// A small body comes into memory, and is checked on the way: `None` if it isn't what was stored.
-    fn body_of(&self, meta: &Meta, file: Arc<std::fs::File>) -> io::Result<Option<Body>> {
-        let Some(length) = meta.length.filter(|length| self.memory.takes(*length)) else {
-            return Ok(Some(Body::File(file)));
-        };
-        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        file.read_exact_at(&mut bytes, 0)?;
-        let intact = meta.sha256 == Some(Sha256::of(&bytes));
-        Ok(intact.then(|| Body::Bytes(bytes.into())))
     }
 
     /// Counts and removes an entry that doesn't verify.
