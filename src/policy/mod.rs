@@ -5,11 +5,13 @@
 //! [`MirrorTable`] (published by `mirrors`), both immutable once published.
 
 pub mod bounce;
+pub mod budget;
 pub mod client;
 pub mod confirm;
 mod crowd;
 pub mod decide;
 pub mod egress;
+pub mod fair;
 pub mod lists;
 pub mod load;
 pub mod mirrors;

@@ -1,0 +1,321 @@
+//! Who sends next, while more is to be sent than the budget allows.
+//!
+//! Start-time fair queueing (Goyal, Vin and Cheng, 1996) over *clients*: each has a virtual time up to which it has had its
+//! share, whoever is furthest behind is next, and all connections of a client advance the same one. So ten connections
+//! get no more than three. Classes go before each other strictly, and a floor under each transfer goes before all classes but
+//! metadata: nobody gets less than [`FLOOR`], since librepo gives up below 1000 B/s over 30 s and users long before.
+//!
+//! Pure: who waits and `now` in, whose turn it is out. Times are what has passed since some fixed moment.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+
+/// What each transfer gets at least, in bytes per second.
+pub const FLOOR: u64 = 32_000;
+/// No transfer that has begun waits longer than this between two turns.
+pub const LONGEST_GAP: Duration = Duration::from_secs(2);
+/// A transfer that hasn't begun waits no longer than this: the promise is 20 s, the rest is for the disk.
+pub const LONGEST_START: Duration = Duration::from_secs(18);
+/// Transfers of one client key; beyond it there are more hosts behind it. dnf has 3 for each entry of its list; downloaders
+/// that split files have up to 16.
+const CONNECTIONS_OF_ONE: u32 = 16;
+/// Hosts that one key counts for at most: a campus behind one address isn't starved, and a scraper isn't fed.
+const MOST_HOSTS_OF_KEY: u32 = 8;
+/// Hosts that one network (/24, /48) counts for at most.
+const MOST_HOSTS_OF_NETWORK: u32 = 64;
+
+/// What goes before what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// A client can't do anything before it has it.
+    Metadata,
+    /// Of a repo with `priority = "high"`.
+    High,
+    /// Of any other.
+    Normal,
+    /// Of a repo with `priority = "low"`, once nothing else waits.
+    Low,
+}
+
+impl Class {
+    const COUNT: usize = 4;
+}
+
+/// When one transfer falls under its floor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Floor {
+    /// Until then it has had [`FLOOR`]; `None` before its first turn.
+    paid_until: Option<Duration>,
+}
+
+impl Floor {
+    /// Until when a transfer may wait that waits from `now` on. One that hasn't begun has to wait where the floors of those
+    /// that have take all there is.
+    #[must_use]
+    pub fn due(&mut self, now: Duration, floors_fit: bool) -> Duration {
+        let start = if floors_fit { LONGEST_GAP } else { LONGEST_START };
+        let Some(paid) = &mut self.paid_until else { return now + start };
+        // Time in which it didn't want anything is its own.
+        *paid = now.max(*paid);
+        *paid
+    }
+
+    /// It has had `bytes`.
+    pub fn had(&mut self, bytes: u64, now: Duration) {
+        let from = self.paid_until.unwrap_or(now);
+        let paid = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / FLOOR);
+        self.paid_until = Some((from + paid).min(now + LONGEST_GAP));
+    }
+}
+
+/// Who wants to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    /// [`super::Client::key`].
+    pub client: u64,
+    /// [`super::Client::network`].
+    pub network: u64,
+    /// Of what it wants.
+    pub class: Class,
+}
+
+/// A transfer in the queue's books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowId(usize);
+
+impl FlowId {
+    /// A small number, that is used again once the flow has left.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self.0
+    }
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The transfer.
+    pub flow: FlowId,
+    /// So many bytes it may send.
+    pub bytes: u64,
+    /// It has to, whatever the budget says.
+    pub is_due: bool,
+}
+
+/// The queue. Its size is bounded by the transfers that have joined.
+#[derive(Debug, Default)]
+pub struct FairQueue {
+    flows: Vec<Option<Flow>>,
+    free: Vec<usize>,
+    shares: HashMap<(u64, Class), Share>,
+    /// Hosts that are active in each network.
+    networks: HashMap<u64, u32>,
+    /// By virtual start, for each class.
+    lines: [BinaryHeap<Reverse<(u64, Ticket)>>; Class::COUNT],
+    /// By when the floor is reached.
+    dues: BinaryHeap<Reverse<(Duration, Ticket)>>,
+    /// The virtual start of whoever had the last turn, for each class.
+    virtual_now: [u64; Class::COUNT],
+    tickets: u64,
+    waiting: usize,
+}
+
+/// One wait of one flow. Of two that start at the same virtual time, the earlier one is first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ticket(u64, usize);
+
+#[derive(Debug)]
+struct Flow {
+    sender: Sender,
+    wait: Option<Wait>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    ticket: Ticket,
+    /// That it asks for.
+    bytes: u64,
+    /// What its client's share was charged, in virtual bytes.
+    cost: u64,
+}
+
+/// What a client has had in a class.
+#[derive(Debug, Default)]
+struct Share {
+    /// Up to here, in virtual bytes.
+    finish: u64,
+    flows: u32,
+}
+
+impl Share {
+    fn hosts(&self) -> u32 {
+        self.flows.div_ceil(CONNECTIONS_OF_ONE).min(MOST_HOSTS_OF_KEY)
+    }
+}
+
+impl FairQueue {
+    /// A transfer begins to count.
+    pub fn join(&mut self, sender: Sender) -> FlowId {
+        self.count(sender, 1);
+        let flow = Some(Flow { sender, wait: None });
+        FlowId(match self.free.pop() {
+            Some(slot) => {
+                self.flows[slot] = flow;
+                slot
+            }
+            None => {
+                self.flows.push(flow);
+                self.flows.len() - 1
+            }
+        })
+    }
+
+    /// A transfer is over, or given up.
+    pub fn leave(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(id.0).and_then(Option::take) else { return };
+        if let Some(wait) = flow.wait {
+            self.waiting -= 1;
+            if let Some(share) = self.shares.get_mut(&(flow.sender.client, flow.sender.class)) {
+                share.finish = share.finish.saturating_sub(wait.cost);
+            }
+        }
+        self.free.push(id.0);
+        self.count(flow.sender, -1);
+        self.tidy();
+    }
+
+    /// A transfer wants `bytes`; its floor is reached at `due`.
+    pub fn wait(&mut self, id: FlowId, bytes: u64, due: Duration) {
+        let Some(flow) = self.flows.get_mut(id.0).and_then(Option::as_mut) else { return };
+        if flow.wait.is_some() {
+            return;
+        }
+        self.tickets += 1;
+        self.waiting += 1;
+        let (ticket, sender) = (Ticket(self.tickets, id.0), flow.sender);
+        let class = sender.class as usize;
+        let in_network = self.networks.get(&sender.network).copied().unwrap_or(1);
+        let share = self.shares.entry((sender.client, sender.class)).or_default();
+        let start = share.finish.max(self.virtual_now[class]);
+        let crowded = u64::from(in_network.max(MOST_HOSTS_OF_NETWORK));
+        let cost = bytes * crowded / u64::from(MOST_HOSTS_OF_NETWORK) / u64::from(share.hosts().max(1));
+        share.finish = start + cost;
+        flow.wait = Some(Wait { ticket, bytes, cost });
+        self.lines[class].push(Reverse((start, ticket)));
+        self.dues.push(Reverse((due, ticket)));
+    }
+
+    /// The next turn. Where the budget isn't `open`, only whoever is due at `now`.
+    pub fn next(&mut self, now: Duration, open: bool) -> Option<Turn> {
+        let metadata = Class::Metadata as usize;
+        let ticket = if open { self.pop_line(metadata) } else { None };
+        if let Some(ticket) = ticket {
+            return Some(self.turn(ticket, false));
+        }
+        if let Some(ticket) = self.pop_due(now) {
+            return Some(self.turn(ticket, true));
+        }
+        let line = |class| if open { self.pop_line(class) } else { None };
+        let ticket = (metadata + 1..Class::COUNT).find_map(line)?;
+        Some(self.turn(ticket, false))
+    }
+
+    /// When somebody is due who isn't yet.
+    #[must_use]
+    pub fn next_due(&mut self) -> Option<Duration> {
+        while let Some(Reverse((due, ticket))) = self.dues.peek() {
+            if self.waits(*ticket) {
+                return Some(*due);
+            }
+            self.dues.pop();
+        }
+        None
+    }
+
+    /// Whether everybody who has joined can have its floor of so many bytes per second.
+    #[must_use]
+    pub const fn floors_fit(&self, bytes_per_second: u64) -> bool {
+        (self.flows.len() - self.free.len()) as u64 * FLOOR <= bytes_per_second
+    }
+
+    /// Transfers that wait for a turn.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn waits(&self, ticket: Ticket) -> bool {
+        let flow = self.flows.get(ticket.1).and_then(Option::as_ref);
+        flow.and_then(|flow| flow.wait).is_some_and(|wait| wait.ticket == ticket)
+    }
+
+    fn pop_line(&mut self, class: usize) -> Option<Ticket> {
+        while let Some(Reverse((start, ticket))) = self.lines[class].pop() {
+            if self.waits(ticket) {
+                self.virtual_now[class] = self.virtual_now[class].max(start);
+                return Some(ticket);
+            }
+        }
+        None
+    }
+
+    fn pop_due(&mut self, now: Duration) -> Option<Ticket> {
+        while let Some(Reverse((due, ticket))) = self.dues.peek().copied() {
+            if !self.waits(ticket) {
+                self.dues.pop();
+            } else if due <= now {
+                self.dues.pop();
+                return Some(ticket);
+            } else {
+                break;
+            }
+        }
+        None
+    }
+
+    fn turn(&mut self, ticket: Ticket, is_due: bool) -> Turn {
+        self.waiting -= 1;
+        let flow = self.flows[ticket.1].as_mut();
+        let wait = flow.and_then(|flow| flow.wait.take()).expect("only a ticket that waits is popped");
+        Turn { flow: FlowId(ticket.1), bytes: wait.bytes, is_due }
+    }
+
+    fn count(&mut self, sender: Sender, by: i32) {
+        let share = self.shares.entry((sender.client, sender.class)).or_default();
+        let before = share.hosts();
+        share.flows = share.flows.saturating_add_signed(by);
+        let after = share.hosts();
+        let hosts = self.networks.entry(sender.network).or_default();
+        *hosts = *hosts + after - before;
+        if *hosts == 0 {
+            self.networks.remove(&sender.network);
+        }
+    }
+
+    /// Forgets clients that have left and are not ahead of the others, and tickets that don't wait any more, once these are
+    /// the most.
+    fn tidy(&mut self) {
+        let joined = self.flows.len() - self.free.len();
+        if self.shares.len() > 2 * joined + 64 {
+            let virtual_now = self.virtual_now;
+            self.shares.retain(|(_, class), share| {
+                share.flows > 0 || (joined > 0 && share.finish > virtual_now[*class as usize])
+            });
+        }
+        if self.dues.len() > 2 * self.waiting + 64 {
+            let dues = std::mem::take(&mut self.dues);
+            self.dues = dues.into_iter().filter(|Reverse((_, ticket))| self.waits(*ticket)).collect();
+        }
+        for class in 0..Class::COUNT {
+            if self.lines[class].len() > 2 * self.waiting + 64 {
+                let line = std::mem::take(&mut self.lines[class]);
+                self.lines[class] = line.into_iter().filter(|Reverse((_, ticket))| self.waits(*ticket)).collect();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "fair_tests.rs"]
+mod tests;
