@@ -104,7 +104,7 @@ impl Running {
         background.block_on(pushes.restore());
         prober.restore();
 
-        let egress = Arc::new(Egress::default());
+        let egress = Arc::new(Egress::new(config.egress.clone(), metrics.clone()));
 
         let parts = Parts {
             published,
@@ -120,14 +120,21 @@ impl Running {
 
         let (handle, mirror_changes) = (pushes.handle(), prober.changes());
         let admin = Arc::new(Admin::new(edge.clone(), handle.clone(), draining.clone()));
-        let meter = {
-            let (settings, down) = (config.egress.clone(), down.clone());
-            async move { egress.measure(settings, metrics, down).await }
-        };
+        let (meter, pacer) = (
+            {
+                let (egress, down) = (egress.clone(), down.clone());
+                async move { egress.measure(down).await }
+            },
+            {
+                let down = down.clone();
+                async move { egress.pacer.run(down).await }
+            },
+        );
         let tasks = vec![
             background.spawn(pushes.run(down.clone())),
             background.spawn(prober.run(down.clone())),
             background.spawn(meter),
+            background.spawn(pacer),
             background.spawn(admin::serve(admin_socket, admin, down)),
         ];
         let connections = Arc::new(Semaphore::new(config.http.max_connections));

@@ -73,6 +73,12 @@ pub struct Metrics {
     body_bytes: Vec<IntCounter>,
     /// Bytes written to client sockets, heads and TLS included.
     pub egress_bytes: IntCounter,
+    /// The same with the heads of TCP, IP and Ethernet.
+    pub egress_wire_bytes: IntCounter,
+    /// Transfers that wait for their turn.
+    pub egress_waiting: IntGauge,
+    /// Bytes sent beyond the capacity.
+    pub egress_yielded_bytes: IntCounter,
     /// Responses whose body broke off before its end.
     pub responses_cut: IntCounter,
     /// From the request's head to the last byte of the response.
@@ -164,6 +170,21 @@ impl Metrics {
                 &r,
                 "freshet_egress_bytes_total",
                 "Bytes written to client sockets, heads and TLS included.",
+            ),
+            egress_wire_bytes: counter(
+                &r,
+                "freshet_egress_wire_bytes_total",
+                "Bytes written to client sockets, with the heads of TCP, IP and Ethernet.",
+            ),
+            egress_waiting: gauge(
+                &r,
+                "freshet_egress_waiting_transfers",
+                "Transfers that wait for their turn, since the capacity is used up.",
+            ),
+            egress_yielded_bytes: counter(
+                &r,
+                "freshet_egress_yielded_bytes_total",
+                "Bytes sent beyond the capacity, since transfers would have fallen under 32 kB/s.",
             ),
             responses_cut: counter(
                 &r,

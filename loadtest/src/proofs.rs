@@ -131,6 +131,7 @@ fn repo(number: u32) -> RepoView {
         window_max_push: u64::MAX,
         window_min_mirrors: 1,
         twin: None,
+        priority: freshet::config::Priority::Normal,
         checksums: None,
     };
     let generation = |sequence: u32, previous: Option<&Generation>| {

@@ -320,7 +320,7 @@ impl Status {
                 .collect(),
             egress: Egress {
                 bits_per_second: edge.egress.bits_per_second(),
-                capacity: edge.config.egress.capacity.map(Bandwidth::bits_per_second),
+                capacity: edge.egress.settings().capacity.map(Bandwidth::bits_per_second),
                 pressure: edge.egress.pressure(),
                 shed: edge.egress.shed(),
                 sent_bytes: edge.metrics.egress_bytes.get(),

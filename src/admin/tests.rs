@@ -10,6 +10,7 @@ use crate::policy::{MirrorState, MirrorTable, Proof, Published, Reach, RepoView,
 use crate::push::Pushes;
 use crate::repo::{Generation, History, ListedFile, Repomd, Sha256};
 use crate::server::access_log::AccessLog;
+use crate::server::egress::Egress;
 use crate::server::{Parts, Seen};
 use crate::store::{Settings, Store};
 use bytes::Bytes;
@@ -85,9 +86,10 @@ impl Node {
         .handle();
         let log = AccessLog::open(&crate::config::AccessLog::Off, metrics.clone()).unwrap().0;
         let (bounces, _) = tokio::sync::mpsc::channel(1);
+        let egress = Arc::new(Egress::new(config.egress.clone(), Arc::clone(&metrics)));
         let edge = Arc::new(Edge::new(
             config,
-            Parts { published, store, metrics, log, egress: Arc::default(), geo: Geo::default(), bounces },
+            Parts { published, store, metrics, log, egress, geo: Geo::default(), bounces },
         ));
         let ((drain, draining), (shutdown, down)) = (watch::channel(false), watch::channel(false));
         let admin = Arc::new(Admin::new(edge.clone(), pushes, draining));

@@ -247,6 +247,8 @@ pub struct Repo {
     pub window_min_mirrors: usize,
     /// Index, in [`Config::repos`], of the repo that gets the same packages later.
     pub twin: Option<usize>,
+    /// What goes first while the capacity is used up. Default: `Priority::Normal`.
+    pub priority: Priority,
     /// The name of the list of checksums by which the files of this directory are known, instead of repodata.
     pub checksums: Option<String>,
 }
@@ -260,6 +262,17 @@ pub enum Delivery {
     Own,
     /// The mirrors, as far as they are fresh.
     Offload,
+}
+
+/// What of a repo's packages goes first while the capacity is used up; its metadata go before all packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Before the others.
+    High,
+    /// As most.
+    Normal,
+    /// After the others.
+    Low,
 }
 
 /// What a window holds on the nodes.

@@ -5,7 +5,7 @@
 
 use super::alias::{below, canonical};
 use super::read::{Place, Report, Table};
-use super::{Alias, Delivery, Moved, Repo, Scope, kinds};
+use super::{Alias, Delivery, Moved, Priority, Repo, Scope, kinds};
 use crate::http::path::TreePath;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,6 +35,7 @@ struct RepoTable {
     window_max_push: u64,
     window_min_mirrors: usize,
     twin: Option<String>,
+    priority: Priority,
     checksums: Option<String>,
     places: Places,
 }
@@ -148,6 +149,7 @@ fn table(t: &mut Table<'_>) -> RepoTable {
         "this version knows no ended releases; remove the repo, and send its clients on with [[moved]]",
     );
     let deliveries = [("window", Delivery::Window), ("own", Delivery::Own), ("offload", Delivery::Offload)];
+    let priorities = [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
     let path = t.required("path", &template());
     let table = RepoTable {
         name: t.required("name", &kinds::name()).unwrap_or_default(),
@@ -164,6 +166,7 @@ fn table(t: &mut Table<'_>) -> RepoTable {
         window_max_push: t.or("window_max_push", &kinds::size("1 B", "1 PiB"), 2 << 30),
         window_min_mirrors: t.or("window_min_mirrors", &kinds::count(0, 10_000), 1),
         twin: t.optional("twin", &kinds::name()),
+        priority: t.or("priority", &kinds::choice(priorities), Priority::Normal),
         checksums: t.optional("checksums", &kinds::name()),
         places: Places {
             name: t.place("name"),
@@ -279,6 +282,7 @@ impl RepoTable {
             window_max_push: self.window_max_push,
             window_min_mirrors: self.window_min_mirrors,
             twin: None,
+            priority: self.priority,
             checksums: self.checksums.clone(),
         }
     }

@@ -220,6 +220,7 @@ impl Node {
             window_max_push: 0,
             window_min_mirrors: 1,
             twin: None,
+            priority: crate::config::Priority::Normal,
             checksums: None,
         };
         let published = Published::default();

@@ -69,7 +69,8 @@ impl Budget {
     /// How long `bytes` take, in nanoseconds.
     fn cost(&self, bytes: u64) -> u64 {
         let cost = u128::from(bytes) * 1_000_000_000;
-        cost.checked_div(u128::from(self.bytes_per_second())).map_or(0, |cost| cost.try_into().unwrap_or(u64::MAX))
+        cost.checked_div(u128::from(self.bytes_per_second()))
+            .map_or(0, |cost| cost.try_into().unwrap_or(u64::MAX))
     }
 
     fn update(&self, next: impl Fn(u64) -> u64) {

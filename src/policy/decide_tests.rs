@@ -26,6 +26,7 @@ fn repos(facts: FileFacts) -> Repos {
         window_max_push: 0,
         window_min_mirrors: 0,
         twin: None,
+        priority: crate::config::Priority::Normal,
         checksums: None,
     };
     let generation = Generation {

@@ -50,11 +50,9 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Until when a transfer may wait that waits from `now` on. One that hasn't begun has to wait where the floors of those
-    /// that have take all there is.
+    /// Until when a transfer may wait that waits from `now` on; if it hasn't begun, for `start` ([`FairQueue::start`]).
     #[must_use]
-    pub fn due(&mut self, now: Duration, floors_fit: bool) -> Duration {
-        let start = if floors_fit { LONGEST_GAP } else { LONGEST_START };
+    pub fn due(&mut self, now: Duration, start: Duration) -> Duration {
         let Some(paid) = &mut self.paid_until else { return now + start };
         // Time in which it didn't want anything is its own.
         *paid = now.max(*paid);
@@ -99,8 +97,6 @@ pub struct Turn {
     pub flow: FlowId,
     /// So many bytes it may send.
     pub bytes: u64,
-    /// It has to, whatever the budget says.
-    pub is_due: bool,
 }
 
 /// The queue. Its size is bounded by the transfers that have joined.
@@ -206,24 +202,24 @@ impl FairQueue {
         self.dues.push(Reverse((due, ticket)));
     }
 
-    /// The next turn. Where the budget isn't `open`, only whoever is due at `now`.
-    pub fn next(&mut self, now: Duration, open: bool) -> Option<Turn> {
+    /// The next turn, while there is something to spend.
+    pub fn next(&mut self, now: Duration) -> Option<Turn> {
         let metadata = Class::Metadata as usize;
-        let ticket = if open { self.pop_line(metadata) } else { None };
-        if let Some(ticket) = ticket {
-            return Some(self.turn(ticket, false));
-        }
-        if let Some(ticket) = self.pop_due(now) {
-            return Some(self.turn(ticket, true));
-        }
-        let line = |class| if open { self.pop_line(class) } else { None };
-        let ticket = (metadata + 1..Class::COUNT).find_map(line)?;
-        Some(self.turn(ticket, false))
+        let ticket = self.pop_line(metadata).or_else(|| self.pop_due(now));
+        let ticket =
+            ticket.or_else(|| (metadata + 1..Class::COUNT).find_map(|class| self.pop_line(class)))?;
+        Some(self.turn(ticket))
     }
 
-    /// When somebody is due who isn't yet.
+    /// The next turn that can't be put off, though there is nothing to spend.
+    pub fn next_due(&mut self, now: Duration) -> Option<Turn> {
+        let ticket = self.pop_due(now)?;
+        Some(self.turn(ticket))
+    }
+
+    /// When the first of those who wait is due.
     #[must_use]
-    pub fn next_due(&mut self) -> Option<Duration> {
+    pub fn due(&mut self) -> Option<Duration> {
         while let Some(Reverse((due, ticket))) = self.dues.peek() {
             if self.waits(*ticket) {
                 return Some(*due);
@@ -233,10 +229,12 @@ impl FairQueue {
         None
     }
 
-    /// Whether everybody who has joined can have its floor of so many bytes per second.
+    /// How long a transfer may wait for its first turn: where the floors of those that have joined take all of so many bytes
+    /// per second, it has to wait until some are over.
     #[must_use]
-    pub const fn floors_fit(&self, bytes_per_second: u64) -> bool {
-        (self.flows.len() - self.free.len()) as u64 * FLOOR <= bytes_per_second
+    pub const fn start(&self, bytes_per_second: u64) -> Duration {
+        let joined = (self.flows.len() - self.free.len()) as u64;
+        if joined * FLOOR > bytes_per_second { LONGEST_START } else { LONGEST_GAP }
     }
 
     /// Transfers that wait for a turn.
@@ -274,11 +272,11 @@ impl FairQueue {
         None
     }
 
-    fn turn(&mut self, ticket: Ticket, is_due: bool) -> Turn {
+    fn turn(&mut self, ticket: Ticket) -> Turn {
         self.waiting -= 1;
         let flow = self.flows[ticket.1].as_mut();
         let wait = flow.and_then(|flow| flow.wait.take()).expect("only a ticket that waits is popped");
-        Turn { flow: FlowId(ticket.1), bytes: wait.bytes, is_due }
+        Turn { flow: FlowId(ticket.1), bytes: wait.bytes }
     }
 
     fn count(&mut self, sender: Sender, by: i32) {
@@ -310,7 +308,8 @@ impl FairQueue {
         for class in 0..Class::COUNT {
             if self.lines[class].len() > 2 * self.waiting + 64 {
                 let line = std::mem::take(&mut self.lines[class]);
-                self.lines[class] = line.into_iter().filter(|Reverse((_, ticket))| self.waits(*ticket)).collect();
+                self.lines[class] =
+                    line.into_iter().filter(|Reverse((_, ticket))| self.waits(*ticket)).collect();
             }
         }
     }

@@ -44,7 +44,7 @@ impl Link {
         for _ in 0..connections {
             let sender = Sender { client, network, class };
             let (id, mut floor) = (self.queue.join(sender), Floor::default());
-            let due = floor.due(self.now, self.queue.floors_fit(self.bytes_per_second));
+            let due = floor.due(self.now, self.queue.start(self.bytes_per_second));
             self.queue.wait(id, QUANTUM, due);
             self.by_slot.insert(id.slot(), self.flows.len());
             let (sent, first, last, longest_gap) = (0, None, self.now, Duration::ZERO);
@@ -59,8 +59,11 @@ impl Link {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            while let Some(turn) = self.queue.next(self.now, self.spent <= self.now) {
-                if self.spent > self.now {
+            loop {
+                let is_spent = self.spent > self.now;
+                let turn = if is_spent { self.queue.next_due(self.now) } else { self.queue.next(self.now) };
+                let Some(turn) = turn else { break };
+                if is_spent {
                     self.beyond += turn.bytes;
                 } else {
                     let took = Duration::from_secs_f64(turn.bytes as f64 / self.bytes_per_second as f64);
@@ -72,7 +75,7 @@ impl Link {
                 transfer.first.get_or_insert(self.now);
                 (transfer.last, transfer.sent) = (self.now, transfer.sent + turn.bytes);
                 transfer.floor.had(turn.bytes, self.now);
-                self.queue.wait(turn.flow, QUANTUM, transfer.floor.due(self.now, true));
+                self.queue.wait(turn.flow, QUANTUM, transfer.floor.due(self.now, LONGEST_GAP));
             }
             self.now += Duration::from_millis(10);
         }
@@ -219,7 +222,7 @@ proptest! {
                     }
                 }
                 _ => {
-                    if let Some(turn) = queue.next(now, true) {
+                    if let Some(turn) = queue.next(now) {
                         prop_assert!(waits.contains(&turn.flow));
                         waits.retain(|id| *id != turn.flow);
                     } else {
@@ -229,7 +232,7 @@ proptest! {
             }
             prop_assert_eq!(queue.waiting(), waits.len());
         }
-        while let Some(turn) = queue.next(now, true) {
+        while let Some(turn) = queue.next(now) {
             waits.retain(|id| *id != turn.flow);
         }
         prop_assert!(waits.is_empty());

@@ -2,14 +2,17 @@
 
 use super::access_log::Record;
 use super::asked::Asked;
+use super::pacer::Flow;
 use super::peer::Peer;
 use super::waits::Waits;
 use crate::clock;
 use crate::metrics::{Outcome, Path};
 use crate::policy::Reason;
+use crate::policy::fair::Class;
 use crate::store::Object;
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 /// What there is to say of a response when its head is ready.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub struct Tally {
     ended: Cell<bool>,
     /// The node is to go on, not the client.
     ours: Cell<bool>,
+    /// The transfer, as the pacer knows it.
+    flow: Flow,
 }
 
 impl std::fmt::Debug for Tally {
@@ -65,11 +70,37 @@ impl Tally {
     pub fn open(peer: Rc<Peer>, asked: Asked) -> Rc<Self> {
         peer.note(Waits::begins);
         let (bytes, ended, ours) = (Cell::new(0), Cell::new(false), Cell::new(true));
-        Rc::new(Self { peer, asked, object: OnceCell::new(), verdict: OnceCell::new(), bytes, ended, ours })
+        let flow = Flow::new(asked.client.key, asked.client.network());
+        Rc::new(Self {
+            peer,
+            asked,
+            object: OnceCell::new(),
+            verdict: OnceCell::new(),
+            bytes,
+            ended,
+            ours,
+            flow,
+        })
+    }
+
+    /// What is going to be sent goes before others, or after them.
+    pub fn is_of(&self, class: Class) {
+        self.flow.is_of(class);
+    }
+
+    /// Ready once some of the `wanted` bytes may be sent: how many, at least one.
+    pub fn poll_permit(&self, cx: &mut Context<'_>, wanted: u64) -> Poll<u64> {
+        let permit = self.peer.poll_permit(&self.flow, cx, wanted);
+        match permit {
+            Poll::Ready(_) => self.is_ready(),
+            Poll::Pending => self.is_starved(),
+        }
+        permit
     }
 
     /// The head of the response is ready.
     pub fn answered(&self, verdict: Verdict) {
+        self.peer.edge.egress.takes_on(verdict.body_bytes.unwrap_or(0));
         let first = self.verdict.set(verdict).is_ok();
         debug_assert!(first, "one response for each request");
         self.is_ready();
@@ -130,6 +161,8 @@ impl Drop for Tally {
         self.peer.note(|waits| waits.ends(self.ours.get(), now));
         let edge = &self.peer.edge;
         let verdict = self.verdict.take().unwrap_or(CLIENT_LEFT);
+        edge.egress.pacer.leaves(&self.flow);
+        edge.egress.is_relieved(verdict.body_bytes.unwrap_or(0).saturating_sub(self.bytes.get()));
         let complete = self.is_complete(&verdict);
         let took = now - self.asked.started;
         edge.metrics.requests(verdict.outcome, verdict.reason).inc();

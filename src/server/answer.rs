@@ -3,6 +3,7 @@
 use super::asked::Refused;
 use crate::http::range::ByteRange;
 use crate::policy::Reason;
+use crate::policy::fair::Class;
 use crate::repo::Sha256;
 use crate::store::{Content, Object};
 use bytes::Bytes;
@@ -50,6 +51,8 @@ pub struct Served {
     pub part: Option<ByteRange>,
     /// Why the node serves it.
     pub reason: Reason,
+    /// What it goes before, or after, while the capacity is used up.
+    pub class: Class,
     /// What caches downstream may do with it, where the origin's own fields don't say.
     pub cache_control: HeaderValue,
 }

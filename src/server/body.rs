@@ -83,6 +83,8 @@ pub struct ResponseBody {
     /// Body bytes still to be handed to the connection; `None` if the length isn't known beforehand.
     left: Option<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
+    /// Bytes that may be handed over before the next permit; over HTTP/1 the connection asks for permits itself.
+    permitted: u64,
     tally: Rc<Tally>,
 }
 
@@ -105,7 +107,12 @@ impl ResponseBody {
             true => (Supply::Memory, Vec::new(), Some(0)),
             false => (supply, pieces, length),
         };
-        Self { supply, lane, pieces: pieces.into(), left: length, reading: None, tally }
+        Self { supply, lane, pieces: pieces.into(), left: length, reading: None, permitted: 0, tally }
+    }
+
+    /// Whose body it is.
+    pub const fn tally(&self) -> &Rc<Tally> {
+        &self.tally
     }
 
     /// Its length, where that is known: what is still to come.
@@ -194,7 +201,7 @@ impl ResponseBody {
         if available <= range.start {
             return Poll::Ready(Ok(None));
         }
-        let most = if self.lane == Lane::Regions { REGION_BYTES } else { buffers::BYTES as u64 };
+        let most = if self.lane == Lane::Regions { REGION_BYTES } else { self.permitted.max(1) };
         let part = ByteRange { start: range.start, end: available.min(range.start + most) };
         // Also of a fill: what parts it goes on with, nobody may have read since an earlier day.
         ready!(self.poll_resident(cx, &file, part))?;
@@ -254,7 +261,14 @@ impl http_body::Body for ResponseBody {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.permitted == 0 && !self.is_over() {
+            let wanted = self.left.unwrap_or(u64::MAX).min(buffers::BYTES as u64);
+            self.permitted = ready!(self.tally.poll_permit(cx, wanted));
+        }
         let next = ready!(self.poll_chunk(cx));
+        if let Some(Ok(chunk)) = &next {
+            self.permitted = self.permitted.saturating_sub(chunk.len());
+        }
         Poll::Ready(next.map(|chunk| match chunk? {
             Chunk::Bytes(bytes) => Ok(Frame::data(bytes)),
             Chunk::File(_) => Err(Cut::Fill("a region of a file on an HTTP/2 stream".to_owned())),

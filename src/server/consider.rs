@@ -3,9 +3,10 @@
 
 use super::Edge;
 use crate::clock::Timestamp;
-use crate::config;
+use crate::config::{self, Priority};
 use crate::http::{TreePath, content_type};
 use crate::policy::decide::{self, Facts};
+use crate::policy::fair::Class;
 use crate::policy::select::{self, Unfit, Wanted};
 use crate::policy::{Client, Currency, Decision, MirrorTable, Past, Place, Reason, Redirect, Repos};
 use crate::repo::{Kind, Listed};
@@ -63,6 +64,19 @@ impl<'a> Question<'a> {
         let entry = self.place().and_then(|place| place.listed).map(|listed| listed.entry);
         let identity = entry.and_then(|entry| Some(Identity { sha256: entry.sha256?, size: entry.size }));
         Object { path: self.path.clone(), identity }
+    }
+
+    /// What the file goes before, or after, while the capacity is used up.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        let Some(place) = self.place() else { return Class::Normal };
+        let is_package = place.listed.is_none_or(|listed| listed.entry.kind.is_package());
+        match place.view.repo.priority {
+            _ if !is_package => Class::Metadata,
+            Priority::High => Class::High,
+            Priority::Normal => Class::Normal,
+            Priority::Low => Class::Low,
+        }
     }
 
     /// What caches downstream may do with the answer: metadata has to be asked for anew each time; a name that carries its

@@ -32,7 +32,7 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Where requests are written down.
     pub log: AccessLog,
-    /// The measured egress.
+    /// The budget, and the measured egress.
     pub egress: Arc<Egress>,
     /// Redirects in the air, by client.
     pub clients: Clients,

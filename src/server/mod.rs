@@ -24,6 +24,7 @@ mod handle;
 mod head;
 pub mod listen;
 mod listings;
+pub mod pacer;
 mod peer;
 mod proxied;
 mod redirect;

@@ -1,6 +1,7 @@
 //! The client's end of a connection: what its requests share, its socket, and what it waits for.
 
 use super::Edge;
+use super::pacer::Flow;
 use super::waits::{Patience, Waits};
 use crate::clock;
 use crate::geo::Whereabouts;
@@ -41,7 +42,17 @@ pub struct Peer {
     latest: RefCell<Latest>,
     reset: Cell<bool>,
     waits: Cell<Waits>,
+    /// Payload of one TCP segment, in bytes.
+    segment: Cell<u32>,
+    /// Bytes on the wire for which there is a permit, and that haven't been sent.
+    permitted: Cell<u64>,
 }
+
+/// Payload of a segment with an MTU of 1500 and TCP timestamps, until the kernel has told.
+const COMMON_SEGMENT: u32 = 1448;
+/// Heads of a segment: Ethernet, IP, TCP with timestamps. As interfaces count them: without preamble, checksum and gap.
+const HEADS_V4: u64 = 14 + 20 + 32;
+const HEADS_V6: u64 = 14 + 40 + 32;
 
 /// A User-Agent, from an address, and what the two make of a client.
 struct Latest {
@@ -62,7 +73,46 @@ impl Peer {
         let whereabouts = edge.geo.find(addr);
         let agent = Agent::new(addr, whereabouts, b"");
         let latest = RefCell::new(Latest { addr, whereabouts, user_agent: Box::default(), agent });
-        Self { edge, addr, addr_text, https, id, trusted, latest, reset: Cell::new(false), waits }
+        let (segment, permitted) = (Cell::new(COMMON_SEGMENT), Cell::new(0));
+        let reset = Cell::new(false);
+        Self { edge, addr, addr_text, https, id, trusted, latest, reset, waits, segment, permitted }
+    }
+
+    /// What `bytes` come to on the wire, if nothing has to be sent twice.
+    pub fn on_wire(&self, bytes: u64) -> u64 {
+        let heads = if self.addr.is_ipv4() { HEADS_V4 } else { HEADS_V6 };
+        bytes + bytes.div_ceil(self.segment.get().into()) * heads
+    }
+
+    /// Ready once some of the `wanted` bytes of `flow` may be sent: how many, at least one.
+    pub fn poll_permit(&self, flow: &Flow, cx: &mut Context<'_>, wanted: u64) -> Poll<u64> {
+        let pacer = &self.edge.egress.pacer;
+        let bytes = ready!(pacer.poll_permit(flow, cx, wanted, |bytes| self.on_wire(bytes)));
+        if pacer.is_on() {
+            self.permitted.set(self.permitted.get() + self.on_wire(bytes));
+        }
+        Poll::Ready(bytes)
+    }
+
+    /// What was permitted and isn't sent now, others may send.
+    pub fn returns_permit(&self) {
+        let left = self.permitted.take();
+        if left > 0 {
+            self.edge.egress.pacer.unspent(left);
+        }
+    }
+
+    /// Bytes have left.
+    fn sent(&self, bytes: usize) {
+        let on_wire = self.on_wire(bytes as u64);
+        let metrics = &self.edge.metrics;
+        metrics.egress_bytes.inc_by(bytes as u64);
+        metrics.egress_wire_bytes.inc_by(on_wire);
+        let now = clock::monotonic();
+        let permitted = self.permitted.get();
+        self.permitted.set(permitted.saturating_sub(on_wire));
+        self.edge.egress.pacer.spent(on_wire.saturating_sub(permitted), now);
+        self.note(|waits| waits.sent(now));
     }
 
     /// The address that a request comes from: whom a trusted proxy names, or the connection's.
@@ -138,7 +188,13 @@ pub struct Socket {
 
 impl Socket {
     /// The socket of `peer`.
-    pub const fn new(tcp: TcpStream, peer: Rc<Peer>) -> Self {
+    pub fn new(tcp: TcpStream, peer: Rc<Peer>) -> Self {
+        if peer.edge.egress.pacer.is_on() {
+            let socket = socket2::SockRef::from(&tcp);
+            if let Ok(segment) = socket.tcp_mss() {
+                peer.segment.set(segment.max(1));
+            }
+        }
         Self { tcp, peer }
     }
 
@@ -151,27 +207,30 @@ impl Socket {
         while !bytes.is_empty() {
             let send = || Ok(retry_on_intr(|| rustix::net::send(&self.tcp, bytes, flags))?);
             let sent = self.tcp.async_io(Interest::WRITABLE, send).await?;
-            self.wrote(sent);
+            self.peer.sent(sent);
             bytes = &bytes[sent..];
         }
         Ok(())
     }
 
+    /// Returns once there may be room for something.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.tcp.writable().await
+    }
+
     /// Sends some of a file's bytes from `offset` on, which goes forward, at most up to `end`; 0 at the file's own end.
     ///
     /// # Errors
-    /// The connection failed, or the file can't be read.
-    pub async fn sendfile(&self, file: &File, offset: &mut u64, end: u64) -> io::Result<usize> {
+    /// There is no room ([`io::ErrorKind::WouldBlock`]), the connection failed, or the file can't be read.
+    pub fn sendfile(&self, file: &File, offset: &mut u64, end: u64) -> io::Result<usize> {
         let most = usize::try_from(end - *offset).unwrap_or(usize::MAX);
         let send = || Ok(retry_on_intr(|| rustix::fs::sendfile(&self.tcp, file, Some(offset), most))?);
-        let sent = self.tcp.async_io(Interest::WRITABLE, send).await?;
-        self.wrote(sent);
+        let sent = self.tcp.try_io(Interest::WRITABLE, send)?;
+        self.peer.sent(sent);
         Ok(sent)
-    }
-
-    fn wrote(&self, bytes: usize) {
-        self.peer.edge.metrics.egress_bytes.inc_by(bytes as u64);
-        self.peer.note(|waits| waits.sent(clock::monotonic()));
     }
 }
 
@@ -228,7 +287,7 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs))?;
-        self.wrote(written);
+        self.peer.sent(written);
         Poll::Ready(Ok(written))
     }
 

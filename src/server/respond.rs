@@ -60,6 +60,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
                 // The account is new: nothing is set yet.
                 let _ = tally.object.set(object);
             }
+            tally.is_of(served.class);
             content(asked, served, &peer.edge.via)
         }
         Answer::Redirect { mirror, location, links, digest, reason } => {
@@ -92,7 +93,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
 }
 
 fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
-    let Served { content, object: _, part, reason, cache_control } = served;
+    let Served { content, object: _, part, reason, class: _, cache_control } = served;
     let meta = content.meta.clone();
     let (cache, held) = (cached(&content), held(&content));
     let validators = if asked.conditions.is_empty() { Validators::default() } else { validators(&meta) };

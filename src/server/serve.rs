@@ -34,7 +34,14 @@ pub fn pinned(question: &Question<'_>, content: Content) -> Answer {
         return Answer::error(StatusCode::SERVICE_UNAVAILABLE, Reason::OriginDown, why);
     }
     let (reason, cache_control) = (Reason::Metadata, question.cache_control());
-    Answer::Content(Served { content, object: None, part: None, reason, cache_control })
+    Answer::Content(Served {
+        content,
+        object: None,
+        part: None,
+        reason,
+        class: question.class(),
+        cache_control,
+    })
 }
 
 /// The node answers itself: from the cache, from the origin, or, where it can't, by its last resort.
@@ -112,6 +119,7 @@ async fn within(
         object: Some(object.clone()),
         part: None,
         reason,
+        class: question.class(),
         cache_control: question.cache_control(),
     };
     if let Source::Apart(_) = served.content.source {

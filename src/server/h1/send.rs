@@ -4,10 +4,12 @@ use super::write::{self, Fate, Framing};
 use super::{Connection, Ended};
 use crate::clock;
 use crate::metrics::Path;
+use crate::server::account::Tally;
 use crate::server::body::{Chunk, Region, ResponseBody};
 use crate::server::buffers;
 use crate::server::peer::Transport;
 use crate::server::reply::Reply;
+use bytes::Bytes;
 use rustix::io::Errno;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
@@ -22,6 +24,7 @@ impl<S: Transport> Connection<S> {
     /// Sends a response; the connection's fate afterwards.
     pub(super) async fn send(&mut self, reply: Reply, is_old: bool, fate: Fate) -> Result<Fate, Ended> {
         let Reply { status, fields, mut body, .. } = reply;
+        let tally = body.tally().clone();
         let (framing, fate) = match (body.length().is_none(), is_old) {
             (false, _) => (Framing::Length, fate),
             (true, false) => (Framing::Chunked, fate),
@@ -40,7 +43,7 @@ impl<S: Transport> Connection<S> {
                 let _ = write!(self.output, "{:x}\r\n", chunk.len());
             }
             match chunk {
-                Chunk::Bytes(bytes) => self.write_with(&bytes).await?,
+                Chunk::Bytes(bytes) => self.bytes(&tally, bytes).await?,
                 Chunk::File(region) => match self.io.sendfile_socket().is_some() {
                     true => self.sendfile(region).await?,
                     false => self.copy(region).await?,
@@ -56,7 +59,8 @@ impl<S: Transport> Connection<S> {
         self.write_with(&[]).await?;
         self.io.flush().await?;
         // Its account is closed with the body.
-        drop(body);
+        tally.peer.returns_permit();
+        drop((body, tally));
         // What few responses need isn't kept for an idle connection.
         self.output.shrink_to(1024);
         Ok(fate)
@@ -94,15 +98,48 @@ impl<S: Transport> Connection<S> {
         Ok(())
     }
 
+    /// How many of the `wanted` bytes may be sent, once some may.
+    async fn permit(&mut self, tally: &Tally, wanted: u64) -> Result<u64, Ended> {
+        if let Poll::Ready(bytes) = poll_fn(|cx| Poll::Ready(tally.poll_permit(cx, wanted))).await {
+            return Ok(bytes);
+        }
+        tokio::select! {
+            biased;
+            bytes = poll_fn(|cx| tally.poll_permit(cx, wanted)) => Ok(bytes),
+            ended = self.hung_up() => Err(ended),
+        }
+    }
+
+    /// From memory.
+    async fn bytes(&mut self, tally: &Tally, mut bytes: Bytes) -> Result<(), Ended> {
+        while !bytes.is_empty() {
+            let permitted = self.permit(tally, bytes.len() as u64).await?;
+            let piece = bytes.split_to(usize::try_from(permitted).unwrap_or(usize::MAX).min(bytes.len()));
+            self.write_with(&piece).await?;
+        }
+        Ok(())
+    }
+
     /// From page cache to socket. The body has seen to it that the region's pages are there.
     async fn sendfile(&mut self, mut region: Region) -> Result<(), Ended> {
-        let Some(socket) = self.io.sendfile_socket() else { return Ok(()) };
-        // What precedes the file must share its first segment.
-        socket.send_before_more(&self.output).await?;
-        self.output.clear();
         let mut turn = 0;
         while region.offset < region.end {
-            let sent = socket.sendfile(&region.file, &mut region.offset, region.end).await;
+            let Some(socket) = self.io.sendfile_socket() else { return Ok(()) };
+            // A permit that waits for the client keeps others from sending.
+            socket.writable().await?;
+            let permitted = self.permit(&region.tally, region.end - region.offset).await?;
+            let Some(socket) = self.io.sendfile_socket() else { return Ok(()) };
+            if !self.output.is_empty() {
+                // What precedes the file must share its first segment.
+                socket.send_before_more(&self.output).await?;
+                self.output.clear();
+            }
+            let end = region.offset + permitted;
+            let sent = socket.sendfile(&region.file, &mut region.offset, end);
+            region.tally.peer.returns_permit();
+            if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                continue;
+            }
             let sent = sent.inspect_err(|error| note_fault(&region, error))?;
             if sent == 0 {
                 region.tally.is_damaged();
@@ -122,7 +159,8 @@ impl<S: Transport> Connection<S> {
         self.write_with(&[]).await?;
         let mut buffer = buffers::take();
         while region.offset < region.end {
-            let piece = buffer.read(&region.file, region.offset, region.end);
+            let most = region.offset + self.permit(&region.tally, region.end - region.offset).await?;
+            let piece = buffer.read(&region.file, region.offset, most);
             let piece = piece.inspect_err(|_| region.tally.is_damaged())?;
             if piece.is_empty() {
                 region.tally.is_damaged();

@@ -161,6 +161,7 @@ fn repo() -> Arc<Repo> {
         window_max_push: u64::MAX,
         window_min_mirrors: 1,
         twin: None,
+        priority: freshet::config::Priority::Normal,
         checksums: None,
     })
 }
