@@ -1,8 +1,10 @@
-//! Putting a node together: build, start, drain, in that order.
+//! Putting a node together: build, start, reload, drain, in that order.
+
+mod reload;
 
 use crate::admin::{self, Admin};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mistake};
 use crate::geo::{Database, Geo, Networks};
 use crate::metrics::Metrics;
 use crate::mirrors::{Ours, Prober};
@@ -47,6 +49,8 @@ pub struct Running {
     pushes: PushHandle,
     mirror_changes: watch::Receiver<u64>,
     bound: Bound,
+    /// As it is in force: what a reload can't change is as it was at the start.
+    config: Config,
 }
 
 /// The addresses that a node listens on, with the ports that it got.
@@ -156,6 +160,7 @@ impl Running {
             pushes: handle,
             mirror_changes,
             bound,
+            config: Config::clone(&config),
         })
     }
 
@@ -183,21 +188,34 @@ impl Running {
         &self.edge
     }
 
-    /// Runs until SIGTERM or SIGINT, then drains.
+    /// Runs until SIGTERM or SIGINT, then drains. At a SIGHUP the configuration is `read` again.
     ///
     /// # Errors
     /// Signals can't be caught.
-    pub fn until_signal(self) -> anyhow::Result<()> {
-        let signalled = self.background.block_on(async {
-            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            tokio::select! {
-                _ = term.recv() => Ok("SIGTERM"),
-                _ = int.recv() => Ok::<_, std::io::Error>("SIGINT"),
+    pub fn until_signal(mut self, read: impl Fn() -> Result<Config, Vec<Mistake>>) -> anyhow::Result<()> {
+        let _entered = self.background.handle().clone().enter();
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hup = signal(SignalKind::hangup())?;
+        loop {
+            let signalled = self.background.block_on(async {
+                tokio::select! {
+                    _ = term.recv() => Some("SIGTERM"),
+                    _ = int.recv() => Some("SIGINT"),
+                    _ = hup.recv() => None,
+                }
+            });
+            match signalled {
+                None => match read() {
+                    Ok(config) => self.reload(&config),
+                    Err(mistakes) => self.refuses(&mistakes),
+                },
+                Some(signal) => {
+                    tracing::info!(signal, "draining");
+                    self.drain();
+                    return Ok(());
+                }
             }
-        })?;
-        tracing::info!(signal = signalled, "draining");
-        self.drain();
-        Ok(())
+        }
     }
 
     /// Stops accepting, lets transfers finish until `http.drain_timeout`, and ends everything else.

@@ -153,7 +153,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve { source: Source { config: Some(path), .. }, .. } => {
             trace("info");
             match load(&path) {
-                Ok(config) => Running::start(config)?.until_signal()?,
+                Ok(config) => {
+                    let read = || Config::load(&path).map(|(config, _)| config);
+                    Running::start(config)?.until_signal(read)?;
+                }
                 Err(code) => return Ok(code),
             }
         }
@@ -166,7 +169,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 config.http.listen = addresses.listen;
             }
             config.admin.listen = addresses.admin.unwrap_or(config.admin.listen);
-            Running::start(config)?.until_signal()?;
+            let same = config.clone();
+            Running::start(config)?.until_signal(|| Ok(same.clone()))?;
         }
         Command::Check { config } => match load(&config) {
             Ok(resolved) => {

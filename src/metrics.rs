@@ -131,6 +131,8 @@ pub struct Metrics {
     pub origin_requests: IntCounterVec,
     /// 1 while the node takes traffic.
     pub ready: IntGauge,
+    /// Configurations read again, by outcome.
+    pub config_reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -306,6 +308,12 @@ impl Metrics {
                 &["outcome"],
             ),
             ready: gauge(&r, "freshet_ready", "1 while the node takes traffic."),
+            config_reloads: counters(
+                &r,
+                "freshet_config_reloads_total",
+                "Configurations read again at a SIGHUP: applied, or refused for their mistakes.",
+                &["outcome"],
+            ),
             registry: r,
         }
     }

@@ -13,6 +13,7 @@ mod load;
 mod mirrors;
 mod node;
 mod read;
+mod reload;
 mod repos;
 mod units;
 
@@ -21,6 +22,7 @@ mod tests;
 
 pub use alias::{canonical, moved};
 pub use read::{Mistake, Warning};
+pub use reload::Changes;
 pub use units::{Bandwidth, NotABandwidth};
 
 use crate::geo::{Code, Network, Point};

@@ -4,6 +4,7 @@ use super::phases::{observe, seconds};
 use super::state::Loaded;
 use super::{Event, Shared, Step};
 use crate::clock::{self, Timestamp};
+use crate::config::Repo;
 use crate::origin::Linked;
 use crate::policy::{RepoView, Window};
 use crate::repo::{Generation, History, Pinned, Sha256};
@@ -20,7 +21,7 @@ pub(super) async fn flip(shared: &Arc<Shared>, index: usize, mut generation: Gen
     let now = clock::now();
     generation.flipped = now;
     generation.published = generation.published.min(now);
-    let window = Window::opened_by(&generation, &watched.repo);
+    let window = Window::opened_by(&generation, &shared.view(index).repo);
     let before = shared.history(index);
     let history = before.with(generation, shared.config.push.keep, now);
     let has_dropped = before.generations().len() >= history.generations().len();
@@ -54,6 +55,18 @@ pub(super) async fn repin(shared: &Arc<Shared>, index: usize, pinned: Pinned) {
     let history = History::new(std::iter::once(Arc::new(generation)).chain(older));
     keep(shared, index, &history, view.window).await;
     publish(shared, index, history, view.window, |_, _| {});
+}
+
+/// Publishes other settings of repo `index`. Its window is the one that the current generation would have opened by them.
+pub(super) async fn set_repo(shared: &Arc<Shared>, index: usize, repo: Arc<Repo>) {
+    let _alone = shared.flips.lock().await;
+    let view = shared.view(index);
+    let window = view.history.current().and_then(|current| Window::opened_by(current, &repo));
+    let view = RepoView { repo, window, ..RepoView::clone(&view) };
+    if view.history.current().is_some() {
+        keep(shared, index, &view.history, window).await;
+    }
+    replace(shared, index, view, |_| {});
 }
 
 /// Publishes what is kept of all repos.
@@ -103,8 +116,7 @@ pub(super) fn mark(shared: &Shared, repo: &str, step: &str, at: Timestamp) {
     shared.metrics.push_step.with_label_values(&[repo, step]).set(seconds(at));
 }
 
-/// The one place that replaces [`Published::repos`](crate::policy::Published). The caller holds `flips`. `told` comes
-/// before the news of a window.
+/// Publishes the generations of repo `index`. The caller holds `flips`. `told` comes before the news of a window.
 fn publish(
     shared: &Shared,
     index: usize,
@@ -113,13 +125,16 @@ fn publish(
     told: impl FnOnce(&Shared, &Generation),
 ) {
     let Some(current) = history.current().cloned() else { return };
-    let watched = &shared.repos[index];
-    let (repo, confirmed) = (Arc::clone(&watched.repo), Arc::clone(&watched.confirmed));
-    let view = RepoView { repo, history, window, confirmed };
+    let view = RepoView { history, window, ..RepoView::clone(&shared.view(index)) };
+    replace(shared, index, view, |shared| told(shared, &current));
+}
+
+/// The one place that replaces [`Published::repos`](crate::policy::Published). The caller holds `flips`.
+fn replace(shared: &Shared, index: usize, view: RepoView, told: impl FnOnce(&Shared)) {
     let mut phases = shared.phases();
     let repos = shared.published.repos.load();
     shared.published.repos.store(Arc::new(repos.with(index, view)));
-    told(shared, &current);
+    told(shared);
     observe(shared, &mut phases, index, clock::now());
     drop(phases);
     shared.reviewed.notify_one();

@@ -192,6 +192,13 @@ impl PushHandle {
         self.shared.repos.iter().filter(asked).map(wake).count()
     }
 
+    /// Has these repos, by their numbers, go on with other settings: who delivers them, their windows, their priority.
+    pub async fn set_repos(&self, repos: Vec<(usize, Arc<Repo>)>) {
+        for (index, repo) in repos {
+            flip::set_repo(&self.shared, index, repo).await;
+        }
+    }
+
     /// How each repo's pushes stand, in the order of the config.
     #[must_use]
     pub fn states(&self) -> Vec<RepoState> {

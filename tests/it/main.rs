@@ -18,6 +18,7 @@ mod origins;
 mod pressure;
 mod purge;
 mod refusals;
+mod reload;
 mod restarts;
 mod selection;
 mod sendfile;
