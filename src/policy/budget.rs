@@ -44,11 +44,16 @@ impl Budget {
         self.update(|until| until.max(kept).saturating_add(cost));
     }
 
-    /// Spends `bytes` that had to be sent whatever the budget says; the debt stays below `most`, so that it is forgiven in part.
-    pub fn overdraw(&self, bytes: u64, now: Duration, most: Duration) {
+    /// Spends `bytes` that had to be sent whatever the budget says. The debt stays below `most`: how many of the bytes are
+    /// forgiven for that.
+    pub fn overdraw(&self, bytes: u64, now: Duration, most: Duration) -> u64 {
         let (cost, kept) = (self.cost(bytes), nanos(now.saturating_sub(KEPT)));
         let last = nanos(now + most);
-        self.update(|until| until.max(kept).saturating_add(cost).min(last.max(until)));
+        let next = |until: u64| until.max(kept).saturating_add(cost);
+        let before = self.update(|until| next(until).min(last.max(until)));
+        let forgiven = next(before) - next(before).min(last.max(before));
+        let rate = u128::from(self.bytes_per_second());
+        u64::try_from(u128::from(forgiven) * rate / 1_000_000_000).unwrap_or(u64::MAX).min(bytes)
     }
 
     /// Gives `bytes` back that were spent and not sent.
@@ -73,10 +78,11 @@ impl Budget {
             .map_or(0, |cost| cost.try_into().unwrap_or(u64::MAX))
     }
 
-    fn update(&self, next: impl Fn(u64) -> u64) {
+    /// What was there before.
+    fn update(&self, next: impl Fn(u64) -> u64) -> u64 {
         let spent = |until| Some(next(until));
-        // Always `Ok`: the closure never declines.
-        let _ = self.spent_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
+        let before = self.spent_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
+        before.unwrap_or_else(|unchanged| unchanged)
     }
 }
 
@@ -112,11 +118,14 @@ mod tests {
     fn what_is_overdrawn_is_forgiven() {
         let budget = Budget::new(1000);
         let most = Duration::from_millis(50);
-        budget.overdraw(1_000_000, START, most);
+        // 25 ms were kept, 50 may be owed: 75 bytes.
+        assert_eq!(budget.overdraw(1_000_000, START, most), 999_925);
         assert_eq!(budget.ahead(START), most);
-        budget.spend(1000, START);
-        budget.overdraw(1, START, most);
-        assert_eq!(budget.ahead(START), Duration::from_millis(1050), "nothing that was spent is forgiven");
+        assert_eq!(budget.overdraw(10, START + most, most), 0);
+        budget.spend(1000, START + most);
+        assert_eq!(budget.overdraw(1, START + most, most), 1);
+        let ahead = budget.ahead(START + most);
+        assert_eq!(ahead, Duration::from_millis(1010), "nothing that was spent is forgiven");
     }
 
     proptest! {

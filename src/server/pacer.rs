@@ -230,8 +230,8 @@ impl Pacer {
             let is_spent = !self.budget.ahead(now).is_zero();
             let Some(turn) = (if is_spent { fair.next_due(now) } else { fair.next(now) }) else { break };
             if is_spent {
-                self.budget.overdraw(turn.bytes, now, MOST_DEBT);
-                self.metrics.egress_yielded_bytes.inc_by(turn.bytes);
+                let beyond = self.budget.overdraw(turn.bytes, now, MOST_DEBT);
+                self.metrics.egress_yielded_bytes.inc_by(beyond);
             } else {
                 self.budget.spend(turn.bytes, now);
             }
