@@ -86,7 +86,7 @@ impl Running {
         let published = Arc::new(Published::default());
         let (bounced, bounces) = mpsc::channel::<BounceReport>(BOUNCES);
         let state = config.node.state.clone();
-        let prober = Prober::new(
+        let mut prober = Prober::new(
             config.probes.clone(),
             &config.mirrors,
             published.clone(),

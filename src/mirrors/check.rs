@@ -1,8 +1,9 @@
 //! Asks a mirror for files: all of a list, side by side, up to the first that isn't there.
 
 use super::Shared;
-use super::client::Failure;
+use super::client::{Failure, MirrorClient};
 use super::judge::{File, Missed};
+use super::worker::Place;
 use crate::http::{ByteRange, TreePath};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ pub(super) const LANES: usize = 4;
 /// One repo on one mirror.
 pub(super) struct Asker {
     pub(super) shared: Arc<Shared>,
-    pub(super) lanes: Arc<Semaphore>,
+    pub(super) place: Place,
     /// The repo's URL there; ends in '/'.
     pub(super) base: String,
     /// Its path in the tree.
@@ -75,8 +76,8 @@ impl Asker {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let file = files.get(index)?;
             let url = self.url(file)?;
-            let _permits = permits(&self.lanes, &self.shared.permits).await;
-            if let Err(failure) = self.shared.client.head(&url, file.size).await {
+            let _permits = permits(&self.place.lanes, &self.shared.permits).await;
+            if let Err(failure) = self.client().head(&url, file.size).await {
                 // The other lanes stop at their next file.
                 next.store(files.len(), Ordering::Relaxed);
                 return Some((index, missed(file, &failure)));
@@ -112,8 +113,12 @@ impl Asker {
     /// A part; `None` where the mirror answers no ranges.
     pub(super) async fn part(&self, file: &File, part: ByteRange) -> Result<Option<Bytes>, Missed> {
         let Some(url) = self.url(file) else { return Ok(None) };
-        let _permits = permits(&self.lanes, &self.shared.permits).await;
-        self.shared.client.part(&url, file.size, part).await.map_err(|failure| missed(file, &failure))
+        let _permits = permits(&self.place.lanes, &self.shared.permits).await;
+        self.client().part(&url, file.size, part).await.map_err(|failure| missed(file, &failure))
+    }
+
+    fn client(&self) -> &MirrorClient {
+        self.shared.client(self.place.family)
     }
 
     /// None for a path that no client could ask for either.

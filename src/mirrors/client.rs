@@ -2,7 +2,9 @@
 //!
 //! Follows at most three redirects, all on the mirror's own scheme and host: that is what clients get along with. Each probe, redirects and body included, has one timeout.
 
+use super::families::Family;
 use super::judge::Seen;
+use super::resolve::{NoAddress, Resolver};
 use crate::http::ByteRange;
 use crate::repo::Sha256;
 use bytes::Bytes;
@@ -35,6 +37,9 @@ pub enum Failure {
     /// Nothing listens.
     #[error("connection refused")]
     Refused,
+    /// It has no address of the family that is asked over.
+    #[error("{}", .0.lacks())]
+    NoAddress(Family),
     /// No complete answer in time.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -69,7 +74,7 @@ pub enum Failure {
 impl Failure {
     /// The mirror doesn't answer at all.
     pub(super) const fn is_down(&self) -> bool {
-        matches!(self, Self::Refused | Self::Timeout(_) | Self::Broken(_))
+        matches!(self, Self::Refused | Self::NoAddress(_) | Self::Timeout(_) | Self::Broken(_))
     }
 
     /// The mirror doesn't answer, or has an error of its own: it says nothing of a single file.
@@ -81,7 +86,7 @@ impl Failure {
     pub(super) fn of_file(&self) -> String {
         match self {
             Self::Status(status @ (404 | 410)) => format!("is missing ({status})"),
-            Self::Refused | Self::Timeout(_) | Self::Broken(_) => format!("can't be asked for: {self}"),
+            _ if self.is_down() => format!("can't be asked for: {self}"),
             _ => self.to_string(),
         }
     }
@@ -98,16 +103,22 @@ pub(super) enum Looked {
     New(Seen, Option<Validator>),
 }
 
-/// The client. Connections are shared by all probes.
+/// The client of all probes over one address family. They share its connections.
 pub(super) struct MirrorClient {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>,
+    resolver: Resolver,
     user_agent: HeaderValue,
     timeout: Duration,
 }
 
 impl MirrorClient {
-    /// Reads the system's certificates if a mirror needs them (`tls`). `contact` may be empty.
-    pub(super) fn new(timeout: Duration, contact: &str, tls: bool) -> Result<Self, io::Error> {
+    /// For each family. Reads the system's certificates if a mirror needs them (`tls`). `contact` may be empty.
+    pub(super) fn both(timeout: Duration, contact: &str, tls: bool) -> Result<[Self; 2], io::Error> {
+        let config = Self::tls(tls)?;
+        Ok(Family::ALL.map(|family| Self::over(Resolver(family), timeout, contact, config.clone())))
+    }
+
+    fn tls(tls: bool) -> Result<ClientConfig, io::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -117,11 +128,15 @@ impl MirrorClient {
         } else {
             config.with_root_certificates(RootCertStore::empty())
         };
-        let mut tcp = HttpConnector::new();
+        Ok(config.with_no_client_auth())
+    }
+
+    fn over(resolver: Resolver, timeout: Duration, contact: &str, tls: ClientConfig) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(timeout));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config.with_no_client_auth())
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -133,7 +148,7 @@ impl MirrorClient {
         let version = concat!("freshet/", env!("CARGO_PKG_VERSION"));
         let named = if contact.is_empty() { version.to_owned() } else { format!("{version} (+{contact})") };
         let user_agent = HeaderValue::try_from(named).unwrap_or(HeaderValue::from_static(version));
-        Ok(Self { client, user_agent, timeout })
+        Self { client, resolver, user_agent, timeout }
     }
 
     /// GETs a repomd.xml, unless it is still the one that `known` stands for.
@@ -230,6 +245,9 @@ impl MirrorClient {
         headers: HeaderMap,
     ) -> Result<http::Response<Incoming>, Failure> {
         let mut uri: Uri = url.parse().map_err(|_| Failure::Broken(format!("{url:?} is no URL")))?;
+        if self.resolver.excludes(uri.host().unwrap_or_default()) {
+            return Err(Failure::NoAddress(self.resolver.0));
+        }
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());
             *request.method_mut() = method.clone();
@@ -335,6 +353,9 @@ fn failure(error: &(dyn Error + 'static)) -> Failure {
             Some(io::ErrorKind::ConnectionRefused) => return Failure::Refused,
             Some(io::ErrorKind::ConnectionReset) => return Failure::Broken("connection reset".to_owned()),
             _ => {}
+        }
+        if let Some(NoAddress(family)) = error.downcast_ref() {
+            return Failure::NoAddress(*family);
         }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return Failure::Broken(tls_failure(error));

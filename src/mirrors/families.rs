@@ -1,65 +1,214 @@
-//! On which address families a mirror takes connections.
+//! IPv4 and IPv6 of one mirror are two mirrors to the prober: each has its own worker, its own proofs, its own reasons. Pure.
+//!
+//! What clients get is [`merged`]: they choose the family themselves (RFC 8305), so that while both are in use a file counts as
+//! held only if both hold it. One that doesn't answer, or has no address, is passed over by clients, and does the other no
+//! harm.
 
-use super::client::Failure;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use crate::policy::{Covered, MirrorState, Pair, Proof, Reach};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-/// Longest wait for a connection: clients give up on one address soon, too.
-const MOST_WAIT: Duration = Duration::from_secs(3);
-/// Addresses tried of each family.
-const MOST_ADDRESSES: usize = 3;
-
-/// The families that answered, at least one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Families {
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Family {
     /// IPv4.
-    pub(super) ipv4: bool,
+    V4,
     /// IPv6.
-    pub(super) ipv6: bool,
+    V6,
 }
 
-/// Connects to `host`, a name or a literal address (IPv6 in brackets), on each of its families.
-pub(super) async fn families(host: &str, port: u16, wait: Duration) -> Result<Families, Failure> {
-    let wait = wait.min(MOST_WAIT);
-    let addresses = resolve(host, port, wait).await?;
-    let of = |v6: bool| addresses.iter().copied().filter(move |address| address.is_ipv6() == v6);
-    let (ipv4, ipv6) = tokio::join!(connect(of(false), wait), connect(of(true), wait));
-    match (ipv4, ipv6) {
-        (None, None) => Err(Failure::Broken(format!("{host} has no address"))),
-        (Some(Err(failure)), None | Some(Err(_))) | (None, Some(Err(failure))) => Err(failure),
-        (ipv4, ipv6) => {
-            Ok(Families { ipv4: matches!(ipv4, Some(Ok(()))), ipv6: matches!(ipv6, Some(Ok(()))) })
+impl Family {
+    pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Whether the address is of this family.
+    pub(super) const fn has(self, addr: IpAddr) -> bool {
+        match self {
+            Self::V4 => addr.is_ipv4(),
+            Self::V6 => addr.is_ipv6(),
+        }
+    }
+
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
         }
     }
 }
 
-async fn resolve(host: &str, port: u16, wait: Duration) -> Result<Vec<SocketAddr>, Failure> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
+/// A mirror as its two workers know it, in the order of [`Family::ALL`].
+pub(super) type Both = [Arc<MirrorState>; 2];
+
+/// The mirror as clients find it.
+pub(super) fn merged(both: &Both) -> MirrorState {
+    let [v4, v6] = both;
+    let (mut state, in_use) = match (v4.reach.is_up(), v6.reach.is_up()) {
+        (true, false) => (MirrorState::clone(v4), [true, false]),
+        (false, true) => (MirrorState::clone(v6), [false, true]),
+        (up, _) => (common(v4, v6), [up, up]),
+    };
+    state.reach = reach(v4, v6);
+    [state.ipv4, state.ipv6] = in_use;
+    state
+}
+
+/// What both are good for.
+fn common(v4: &MirrorState, v6: &MirrorState) -> MirrorState {
+    let knows =
+        |state: &MirrorState| state.pairs.iter().any(|pair| pair.proof.is_some() || pair.seen.is_some());
+    // While none answers, one of which nothing was ever known says nothing of the mirror.
+    if !v4.reach.is_up() && knows(v4) != knows(v6) {
+        return MirrorState::clone(if knows(v4) { v4 } else { v6 });
     }
-    match timeout(wait, lookup_host((bare, port))).await {
-        Err(_) => Err(Failure::Broken(format!("no answer from DNS about {bare}"))),
-        Ok(Err(error)) => Err(Failure::Broken(format!("DNS: {error}"))),
-        Ok(Ok(addresses)) => Ok(addresses.collect()),
+    let mut state = MirrorState::clone(v4);
+    state.ranges = v4.ranges && v6.ranges;
+    state.latency = v4.latency.max(v6.latency);
+    state.pairs = v4.pairs.iter().zip(&v6.pairs).map(|(v4, v6)| pair(v4, v6)).collect();
+    state
+}
+
+/// What both hold of a repo.
+fn pair(v4: &Pair, v6: &Pair) -> Pair {
+    let checked = v4.checked.min(v6.checked);
+    if (v4.seen, v4.covered()) == (v6.seen, v6.covered()) {
+        let verified = |proof: Proof| {
+            v6.proof.map(|other| Proof { verified: proof.verified.min(other.verified), ..proof })
+        };
+        return Pair { proof: v4.proof.and_then(verified), checked, ..v4.clone() };
+    }
+    let both = v4.proof.zip(v6.proof).and_then(|(v4, v6)| narrowed(v4, v6));
+    let (family, worse) = if worth(v4) < worth(v6) { (Family::V4, v4) } else { (Family::V6, v6) };
+    Pair { proof: both, seen: worse.seen, note: format!("over {}: {}", family.word(), worse.note), checked }
+}
+
+/// The proof of what is covered by both.
+fn narrowed(v4: Proof, v6: Proof) -> Option<Proof> {
+    let bounds = |proof: Proof| (proof.sequence.min(proof.shown), proof.sequence.max(proof.shown));
+    let ((oldest4, newest4), (oldest6, newest6)) = (bounds(v4), bounds(v6));
+    let (sequence, shown) = (oldest4.min(oldest6), newest4.max(newest6));
+    (sequence > 0).then_some(Proof { sequence, shown, verified: v4.verified.min(v6.verified) })
+}
+
+/// Orders pairs: without a proof, then by what is proven, then by what is shown.
+fn worth(pair: &Pair) -> (u32, bool) {
+    (
+        pair.proof.filter(|_| pair.covered() != Covered::default()).map_or(0, |proof| proof.sequence),
+        pair.seen.is_some(),
+    )
+}
+
+fn reach(v4: &MirrorState, v6: &MirrorState) -> Reach {
+    match (&v4.reach, &v6.reach) {
+        // Clients may go over either, so that both have to have been asked.
+        (Reach::Untried, _) | (_, Reach::Untried) => Reach::Untried,
+        (Reach::Up { seen: one }, Reach::Up { seen: other }) => Reach::Up { seen: *one.min(other) },
+        (Reach::Up { seen }, _) | (_, Reach::Up { seen }) => Reach::Up { seen: *seen },
+        (Reach::Down { since, why }, Reach::Down { since: other_since, why: other }) => {
+            let lacks = |family: Family, why: &str| why == family.lacks();
+            let why = match (lacks(Family::V4, why), lacks(Family::V6, other)) {
+                (false, true) => why.clone(),
+                (true, false) => other.clone(),
+                (true, true) => "no address".to_owned(),
+                (false, false) if why == other => why.clone(),
+                (false, false) => format!("IPv4: {why}; IPv6: {other}"),
+            };
+            Reach::Down { since: *since.max(other_since), why }
+        }
     }
 }
 
-/// None without an address.
-async fn connect(addresses: impl Iterator<Item = SocketAddr>, wait: Duration) -> Option<Result<(), Failure>> {
-    let mut last = None;
-    for address in addresses.take(MOST_ADDRESSES) {
-        match timeout(wait, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => return Some(Ok(())),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                last = Some(Failure::Refused);
-            }
-            Ok(Err(error)) => last = Some(Failure::Broken(error.to_string())),
-            Err(_) => last = Some(Failure::Timeout(wait)),
+impl Family {
+    /// Why a mirror is down that has no address of this family.
+    pub(super) const fn lacks(self) -> &'static str {
+        match self {
+            Self::V4 => "no IPv4 address",
+            Self::V6 => "no IPv6 address",
         }
     }
-    last.map(Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::config::Mirror;
+    use crate::repo::{Entry, Kind, Listed, Sha256};
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const AT: Timestamp = Timestamp::from_secs(1000);
+
+    fn up(seconds: u64) -> Reach {
+        Reach::Up { seen: Timestamp::from_secs(seconds) }
+    }
+
+    fn down(why: &str) -> Reach {
+        Reach::Down { since: AT, why: why.to_owned() }
+    }
+
+    /// (sequence, shown), or no proof.
+    fn state(reach: Reach, proof: Option<(u32, u32)>) -> Arc<MirrorState> {
+        let mut state = MirrorState::untried(Arc::new(Mirror::new("m", "http://m.example/")), 1);
+        state.reach = reach;
+        state.ranges = true;
+        state.latency = Some(Duration::from_millis(5));
+        state.pairs[0].proof = proof.map(|(sequence, shown)| Proof { sequence, shown, verified: AT });
+        state.pairs[0].seen = proof.map(|(_, shown)| Sha256::of(&shown.to_be_bytes()));
+        state.pairs[0].note = "a note".to_owned();
+        Arc::new(state)
+    }
+
+    #[test]
+    fn the_worse_counts_while_both_are_in_use_and_the_other_alone_where_one_is_not() {
+        let lacks = || down(Family::V6.lacks());
+        // (IPv4, IPv6, what holds of the mirror, over IPv4, over IPv6)
+        let cases = [
+            ((up(9), Some((3, 3))), (up(8), Some((3, 3))), Some((3, 3)), [true, true]),
+            ((up(9), Some((3, 3))), (up(8), Some((2, 2))), Some((2, 3)), [true, true]),
+            ((up(9), Some((3, 3))), (up(8), None), None, [true, true]),
+            ((up(9), Some((3, 3))), (up(8), Some((3, 0))), None, [true, true]),
+            ((up(9), Some((2, 3))), (up(8), Some((4, 4))), Some((2, 4)), [true, true]),
+            ((up(9), Some((3, 3))), (lacks(), None), Some((3, 3)), [true, false]),
+            ((up(9), Some((3, 3))), (down("refused"), Some((1, 1))), Some((3, 3)), [true, false]),
+            ((down("refused"), Some((3, 3))), (up(8), Some((2, 2))), Some((2, 2)), [false, true]),
+            ((down("refused"), Some((3, 3))), (lacks(), None), Some((3, 3)), [false, false]),
+        ];
+        for ((reach4, proof4), (reach6, proof6), expected, in_use) in cases {
+            let merged = merged(&[state(reach4.clone(), proof4), state(reach6.clone(), proof6)]);
+            let found = merged.pairs[0].proof.map(|proof| (proof.sequence, proof.shown));
+            assert_eq!(found, expected, "{reach4:?} {proof4:?}, {reach6:?} {proof6:?}");
+            assert_eq!([merged.ipv4, merged.ipv6], in_use, "{reach4:?}, {reach6:?}");
+        }
+    }
+
+    #[test]
+    fn words_name_the_family_that_stands_in_the_way() {
+        let note = |v4, v6| merged(&[state(up(9), v4), state(up(9), v6)]).pairs[0].note.clone();
+        assert_eq!(note(Some((3, 3)), Some((3, 3))), "a note");
+        assert_eq!(note(Some((3, 3)), None), "over IPv6: a note");
+        assert_eq!(note(Some((2, 2)), Some((3, 3))), "over IPv4: a note");
+        let reach = |v4, v6| merged(&[state(v4, None), state(v6, None)]).reach;
+        assert_eq!(reach(up(9), up(5)), up(5), "liveness is that of the one that was longer not seen");
+        assert_eq!(reach(up(9), Reach::Untried), Reach::Untried);
+        assert_eq!(reach(down("refused"), down(Family::V6.lacks())), down("refused"));
+        assert_eq!(reach(down("refused"), down("refused")), down("refused"));
+        assert_eq!(reach(down("refused"), down("slow")), down("IPv4: refused; IPv6: slow"));
+    }
+
+    proptest! {
+        /// While both are in use, a file is held by the mirror only if it is over each.
+        #[test]
+        fn nothing_is_held_that_one_of_them_lacks(
+            v4 in prop::option::of((1u32..6, 0u32..6)),
+            v6 in prop::option::of((1u32..6, 0u32..6)),
+            since in 1u32..6,
+            until in prop::option::of(1u32..6),
+        ) {
+            let (v4, v6) = (state(up(9), v4), state(up(9), v6));
+            let merged = merged(&[v4.clone(), v6.clone()]);
+            let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since };
+            let listed = Listed { entry, until };
+            prop_assert_eq!(merged.holds(0, &listed), v4.holds(0, &listed) && v6.holds(0, &listed));
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The prober: what each mirror holds and whether it answers.
 //!
-//! [`Prober`] publishes [`Published::mirrors`]. One worker for each mirror owns that mirror's state and does the asking;
-//! the prober's own task alone puts the table together, publishes it, logs the changes and keeps the proofs on disk.
+//! [`Prober`] publishes [`Published::mirrors`]. For each mirror and address family one worker owns the state and does the asking;
+//! the prober's own task alone puts the table together (`families` says what two make of one), publishes it, logs the changes and keeps the proofs on disk.
 //! What answers mean is decided in [`judge`], without IO.
 
 mod check;
@@ -9,6 +9,7 @@ mod client;
 mod families;
 pub mod judge;
 mod proofs;
+mod resolve;
 mod worker;
 
 #[cfg(test)]
@@ -21,7 +22,9 @@ use crate::metrics::Metrics;
 use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos};
 use crate::repo::Sha256;
 use bytes::Bytes;
+use check::LANES;
 use client::MirrorClient;
+use families::{Both, Family, merged};
 use proofs::Document;
 use std::collections::HashMap;
 use std::io;
@@ -32,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use worker::Worker;
+use worker::{Place, Worker};
 
 /// How often the repos are looked at for a flip that nobody told of.
 const TICK: Duration = Duration::from_millis(500);
@@ -57,6 +60,8 @@ pub enum ProberError {
 pub struct Prober {
     shared: Arc<Shared>,
     mirrors: Vec<Arc<Mirror>>,
+    /// As restored; the workers begin with it.
+    families: Vec<Both>,
     state_dir: Option<PathBuf>,
     flipped: Arc<Notify>,
     changes: watch::Sender<u64>,
@@ -69,10 +74,17 @@ struct Shared {
     settings: Probes,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
-    client: MirrorClient,
+    /// In the order of [`Family::ALL`].
+    clients: [MirrorClient; 2],
     permits: Semaphore,
     ours: Ours,
     updates: mpsc::Sender<Update>,
+}
+
+impl Shared {
+    fn client(&self, family: Family) -> &MirrorClient {
+        &self.clients[family as usize]
+    }
 }
 
 /// What the node itself has of a part of the file of this path, SHA-256 and size, where a mirror has other bytes.
@@ -80,9 +92,10 @@ pub type Ours = Arc<dyn Fn(TreePath, Sha256, u64, ByteRange, Bytes) -> Contradic
 /// See [`Ours`].
 pub type Contradiction = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
-/// A mirror's new state.
+/// A mirror's new state over one family.
 struct Update {
     mirror: usize,
+    family: Family,
     state: Arc<MirrorState>,
 }
 
@@ -102,23 +115,26 @@ impl Prober {
         ours: Ours,
     ) -> Result<Self, ProberError> {
         let tls = mirrors.iter().any(|mirror| mirror.url.starts_with("https:"));
-        let client = MirrorClient::new(settings.timeout, &settings.contact, tls).map_err(ProberError::Tls)?;
+        let clients =
+            MirrorClient::both(settings.timeout, &settings.contact, tls).map_err(ProberError::Tls)?;
         let (sender, updates) = mpsc::channel(UPDATES);
         let permits = Semaphore::new(settings.parallel);
         let shared =
-            Arc::new(Shared { settings, published, metrics, client, permits, ours, updates: sender });
+            Arc::new(Shared { settings, published, metrics, clients, permits, ours, updates: sender });
         let mirrors = mirrors.iter().cloned().map(Arc::new).collect();
         let (flipped, changes) = (Arc::new(Notify::new()), watch::Sender::new(0));
-        Ok(Self { shared, mirrors, state_dir, flipped, changes, bounces, updates })
+        let families = Vec::new();
+        Ok(Self { shared, mirrors, families, state_dir, flipped, changes, bounces, updates })
     }
 
     /// Publishes the table with the proofs that were kept on disk, for the repos as they are published by now; no mirror
     /// counts as up before it was asked. Reads a file: to be called once, before [`Prober::run`].
-    pub fn restore(&self) {
-        let repos = self.shared.published.repos.load();
+    pub fn restore(&mut self) {
+        let repos = self.shared.published.repos.load_full();
         let untried =
             |mirror: &Arc<Mirror>| Arc::new(MirrorState::untried(mirror.clone(), repos.views().len()));
-        let mut states: Vec<_> = self.mirrors.iter().map(untried).collect();
+        let both = |mirror: &Arc<Mirror>| Family::ALL.map(|_| untried(mirror));
+        let mut states: Vec<Both> = self.mirrors.iter().map(both).collect();
         match self.state_dir.as_deref().map(Document::load).transpose() {
             Ok(Some(Some(document))) => {
                 let restored = document.restore(&mut states, &repos);
@@ -129,7 +145,9 @@ impl Prober {
                 tracing::warn!(%error, "the proofs on disk can't be read; all mirrors are checked anew");
             }
         }
-        self.shared.published.mirrors.store(Arc::new(MirrorTable::new(states)));
+        let table = MirrorTable::new(states.iter().map(merged).map(Arc::new).collect());
+        self.shared.published.mirrors.store(Arc::new(table));
+        self.families = states;
     }
 
     /// To be notified (`notify_one`) after a flip was published, so that the mirrors are asked at once. Without it the
@@ -147,21 +165,22 @@ impl Prober {
 
     /// Probes until `shutdown` is true or its sender is gone.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        if self.shared.published.mirrors.load().states().len() != self.mirrors.len() {
+        if self.families.len() != self.mirrors.len() {
             self.restore();
         }
         let table = MirrorTable::clone(&self.shared.published.mirrors.load());
         let repos = self.shared.published.repos.load_full();
         let mut publisher = Publisher {
             table,
+            families: std::mem::take(&mut self.families),
             repos,
             flips: watch::Sender::new(0),
             unsaved: Unsaved::default(),
             saves: JoinSet::new(),
         };
         let mut workers = Workers::default();
-        for index in 0..publisher.table.states().len() {
-            workers.start(&self.shared, &publisher, index, Duration::ZERO);
+        for mirror in 0..publisher.families.len() {
+            workers.add(&self.shared, &publisher, mirror);
         }
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -179,10 +198,7 @@ impl Prober {
                     publisher.save_if_due(self.state_dir.as_ref());
                 }
                 Some(report) = self.bounces.recv() => {
-                    if let Some(worker) = workers.bounces.get(&report.mirror) {
-                        // Full: enough of this mirror's are waiting.
-                        let _ = worker.try_send(report.path);
-                    }
+                    workers.check(report);
                 }
                 Some(Err(error)) = workers.tasks.join_next_with_id() => {
                     // What it told before.
@@ -190,11 +206,11 @@ impl Prober {
                         batch.push(update);
                     }
                     let dead = workers.dead(&error);
-                    batch.extend(dead.map(|mirror| publisher.lost(&batch, mirror)));
+                    batch.extend(dead.as_ref().map(|place| publisher.lost(&batch, place)));
                     publisher.publish(&self.shared, batch.drain(..));
                     self.changes.send_modify(|version| *version += 1);
-                    if let Some(mirror) = dead {
-                        workers.start(&self.shared, &publisher, mirror, self.shared.settings.liveness_every);
+                    if let Some(place) = dead {
+                        workers.start(&self.shared, &publisher, place, self.shared.settings.liveness_every);
                     }
                 }
             }
@@ -204,38 +220,58 @@ impl Prober {
     }
 }
 
-/// The task of each mirror.
+/// The tasks of all mirrors, one for each family.
 #[derive(Default)]
 struct Workers {
     tasks: JoinSet<()>,
-    mirrors: HashMap<Id, usize>,
-    bounces: HashMap<usize, mpsc::Sender<String>>,
+    places: HashMap<Id, Place>,
+    bounces: HashMap<(usize, Family), mpsc::Sender<String>>,
 }
 
 impl Workers {
-    /// Starts the worker of a mirror as it is in the table, after `pause`.
-    fn start(&mut self, shared: &Arc<Shared>, publisher: &Publisher, mirror: usize, pause: Duration) {
+    /// Starts the workers of a mirror.
+    fn add(&mut self, shared: &Arc<Shared>, publisher: &Publisher, mirror: usize) {
+        let lanes = Arc::new(Semaphore::new(LANES));
+        for family in Family::ALL {
+            let place = Place { mirror, family, lanes: lanes.clone() };
+            self.start(shared, publisher, place, Duration::ZERO);
+        }
+    }
+
+    /// Starts a worker with what is known, after `pause`.
+    fn start(&mut self, shared: &Arc<Shared>, publisher: &Publisher, place: Place, pause: Duration) {
         let (sender, bounces) = mpsc::channel(BOUNCES);
-        self.bounces.insert(mirror, sender);
-        let state = MirrorState::clone(&publisher.table.states()[mirror]);
-        let (shared, flips) = (shared.clone(), publisher.flips.subscribe());
+        self.bounces.insert((place.mirror, place.family), sender);
+        let state = MirrorState::clone(&publisher.families[place.mirror][place.family as usize]);
+        let (shared, flips, at) = (shared.clone(), publisher.flips.subscribe(), place.clone());
         let task = self.tasks.spawn(async move {
             sleep(pause).await;
-            Worker::new(shared, mirror, state, bounces, flips).run().await;
+            Worker::new(shared, at, state, bounces, flips).run().await;
         });
-        self.mirrors.insert(task.id(), mirror);
+        self.places.insert(task.id(), place);
+    }
+
+    /// A client came back: over which family it went isn't known.
+    fn check(&self, report: BounceReport) {
+        for family in Family::ALL {
+            if let Some(worker) = self.bounces.get(&(report.mirror, family)) {
+                // Full: enough of this mirror's are waiting.
+                let _ = worker.try_send(report.path.clone());
+            }
+        }
     }
 
     /// Whose task broke.
-    fn dead(&mut self, error: &JoinError) -> Option<usize> {
+    fn dead(&mut self, error: &JoinError) -> Option<Place> {
         tracing::error!(%error, "the probes of a mirror broke");
-        self.mirrors.remove(&error.id())
+        self.places.remove(&error.id())
     }
 }
 
 /// Puts the table together. The only one that publishes it.
 struct Publisher {
     table: MirrorTable,
+    families: Vec<Both>,
     repos: Arc<Repos>,
     flips: watch::Sender<u64>,
     unsaved: Unsaved,
@@ -253,22 +289,36 @@ struct Unsaved {
 
 impl Publisher {
     fn publish(&mut self, shared: &Shared, batch: impl Iterator<Item = Update>) {
-        for Update { mirror, state } in batch {
-            let old = self.table.replace(mirror, state);
+        for Update { mirror, family, state } in batch {
+            let before = std::mem::replace(&mut self.families[mirror][family as usize], state);
+            self.note_unsaved(&before, &self.families[mirror][family as usize].clone());
+            let old = self.table.replace(mirror, Arc::new(merged(&self.families[mirror])));
             self.note_changes(&old, mirror);
         }
         shared.published.mirrors.store(Arc::new(self.table.clone()));
     }
 
     /// That a mirror isn't probed any more, after the updates of `batch`: nobody would notice if it failed.
-    fn lost(&self, batch: &[Update], mirror: usize) -> Update {
-        let told = batch.iter().rfind(|update| update.mirror == mirror).map(|update| &update.state);
-        let mut state = MirrorState::clone(told.unwrap_or(&self.table.states()[mirror]));
+    fn lost(&self, batch: &[Update], &Place { mirror, family, .. }: &Place) -> Update {
+        let told = batch.iter().rfind(|update| (update.mirror, update.family) == (mirror, family));
+        let known = told.map_or(&self.families[mirror][family as usize], |update| &update.state);
+        let mut state = MirrorState::clone(known);
         state.reach = Reach::Down { since: clock::now(), why: "probe task failed".to_owned() };
-        Update { mirror, state: Arc::new(state) }
+        Update { mirror, family, state: Arc::new(state) }
     }
 
-    /// Logs what is new of the mirror, and sees what has to be saved.
+    /// Sees what has to be saved.
+    fn note_unsaved(&mut self, old: &MirrorState, new: &MirrorState) {
+        for (repo, pair) in new.pairs.iter().enumerate() {
+            let (was, is) = (old.pairs.get(repo).and_then(|pair| pair.proof), pair.proof);
+            let covered =
+                |proof: Option<crate::policy::Proof>| proof.map(|proof| (proof.sequence, proof.shown));
+            self.unsaved.proofs |= covered(was) != covered(is);
+            self.unsaved.times |= was != is;
+        }
+    }
+
+    /// Logs what is new of the mirror.
     fn note_changes(&mut self, old: &MirrorState, mirror: usize) {
         let new = &self.table.states()[mirror];
         let name = new.mirror.name.as_str();
@@ -283,11 +333,6 @@ impl Publisher {
         }
         for (repo, pair) in new.pairs.iter().enumerate() {
             let before = old.pairs.get(repo);
-            let (was, is) = (before.and_then(|pair| pair.proof), pair.proof);
-            let covered =
-                |proof: Option<crate::policy::Proof>| proof.map(|proof| (proof.sequence, proof.shown));
-            self.unsaved.proofs |= covered(was) != covered(is);
-            self.unsaved.times |= was != is;
             if before.is_none_or(|before| before.note != pair.note)
                 && let Some(view) = self.repos.views().get(repo)
             {
@@ -318,7 +363,7 @@ impl Publisher {
     fn start_save(&mut self, state_dir: Option<&PathBuf>) {
         self.unsaved = Unsaved::default();
         let Some(dir) = state_dir.cloned() else { return };
-        let document = Document::of(&self.table, &self.repos);
+        let document = Document::of(&self.families, &self.repos);
         self.saves.spawn_blocking(move || {
             if let Err(error) = document.save(&dir) {
                 tracing::warn!(dir = %dir.display(), %error, "the proofs can't be saved");

@@ -3,8 +3,9 @@
 //! One JSON document, replaced as a whole. Generations are named by the SHA-256 of their repomd.xml, since sequences
 //! mean something on one node only. What can't be read or no longer fits costs a new check, never a wrong proof.
 
+use super::families::{Both, Family};
 use crate::clock::Timestamp;
-use crate::policy::{MirrorState, MirrorTable, Proof, Repos};
+use crate::policy::{Proof, Repos};
 use crate::repo::{History, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -15,7 +16,8 @@ use std::sync::Arc;
 
 const NAME: &str = "proofs.json";
 const TEMPORARY: &str = "proofs.json.new";
-const VERSION: u32 = 1;
+/// 1 had one proof for both families.
+const VERSION: u32 = 2;
 
 /// All proofs of a node.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ struct Record {
     /// The mirror's name; it counts only while the URL is the same.
     mirror: String,
     url: String,
+    /// [`Family::word`]: over which it was proven.
+    over: String,
     /// The repo's id.
     repo: String,
     /// The proven generation.
@@ -40,10 +44,11 @@ struct Record {
 }
 
 impl Document {
-    /// The proofs in `table`.
-    pub(super) fn of(table: &MirrorTable, repos: &Repos) -> Self {
+    /// The proofs of these mirrors.
+    pub(super) fn of(mirrors: &[Both], repos: &Repos) -> Self {
         let mut proofs = Vec::new();
-        for state in table.states() {
+        let states = mirrors.iter().flat_map(|both| Family::ALL.into_iter().zip(both));
+        for (family, state) in states {
             for (pair, view) in state.pairs.iter().zip(repos.views()) {
                 let id = |sequence| Some(view.history.by_sequence(sequence)?.id.hex());
                 let Some(proof) = pair.proof else { continue };
@@ -51,6 +56,7 @@ impl Document {
                 proofs.push(Record {
                     mirror: state.mirror.name.clone(),
                     url: state.mirror.url.clone(),
+                    over: family.word().to_owned(),
                     repo: view.repo.id.clone(),
                     shown: (shown != generation).then_some(shown),
                     generation,
@@ -62,18 +68,21 @@ impl Document {
     }
 
     /// Puts the proofs that still mean something into `states`, and says how many.
-    pub(super) fn restore(&self, states: &mut [Arc<MirrorState>], repos: &Repos) -> usize {
-        let by_url: HashMap<_, _> = states
+    pub(super) fn restore(&self, mirrors: &mut [Both], repos: &Repos) -> usize {
+        let by_url: HashMap<_, _> = mirrors
             .iter()
             .enumerate()
-            .map(|(index, state)| ((state.mirror.name.clone(), state.mirror.url.clone()), index))
+            .map(|(index, [state, _])| ((state.mirror.name.clone(), state.mirror.url.clone()), index))
             .collect();
         let mut restored = 0;
         for record in &self.proofs {
             let mirror = by_url.get(&(record.mirror.clone(), record.url.clone()));
             let (Some(&mirror), Some((repo, view))) = (mirror, repos.by_id(&record.repo)) else { continue };
             let Some(proof) = record.proof(&view.history) else { continue };
-            let pair = &mut Arc::make_mut(&mut states[mirror]).pairs[repo];
+            let Some(family) = Family::ALL.into_iter().find(|family| family.word() == record.over) else {
+                continue;
+            };
+            let pair = &mut Arc::make_mut(&mut mirrors[mirror][family as usize]).pairs[repo];
             pair.proof = Some(proof);
             pair.note = format!("proven for generation {} before the restart", proof.sequence);
             restored += 1;

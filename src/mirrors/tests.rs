@@ -244,7 +244,7 @@ impl Node {
         let (published, metrics) = (Self::published(history), Arc::new(Metrics::new()));
         let (bounces, reports) = mpsc::channel(8);
         let (repos, counters, ours) = (published.clone(), metrics.clone(), Arc::new(our_bytes));
-        let prober = Prober::new(settings, &mirrors, repos, counters, state_dir, reports, ours).unwrap();
+        let mut prober = Prober::new(settings, &mirrors, repos, counters, state_dir, reports, ours).unwrap();
         prober.restore();
         let (changes, flipped) = (prober.changes(), prober.flipped());
         let (shutdown, ends) = watch::channel(false);
@@ -417,7 +417,8 @@ async fn a_restart_restores_proofs() {
     let published = Node::published(history.clone());
     let mut states = [node_state(&mirror)];
     assert_eq!(document.restore(&mut states, &published.repos.load()), 1);
-    let state = &states[0];
+    let [state, over_ipv6] = &states[0];
+    assert_eq!(over_ipv6.pairs[0].proof, None, "that was never proven");
     assert_eq!((&state.reach, state.pairs[0].proof.map(|proof| proof.sequence)), (&Reach::Untried, Some(2)));
     assert!(!state.is_current(0, 2), "not before it was asked");
 
@@ -435,8 +436,9 @@ async fn a_restart_restores_proofs() {
 }
 
 /// As a prober that was not run has it.
-fn node_state(mirror: &TestMirror) -> Arc<MirrorState> {
-    Arc::new(MirrorState::untried(Arc::new(super::tests::mirror(0, &mirror.url())), 1))
+fn node_state(mirror: &TestMirror) -> [Arc<MirrorState>; 2] {
+    let untried = MirrorState::untried(Arc::new(super::tests::mirror(0, &mirror.url())), 1);
+    [Arc::new(untried.clone()), Arc::new(untried)]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

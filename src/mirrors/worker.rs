@@ -1,16 +1,16 @@
-//! The probes of one mirror.
+//! The probes of one mirror over one address family.
 //!
-//! A worker owns its mirror's state and tells every change of it to the publisher; nobody else changes it. Its event loop
-//! never waits for the mirror: what asks runs in `tasks`, at most [`LANES`] at a time and all mirrors together at most
+//! A worker owns the state of its mirror over that family and tells every change of it to the publisher; nobody else changes it. Its event loop
+//! never waits for the mirror: what asks runs in `tasks`, at most [`check::LANES`] at a time over both families and all mirrors together at most
 //! `parallel` (the liveness check and that of a bounce, one each, don't queue behind a long check). A mirror that is down
 //! has no tasks but the liveness check. Back up, it is published as up only once it has shown a repomd.xml of each repo
 //! that it has a proof for.
 
 mod found;
 
-use super::check::{self, Asker, Compared, Doubt, LANES};
+use super::check::{self, Asker, Compared, Doubt};
 use super::client::{Failure, Looked, MirrorClient, Validator};
-use super::families::{Families, families};
+use super::families::Family;
 use super::judge::{self, File, Missed, Next};
 use super::{Shared, Update};
 use crate::clock;
@@ -34,15 +34,24 @@ const MOST_DOUBLINGS: u32 = 16;
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    index: usize,
+    place: Place,
     state: MirrorState,
     repos: Arc<Repos>,
     slots: Vec<Slot>,
-    lanes: Arc<Semaphore>,
     tasks: JoinSet<Done>,
     bounces: mpsc::Receiver<String>,
     changed: watch::Receiver<u64>,
     liveness: Liveness,
+}
+
+/// Whose probes they are.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// The mirror's number.
+    pub(super) mirror: usize,
+    pub(super) family: Family,
+    /// Requests to the host at a time, over both families.
+    pub(super) lanes: Arc<Semaphore>,
 }
 
 /// The probes of one repo.
@@ -89,7 +98,7 @@ struct Liveness {
 
 /// What a task found.
 enum Done {
-    Alive(Result<Families, Failure>),
+    Alive(Result<(), Failure>),
     Looked {
         repo: usize,
         result: Result<Looked, Failure>,
@@ -118,7 +127,7 @@ enum Done {
 impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
-        index: usize,
+        place: Place,
         state: MirrorState,
         bounces: mpsc::Receiver<String>,
         changed: watch::Receiver<u64>,
@@ -127,9 +136,8 @@ impl Worker {
         let slots = state.pairs.iter().map(|_| Slot::due(now)).collect();
         let liveness =
             Liveness { due: now, running: false, failures: 0, returning: false, bounce_after: now };
-        let (repos, lanes) = (shared.published.repos.load_full(), Arc::new(Semaphore::new(LANES)));
-        let tasks = JoinSet::new();
-        Self { shared, index, state, repos, slots, lanes, tasks, bounces, changed, liveness }
+        let (repos, tasks) = (shared.published.repos.load_full(), JoinSet::new());
+        Self { shared, place, state, repos, slots, tasks, bounces, changed, liveness }
     }
 
     /// Probes until it is dropped.
@@ -148,7 +156,8 @@ impl Worker {
                 () = sleep_until(next) => false,
             };
             if told {
-                let update = Update { mirror: self.index, state: Arc::new(self.state.clone()) };
+                let Place { mirror, family, .. } = self.place;
+                let update = Update { mirror, family, state: Arc::new(self.state.clone()) };
                 if self.shared.updates.send(update).await.is_err() {
                     return;
                 }
@@ -180,8 +189,8 @@ impl Worker {
 
     fn start_liveness(&mut self) {
         self.liveness.running = true;
-        let (shared, urls) = (self.shared.clone(), self.liveness_urls());
-        self.tasks.spawn(async move { Done::Alive(alive(&shared, &urls).await) });
+        let (shared, family, urls) = (self.shared.clone(), self.place.family, self.liveness_urls());
+        self.tasks.spawn(async move { Done::Alive(alive(shared.client(family), &urls).await) });
     }
 
     /// Where it is asked whether it lives: at the repomd.xml of two repos that answered when they were last looked at,
@@ -196,25 +205,25 @@ impl Worker {
 
     fn start_look(&mut self, repo: usize) {
         let url = self.root_url(repo);
-        let (shared, lanes) = (self.shared.clone(), self.lanes.clone());
+        let (shared, place) = (self.shared.clone(), self.place.clone());
         let slot = &mut self.slots[repo];
         (slot.running, slot.again) = (true, false);
         // Where all is well only: a validator may stand for two versions of one second, and a mirror that seems to lag
         // must not be held there by it.
         let known = slot.validator.clone().filter(|_| self.is_current(repo));
         self.tasks.spawn(async move {
-            let _permits = check::permits(&lanes, &shared.permits).await;
+            let _permits = check::permits(&place.lanes, &shared.permits).await;
             let begun = now();
-            let result = shared.client.look(&url, known).await;
+            let result = shared.client(place.family).look(&url, known).await;
             Done::Looked { repo, result, took: begun.elapsed() }
         });
     }
 
     fn start_next(&mut self, repo: usize, next: Next) {
         let history = self.history(repo).clone();
-        let (client, lanes, shared) = (self.shared.clone(), self.lanes.clone(), self.shared.clone());
+        let (shared, place) = (self.shared.clone(), self.place.clone());
         let root = self.repos.views()[repo].repo.path.clone();
-        let asker = Asker { shared: client, lanes, base: self.url(repo, ""), repo: root };
+        let asker = Asker { shared: shared.clone(), place, base: self.url(repo, ""), repo: root };
         let mut rng = fastrand::Rng::new();
         match next {
             Next::Rest => self.rest(repo),
@@ -268,9 +277,9 @@ impl Worker {
         };
         self.liveness.bounce_after = now + BOUNCE_PAUSE;
         let url = self.state.mirror.url.clone() + &path.encoded();
-        let shared = self.shared.clone();
+        let (shared, family) = (self.shared.clone(), self.place.family);
         self.tasks.spawn(async move {
-            let result = shared.client.head(&url, listed.entry.size).await;
+            let result = shared.client(family).head(&url, listed.entry.size).await;
             Done::Bounced { path, result }
         });
     }
@@ -338,25 +347,16 @@ impl Worker {
 }
 
 /// Whether one of `urls` answers without an error of the server; all are on one host. If none does, what the first said.
-async fn alive(shared: &Shared, urls: &[String]) -> Result<Families, Failure> {
-    let url = urls.first().map_or("", String::as_str);
-    let uri: http::Uri = url.parse().map_err(|_| Failure::Broken(format!("{url:?} is no URL")))?;
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    let host = uri.host().unwrap_or_default();
-    let client: &MirrorClient = &shared.client;
-    let answer = async {
-        let mut answer = client.alive(url).await;
-        for url in urls.iter().skip(1) {
-            let Err(Failure::Status(_)) = answer else { break };
-            match client.alive(url).await {
-                Err(Failure::Status(_)) => {}
-                other => answer = other,
-            }
+async fn alive(client: &MirrorClient, urls: &[String]) -> Result<(), Failure> {
+    let mut answer = client.alive(urls.first().map_or("", String::as_str)).await;
+    for url in urls.iter().skip(1) {
+        let Err(Failure::Status(_)) = answer else { break };
+        match client.alive(url).await {
+            Err(Failure::Status(_)) => {}
+            other => answer = other,
         }
-        answer
-    };
-    let (found, answer) = tokio::join!(families(host, port, shared.settings.timeout), answer);
-    found.and_then(|found| answer.map(|()| found))
+    }
+    answer
 }
 
 fn now() -> Instant {

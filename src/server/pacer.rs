@@ -2,7 +2,7 @@
 //!
 //! Whoever sends asks for a permit, for at most so much that a turn is short. While the budget isn't spent and nobody waits,
 //! that costs an atomic; beyond it, [`FairQueue`] says whose turn is next, and one task gives turns as fast as the budget
-//! earns them. Bytes are those on the wire ([`super::peer::Peer::on_wire`]). What needs no permit (heads, TLS records) is
+//! earns them. Bytes are those on the wire, with the heads of TCP, IP and Ethernet. What needs no permit (heads, TLS records) is
 //! spent all the same.
 
 use crate::clock;

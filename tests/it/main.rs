@@ -9,6 +9,7 @@ mod demo;
 mod directory;
 mod disks;
 mod dnf;
+mod families;
 mod fills;
 mod http1;
 mod https_mirrors;

@@ -5,7 +5,6 @@ use crate::clock;
 use crate::http::TreePath;
 use crate::mirrors::check::Compared;
 use crate::mirrors::client::{Failure, Looked};
-use crate::mirrors::families::Families;
 use crate::mirrors::judge::{self, Missed, Next, Seen};
 use crate::policy::{Proof, Reach};
 use std::time::Duration;
@@ -47,13 +46,11 @@ impl Worker {
         }
     }
 
-    fn alive(&mut self, result: Result<Families, Failure>) -> bool {
+    fn alive(&mut self, result: Result<(), Failure>) -> bool {
         self.liveness.running = false;
-        let found = match result {
-            Ok(found) => found,
-            Err(failure) => return self.down(&failure),
-        };
-        (self.state.ipv4, self.state.ipv6) = (found.ipv4, found.ipv6);
+        if let Err(failure) = result {
+            return self.down(&failure);
+        }
         // An answer to this alone is not much: what repeatedly fails at the first look is still asked ever more slowly.
         if self.state.reach.is_up() && self.slots.iter().all(|slot| slot.looked) {
             self.liveness.failures = 0;
@@ -196,7 +193,10 @@ impl Worker {
     }
 
     fn down(&mut self, failure: &Failure) -> bool {
-        self.count("down");
+        // To have one family is nothing bad.
+        if !matches!(failure, Failure::NoAddress(_)) {
+            self.count("down");
+        }
         self.stop_tasks();
         let settings = &self.shared.settings;
         let doublings = self.liveness.failures.min(MOST_DOUBLINGS);

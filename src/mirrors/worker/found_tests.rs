@@ -2,7 +2,9 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::mirrors::check::Doubt;
 use crate::mirrors::client::MirrorClient;
+use crate::mirrors::families::Family;
 use crate::mirrors::tests::{Node, files, first, mirror};
+use crate::mirrors::worker::Place;
 use crate::mirrors::{Probes, Shared};
 use crate::policy::MirrorState;
 use std::sync::Arc;
@@ -19,20 +21,21 @@ fn worker() -> Worker {
         settings,
         published: Node::published(first(&files(&["a"]))),
         metrics: Arc::new(Metrics::new()),
-        client: MirrorClient::new(TIMEOUT, "", false).unwrap(),
+        clients: MirrorClient::both(TIMEOUT, "", false).unwrap(),
         permits: Semaphore::new(1),
         ours: Arc::new(|_, _, _, _, _| Box::pin(async { None })),
         updates: mpsc::channel(1).0,
     };
     let state = MirrorState::untried(Arc::new(mirror(0, "http://127.0.0.1:1/")), 1);
-    Worker::new(Arc::new(shared), 0, state, mpsc::channel(1).1, watch::channel(0).1)
+    let place = Place { mirror: 0, family: Family::V4, lanes: Arc::new(Semaphore::new(1)) };
+    Worker::new(Arc::new(shared), place, state, mpsc::channel(1).1, watch::channel(0).1)
 }
 
 #[tokio::test]
 async fn a_mirror_that_is_alive_but_fails_each_look_is_asked_ever_more_slowly() {
     let mut worker = worker();
     let alive = |worker: &mut Worker| {
-        worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
+        worker.finish(Ok(Done::Alive(Ok(()))));
     };
     let looked = |worker: &mut Worker, result| {
         worker.finish(Ok(Done::Looked { repo: 0, result, took: Duration::ZERO }))
@@ -56,7 +59,7 @@ async fn a_mirror_that_is_alive_but_fails_each_look_is_asked_ever_more_slowly() 
 #[tokio::test]
 async fn an_error_of_one_path_is_not_the_mirrors() {
     let mut worker = worker();
-    worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
+    worker.finish(Ok(Done::Alive(Ok(()))));
     worker.finish(Ok(Done::Looked { repo: 0, result: Err(Failure::Status(503)), took: Duration::ZERO }));
     assert!(worker.state.reach.is_up(), "{:?}", worker.state.reach);
     assert_eq!(worker.state.pairs[0].note, "repomd.xml answers 503");
@@ -82,7 +85,7 @@ async fn an_error_of_one_path_is_not_the_mirrors() {
 #[tokio::test]
 async fn a_doubt_stays_until_the_very_part_is_right() {
     let mut worker = worker();
-    worker.finish(Ok(Done::Alive(Ok(Families { ipv4: true, ipv6: false }))));
+    worker.finish(Ok(Done::Alive(Ok(()))));
     worker.state.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });
     let file = judge::File { path: "Packages/a.rpm".to_owned(), size: 10, sha256: None };
     let part = crate::http::ByteRange { start: 2, end: 4 };

@@ -12,7 +12,7 @@ pub mod origin;
 pub mod repo;
 
 use socket2::{Domain, Socket, Type};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,7 +69,16 @@ impl Port {
         Self { addr, _bound: socket }
     }
 
-    /// 127.0.0.1 and the port.
+    /// The same number on ::1.
+    pub fn on_ipv6(&self) -> Self {
+        let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, self.addr.port()));
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("SO_REUSEADDR");
+        socket.bind(&addr.into()).expect("a port that is free on ::1, too");
+        Self { addr, _bound: socket }
+    }
+
+    /// The address and the port.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }

@@ -115,6 +115,14 @@ impl Origin {
         origin
     }
 
+    /// Another one on ::1, at the same port: to whoever asks by name the two are one host.
+    pub fn beside(other: &Self, root: &Path) -> Self {
+        let mut origin = Self { port: other.port.on_ipv6(), shared: Arc::default(), running: None };
+        origin.switch(root);
+        origin.revive();
+        origin
+    }
+
     /// The address; it stays the same over [`kill`](Self::kill) and [`revive`](Self::revive).
     pub fn addr(&self) -> SocketAddr {
         self.port.addr()
