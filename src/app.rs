@@ -7,9 +7,9 @@ use crate::clock;
 use crate::config::{self, Config, Mistake};
 use crate::geo::{Database, Geo, Networks};
 use crate::metrics::Metrics;
-use crate::mirrors::{Ours, Prober};
+use crate::mirrors::{Known, Ours, Prober, Signals};
 use crate::origin::{DirectoryOrigin, HttpOrigin, Origin};
-use crate::policy::{BounceReport, Published};
+use crate::policy::{BounceReport, Published, Sightings};
 use crate::push::{PushHandle, Pushes};
 use crate::server::access_log::AccessLog;
 use crate::server::egress::Egress;
@@ -34,6 +34,8 @@ const BACKGROUND_THREADS: usize = 2;
 const DISK_THREADS: usize = 64;
 /// Bounces that may wait for the prober; more tell it nothing new.
 const BOUNCES: usize = 256;
+/// Files that no list names, and that mirrors are to be looked at for; more wait for their next client.
+const LOOKS: usize = 64;
 /// How long background tasks get to end once the last client is gone.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,8 @@ impl Running {
         let store = open_store(&config, open_origin(&config)?, &background)?;
         let published = Arc::new(Published::default());
         let (bounced, bounces) = mpsc::channel::<BounceReport>(BOUNCES);
+        let (looks, wanted) = mpsc::channel(LOOKS);
+        let sightings = Arc::<Sightings>::default();
         let state = config.node.state.clone();
         let mut prober = Prober::new(
             config.probes.clone(),
@@ -92,8 +96,8 @@ impl Running {
             published.clone(),
             metrics.clone(),
             state.clone(),
-            bounces,
-            ours(store.clone()),
+            Signals { bounces, looks: wanted },
+            Known { ours: ours(store.clone()), sightings: sightings.clone() },
         )
         .context("mirrors")?;
         let pushes = Pushes::new(
@@ -118,6 +122,8 @@ impl Running {
             egress: egress.clone(),
             geo: open_geo(&config)?,
             bounces: bounced,
+            sightings,
+            looks,
         };
         let edge = Arc::new(Edge::new(config.clone(), parts));
         let (bound, admin_socket, sockets) = bind(&config)?;

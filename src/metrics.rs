@@ -107,6 +107,8 @@ pub struct Metrics {
     pub mirror_up: IntGaugeVec,
     /// How long a repomd.xml takes from a mirror.
     pub mirror_latency: GaugeVec,
+    /// How fast a mebibyte came from a mirror.
+    pub mirror_throughput: GaugeVec,
     /// Mirror is proven to hold the current generation.
     pub mirror_fresh: IntGaugeVec,
     /// Steps of pushes: counted by repo and outcome.
@@ -241,6 +243,12 @@ impl Metrics {
             ),
             probes: counters(&r, "freshet_probes_total", "Probes of mirrors.", &["mirror", "outcome"]),
             mirror_up: gauges(&r, "freshet_mirror_up", "1 while the mirror answers.", &["mirror"]),
+            mirror_throughput: float_gauges(
+                &r,
+                "freshet_mirror_throughput_bits_per_second",
+                "How fast a mebibyte came from the mirror, about once an hour.",
+                &["mirror"],
+            ),
             mirror_latency: float_gauges(
                 &r,
                 "freshet_mirror_latency_seconds",

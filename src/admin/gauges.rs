@@ -36,6 +36,10 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
     for mirror in mirrors.states() {
         let name = [&mirror.mirror.name];
         metrics.mirror_up.with_label_values(&name).set(mirror.reach.is_up().into());
+        if let Some(bytes) = mirror.throughput {
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            metrics.mirror_throughput.with_label_values(&name).set(bytes as f64 * 8.0);
+        }
         if let Some(latency) = mirror.latency {
             metrics.mirror_latency.with_label_values(&name).set(latency.as_secs_f64());
         }

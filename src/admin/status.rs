@@ -178,6 +178,8 @@ pub struct Mirror {
     pub ipv6: bool,
     /// How long a repomd.xml takes from there, in milliseconds, smoothed.
     pub latency_ms: Option<f64>,
+    /// Bits per second of a mebibyte from there, read about once an hour.
+    pub throughput: Option<u64>,
     /// Redirects that named it, since the start.
     pub redirects: u64,
     /// What it holds of each repo.
@@ -446,6 +448,7 @@ fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {
         ranges: state.ranges,
         ipv4: state.ipv4,
         ipv6: state.ipv6,
+        throughput: state.throughput.map(|bytes| bytes.saturating_mul(8)),
         latency_ms: state.latency.map(|latency| latency.as_secs_f64() * 1e3),
         redirects,
         repos: pairs

@@ -89,7 +89,17 @@ impl Node {
         let egress = Arc::new(Egress::new(config.egress.clone(), Arc::clone(&metrics)));
         let edge = Arc::new(Edge::new(
             config,
-            Parts { published, store, metrics, log, egress, geo: Geo::default(), bounces },
+            Parts {
+                published,
+                store,
+                metrics,
+                log,
+                egress,
+                geo: Geo::default(),
+                bounces,
+                sightings: Arc::default(),
+                looks: tokio::sync::mpsc::channel(1).0,
+            },
         ));
         let ((drain, draining), (shutdown, down)) = (watch::channel(false), watch::channel(false));
         let admin = Arc::new(Admin::new(edge.clone(), pushes, draining));

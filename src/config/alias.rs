@@ -1,7 +1,8 @@
 //! One identity for each file: symlinked names are replaced by the canonical one before anything is looked up.
 
-use super::{Alias, Moved};
+use super::{Alias, Moved, Unlisted};
 use crate::http::path::TreePath;
+use std::time::Duration;
 
 /// `path` under its canonical name. `aliases` are those of a `Config` (the longest `from` first); the first that
 /// fits by whole segments is applied, once.
@@ -28,6 +29,16 @@ pub fn moved(all: &[Moved], path: &TreePath) -> Option<String> {
 /// What follows `directory` in `path`: empty, or from a '/' on. None if `path` is not in it.
 pub(super) fn below<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
     path.strip_prefix(directory).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// For how long a sighting of the file at `path`, which is canonical, counts; `None` where none does. Never for metadata.
+#[must_use]
+pub fn unlisted(all: &[Unlisted], path: &TreePath) -> Option<Duration> {
+    let text = path.as_str();
+    if path.is_directory() || text.split('/').any(|segment| segment == "repodata") {
+        return None;
+    }
+    all.iter().find(|one| below(one.path.as_str(), text).is_some()).map(|one| one.age)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub use alias::{canonical, moved};
+pub use alias::{canonical, moved, unlisted};
 pub use read::{Mistake, Warning};
 pub use reload::Changes;
 pub use units::{Bandwidth, NotABandwidth};
@@ -64,6 +64,8 @@ pub struct Config {
     pub probes: Probes,
     /// `[[mirror]]`, of this file and of included ones. Names and URLs are unique.
     pub mirrors: Vec<Mirror>,
+    /// `[[unlisted]]`: the longest path first.
+    pub unlisted: Vec<Unlisted>,
     /// `[[network]]`, likewise: what is known of clients' networks.
     pub networks: Vec<Network>,
     /// `mirrors.geoip`: databases, asked in this order.
@@ -358,6 +360,15 @@ pub struct Probes {
     pub sample: usize,
     /// In the probes' User-Agent: a web page or mail address. Default: the first of `node.urls`; else empty.
     pub contact: String,
+}
+
+/// A directory whose files mirrors may take though no list names them, by their size and modification time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unlisted {
+    /// Canonical (aliases applied).
+    pub path: TreePath,
+    /// For how long it counts that a mirror was seen to have the file. 1s to 1d, default 10m.
+    pub age: Duration,
 }
 
 /// An external host with a copy of the tree.

@@ -37,6 +37,7 @@ impl Changes {
             ("[push]", old.push == new.push),
             ("[mirrors]", old.probes == new.probes && old.geoip == new.geoip),
             ("[[mirror]]", old.mirrors == new.mirrors),
+            ("[[unlisted]]", old.unlisted == new.unlisted),
             ("[[network]]", old.networks == new.networks),
             ("[log]", old.log == new.log),
         ];

@@ -1,11 +1,11 @@
-//! `[[repo]]`, `[[alias]]` and `[[moved]]`: what is where in the tree.
+//! `[[repo]]`, `[[alias]]`, `[[moved]]` and `[[unlisted]]`: what is where in the tree.
 //!
 //! A `[[repo]]` table stands for one repo of each release and arch. Their paths are made canonical here, so that everybody
 //! else compares plain paths.
 
 use super::alias::{below, canonical};
 use super::read::{Place, Report, Table};
-use super::{Alias, Delivery, Moved, Priority, Repo, Scope, kinds};
+use super::{Alias, Delivery, Moved, Priority, Repo, Scope, Unlisted, kinds};
 use crate::http::path::TreePath;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,6 +18,7 @@ pub(super) struct Content {
     pub(super) repos: Vec<Repo>,
     pub(super) aliases: Vec<Alias>,
     pub(super) moved: Vec<Moved>,
+    pub(super) unlisted: Vec<Unlisted>,
     tables: Vec<RepoTable>,
 }
 
@@ -48,10 +49,11 @@ struct Places {
     twin: Place,
 }
 
-/// Reads all three.
+/// Reads all four.
 pub(super) fn read(root: &mut Table<'_>) -> Content {
     let aliases = aliases(root);
     let moved = moved(root, &aliases);
+    let unlisted = unlisted(root, &aliases);
     let tables = root.sections("repo", table);
     let (repos, tables_of) = expand(root.report, &tables, &aliases);
     no_overlap(root.report, &repos, &tables_of);
@@ -64,7 +66,8 @@ pub(super) fn read(root: &mut Table<'_>) -> Content {
     }
     let repos = with_twins(root.report, repos, &tables_of);
     drop(tables_of);
-    Content { repos, aliases, moved: moved.into_iter().map(|(moved, _)| moved).collect(), tables }
+    let moved = moved.into_iter().map(|(moved, _)| moved).collect();
+    Content { repos, aliases, moved, unlisted, tables }
 }
 
 impl Content {
@@ -140,6 +143,17 @@ fn moved(root: &mut Table<'_>, aliases: &[Alias]) -> Vec<(Moved, Place)> {
         }
     }
     all.sort_by_key(|(moved, _)| std::cmp::Reverse(moved.from.as_str().len()));
+    all
+}
+
+fn unlisted(root: &mut Table<'_>, aliases: &[Alias]) -> Vec<Unlisted> {
+    let read = root.sections("unlisted", |t| {
+        let path = t.required("path", &kinds::tree_path()).filter(|path| not_root(t, "path", path));
+        let age = t.or("age", &kinds::duration("1s", "1day"), Duration::from_secs(600));
+        Some(Unlisted { path: canonical(aliases, &path?), age })
+    });
+    let mut all: Vec<Unlisted> = read.into_iter().flatten().collect();
+    all.sort_by_key(|one| std::cmp::Reverse(one.path.as_str().len()));
     all
 }
 

@@ -181,7 +181,9 @@ fn the_shipped_example_names_every_key() {
     let tables =
         ["node", "http", "https", "admin", "origin", "cache", "egress", "listing", "push", "mirrors", "log"];
     let tables = tables.map(|table| format!("[{table}]")).into_iter();
-    for table in tables.chain(["repo", "alias", "moved", "mirror"].map(|table| format!("[[{table}]]"))) {
+    for table in
+        tables.chain(["repo", "alias", "moved", "unlisted", "mirror"].map(|table| format!("[[{table}]]")))
+    {
         let text = format!("{table}\nzzzzzzzzzz = 1\n");
         let offered = Config::parse(&text, Path::new("f.toml")).unwrap_err();
         let offered = offered

@@ -4,10 +4,12 @@ use super::Shared;
 use super::client::{Failure, MirrorClient};
 use super::judge::{File, Missed};
 use super::worker::Place;
+use crate::clock;
 use crate::http::{ByteRange, TreePath};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests to one mirror at a time.
@@ -86,10 +88,21 @@ impl Asker {
     }
 
     /// Asks for a part, and holds it against what the node itself has of the file, where it has it at hand.
-    pub(super) async fn compare(&self, file: File, part: ByteRange) -> Result<Compared, Missed> {
-        let Some(theirs) = self.part(&file, part).await? else { return Ok(Compared::NoRanges) };
+    /// Also how long the mirror took.
+    pub(super) async fn compare(&self, file: File, part: ByteRange) -> (Result<Compared, Missed>, Duration) {
+        let (theirs, took) = self.timed_part(&file, part).await;
+        (self.hold_against(file, part, theirs).await, took)
+    }
+
+    async fn hold_against(
+        &self,
+        file: File,
+        part: ByteRange,
+        theirs: Result<Option<Bytes>, Missed>,
+    ) -> Result<Compared, Missed> {
+        let Some(theirs) = theirs? else { return Ok(Compared::NoRanges) };
         let ours = match (file.sha256, self.repo.join(&file.path)) {
-            (Some(sha256), Ok(path)) => (self.shared.ours)(path, sha256, file.size, part, theirs).await,
+            (Some(sha256), Ok(path)) => (self.shared.known.ours)(path, sha256, file.size, part, theirs).await,
             _ => None,
         };
         Ok(match ours {
@@ -112,9 +125,16 @@ impl Asker {
 
     /// A part; `None` where the mirror answers no ranges.
     pub(super) async fn part(&self, file: &File, part: ByteRange) -> Result<Option<Bytes>, Missed> {
-        let Some(url) = self.url(file) else { return Ok(None) };
+        self.timed_part(file, part).await.0
+    }
+
+    /// The same, and how long the mirror took.
+    async fn timed_part(&self, file: &File, part: ByteRange) -> (Result<Option<Bytes>, Missed>, Duration) {
+        let Some(url) = self.url(file) else { return (Ok(None), Duration::ZERO) };
         let _permits = permits(&self.place.lanes, &self.shared.permits).await;
-        self.client().part(&url, file.size, part).await.map_err(|failure| missed(file, &failure))
+        let begun = clock::monotonic();
+        let answer = self.client().part(&url, file.size, part).await;
+        (answer.map_err(|failure| missed(file, &failure)), begun.elapsed())
     }
 
     fn client(&self) -> &MirrorClient {

@@ -5,7 +5,8 @@
 use super::families::Family;
 use super::judge::Seen;
 use super::resolve::{NoAddress, Resolver};
-use crate::http::ByteRange;
+use crate::http::{ByteRange, date};
+use crate::policy::Look;
 use crate::repo::Sha256;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -184,6 +185,26 @@ impl MirrorClient {
                 return Err(Failure::Status(response.status().as_u16()));
             }
             check_size(response.headers(), header::CONTENT_LENGTH, |value| value.parse().ok(), size)
+        })
+        .await
+    }
+
+    /// HEADs a file: what it looks like there. `None` where it isn't, or where the mirror doesn't say.
+    pub(super) async fn sight(&self, url: &str) -> Result<Option<Look>, Failure> {
+        self.timed(async {
+            let response = match self.ask(&Method::HEAD, url, HeaderMap::new()).await {
+                Err(Failure::Redirected(_)) => return Ok(None),
+                other => other?,
+            };
+            let text = |name| response.headers().get(name)?.to_str().ok();
+            let size = || text(header::CONTENT_LENGTH)?.trim().parse().ok();
+            let look =
+                || Some(Look::new(size()?, date::parse(response.headers().get(header::LAST_MODIFIED)?)?));
+            match response.status() {
+                StatusCode::OK => Ok(look()),
+                status if status.is_server_error() => Err(Failure::Status(status.as_u16())),
+                _ => Ok(None),
+            }
         })
         .await
     }

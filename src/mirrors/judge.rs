@@ -16,7 +16,9 @@ use crate::repo::{Entry, History, Sha256};
 /// Files that are drawn before all are looked at for one that fits: almost all do.
 const DRAWS: u32 = 8;
 /// Bytes of a sample: a few packets.
-const SAMPLE_BYTES: u64 = 16 << 10;
+pub const SAMPLE_BYTES: u64 = 16 << 10;
+/// Bytes of a sample that is to tell how fast the mirror is.
+pub const LONG_SAMPLE_BYTES: u64 = 1 << 20;
 
 /// What a mirror has at the place of a repomd.xml.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,9 +182,9 @@ fn file(path: &str, entry: &Entry) -> File {
 
 /// A part of a file, at random: to be compared with the node's own bytes.
 #[must_use]
-pub fn sample(file: &File, rng: &mut fastrand::Rng) -> ByteRange {
-    let start = rng.u64(..=file.size.saturating_sub(SAMPLE_BYTES));
-    ByteRange { start, end: file.size.min(start + SAMPLE_BYTES) }
+pub fn sample(file: &File, bytes: u64, rng: &mut fastrand::Rng) -> ByteRange {
+    let start = rng.u64(..=file.size.saturating_sub(bytes));
+    ByteRange { start, end: file.size.min(start + bytes) }
 }
 
 /// Whether generation `target` still lists these very bytes there.

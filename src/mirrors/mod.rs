@@ -10,6 +10,7 @@ mod families;
 pub mod judge;
 mod proofs;
 mod resolve;
+mod sight;
 mod worker;
 
 #[cfg(test)]
@@ -19,13 +20,14 @@ use crate::clock;
 use crate::config::{Mirror, Probes};
 use crate::http::{ByteRange, TreePath};
 use crate::metrics::Metrics;
-use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos};
+use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos, Sightings, sightings};
 use crate::repo::Sha256;
 use bytes::Bytes;
 use check::LANES;
 use client::MirrorClient;
 use families::{Both, Family, merged};
 use proofs::Document;
+use sight::Sights;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -65,8 +67,24 @@ pub struct Prober {
     state_dir: Option<PathBuf>,
     flipped: Arc<Notify>,
     changes: watch::Sender<u64>,
-    bounces: mpsc::Receiver<BounceReport>,
+    signals: Signals,
     updates: mpsc::Receiver<Update>,
+}
+
+/// What clients' requests tell the prober.
+pub struct Signals {
+    /// Files that clients came back for.
+    pub bounces: mpsc::Receiver<BounceReport>,
+    /// Files that no list names, and that mirrors are to be looked at for.
+    pub looks: mpsc::Receiver<sightings::Request>,
+}
+
+/// What the prober compares with, and what it fills besides the table.
+pub struct Known {
+    /// What mirrors' bytes are compared with.
+    pub ours: Ours,
+    /// What they were seen to have of files that no list names.
+    pub sightings: Arc<Sightings>,
 }
 
 /// What all workers use.
@@ -77,7 +95,7 @@ struct Shared {
     /// In the order of [`Family::ALL`].
     clients: [MirrorClient; 2],
     permits: Semaphore,
-    ours: Ours,
+    known: Known,
     updates: mpsc::Sender<Update>,
 }
 
@@ -100,8 +118,7 @@ struct Update {
 }
 
 impl Prober {
-    /// Of these mirrors, in the order of the config. `bounces` name files that clients came back for; `ours` is what mirrors' bytes
-    /// are compared with. Without a `state_dir` no proof survives a restart.
+    /// Of these mirrors, in the order of the config. Without a `state_dir` no proof survives a restart.
     ///
     /// # Errors
     /// A mirror is https and the system's certificates can't be read.
@@ -111,8 +128,8 @@ impl Prober {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
         state_dir: Option<PathBuf>,
-        bounces: mpsc::Receiver<BounceReport>,
-        ours: Ours,
+        signals: Signals,
+        known: Known,
     ) -> Result<Self, ProberError> {
         let tls = mirrors.iter().any(|mirror| mirror.url.starts_with("https:"));
         let clients =
@@ -120,11 +137,11 @@ impl Prober {
         let (sender, updates) = mpsc::channel(UPDATES);
         let permits = Semaphore::new(settings.parallel);
         let shared =
-            Arc::new(Shared { settings, published, metrics, clients, permits, ours, updates: sender });
+            Arc::new(Shared { settings, published, metrics, clients, permits, known, updates: sender });
         let mirrors = mirrors.iter().cloned().map(Arc::new).collect();
         let (flipped, changes) = (Arc::new(Notify::new()), watch::Sender::new(0));
         let families = Vec::new();
-        Ok(Self { shared, mirrors, families, state_dir, flipped, changes, bounces, updates })
+        Ok(Self { shared, mirrors, families, state_dir, flipped, changes, signals, updates })
     }
 
     /// Publishes the table with the proofs that were kept on disk, for the repos as they are published by now; no mirror
@@ -178,7 +195,7 @@ impl Prober {
             unsaved: Unsaved::default(),
             saves: JoinSet::new(),
         };
-        let mut workers = Workers::default();
+        let (mut workers, mut sights) = (Workers::default(), Sights::default());
         for mirror in 0..publisher.families.len() {
             workers.add(&self.shared, &publisher, mirror);
         }
@@ -197,9 +214,11 @@ impl Prober {
                     publisher.notice_flip(&self.shared);
                     publisher.save_if_due(self.state_dir.as_ref());
                 }
-                Some(report) = self.bounces.recv() => {
-                    workers.check(report);
+                Some(report) = self.signals.bounces.recv() => workers.check(&report),
+                Some(request) = self.signals.looks.recv() => {
+                    sights.start(&self.shared, &publisher.families, &workers.lanes, request);
                 }
+                Some(_) = sights.tasks.join_next() => {}
                 Some(Err(error)) = workers.tasks.join_next_with_id() => {
                     // What it told before.
                     while let Ok(update) = self.updates.try_recv() {
@@ -215,6 +234,7 @@ impl Prober {
                 }
             }
         }
+        sights.tasks.shutdown().await;
         workers.tasks.shutdown().await;
         publisher.save(self.state_dir.as_ref()).await;
     }
@@ -226,12 +246,15 @@ struct Workers {
     tasks: JoinSet<()>,
     places: HashMap<Id, Place>,
     bounces: HashMap<(usize, Family), mpsc::Sender<String>>,
+    /// By mirror: requests to its host at a time.
+    lanes: Vec<Arc<Semaphore>>,
 }
 
 impl Workers {
     /// Starts the workers of a mirror.
     fn add(&mut self, shared: &Arc<Shared>, publisher: &Publisher, mirror: usize) {
         let lanes = Arc::new(Semaphore::new(LANES));
+        self.lanes.push(lanes.clone());
         for family in Family::ALL {
             let place = Place { mirror, family, lanes: lanes.clone() };
             self.start(shared, publisher, place, Duration::ZERO);
@@ -252,7 +275,7 @@ impl Workers {
     }
 
     /// A client came back: over which family it went isn't known.
-    fn check(&self, report: BounceReport) {
+    fn check(&self, report: &BounceReport) {
         for family in Family::ALL {
             if let Some(worker) = self.bounces.get(&(report.mirror, family)) {
                 // Full: enough of this mirror's are waiting.

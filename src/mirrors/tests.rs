@@ -244,7 +244,9 @@ impl Node {
         let (published, metrics) = (Self::published(history), Arc::new(Metrics::new()));
         let (bounces, reports) = mpsc::channel(8);
         let (repos, counters, ours) = (published.clone(), metrics.clone(), Arc::new(our_bytes));
-        let mut prober = Prober::new(settings, &mirrors, repos, counters, state_dir, reports, ours).unwrap();
+        let signals = Signals { bounces: reports, looks: mpsc::channel(1).1 };
+        let known = Known { ours, sightings: Arc::default() };
+        let mut prober = Prober::new(settings, &mirrors, repos, counters, state_dir, signals, known).unwrap();
         prober.restore();
         let (changes, flipped) = (prober.changes(), prober.flipped());
         let (shutdown, ends) = watch::channel(false);

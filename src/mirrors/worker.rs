@@ -29,6 +29,8 @@ const SPREAD: Duration = Duration::from_millis(500);
 const BOUNCE_PAUSE: Duration = Duration::from_secs(1);
 /// Repos that a liveness check may ask for.
 const LIVENESS_REPOS: usize = 2;
+/// Between two measurements of how fast the mirror is: a mebibyte an hour costs its admin nothing.
+const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 /// A mirror that is down is retried ever more slowly, up to so many doublings.
 const MOST_DOUBLINGS: u32 = 16;
 
@@ -42,6 +44,8 @@ pub(super) struct Worker {
     bounces: mpsc::Receiver<String>,
     changed: watch::Receiver<u64>,
     liveness: Liveness,
+    /// When it is to be seen again how fast the mirror is.
+    measure: Instant,
 }
 
 /// Whose probes they are.
@@ -117,6 +121,8 @@ enum Done {
     Spotted {
         repo: usize,
         result: Result<Compared, Missed>,
+        /// Bytes per second, where enough was read to tell.
+        throughput: Option<u64>,
     },
     Bounced {
         path: TreePath,
@@ -137,7 +143,8 @@ impl Worker {
         let liveness =
             Liveness { due: now, running: false, failures: 0, returning: false, bounce_after: now };
         let (repos, tasks) = (shared.published.repos.load_full(), JoinSet::new());
-        Self { shared, place, state, repos, slots, tasks, bounces, changed, liveness }
+        let measure = now;
+        Self { shared, place, state, repos, slots, tasks, bounces, changed, liveness, measure }
     }
 
     /// Probes until it is dropped.
@@ -229,9 +236,17 @@ impl Worker {
             Next::Rest => self.rest(repo),
             Next::Spot(proof) => match judge::spot(&history, proof, &mut rng) {
                 Some(file) => {
-                    let part = judge::sample(&file, &mut rng);
+                    let is_long = self.measure <= now() && file.size >= judge::LONG_SAMPLE_BYTES;
+                    let bytes = if is_long { judge::LONG_SAMPLE_BYTES } else { judge::SAMPLE_BYTES };
+                    let part = judge::sample(&file, bytes, &mut rng);
+                    if is_long {
+                        self.measure = now() + MEASURE_EVERY;
+                    }
                     self.tasks.spawn(async move {
-                        Done::Spotted { repo, result: asker.compare(file, part).await }
+                        let (result, took) = asker.compare(file, part).await;
+                        let is_told = is_long && matches!(result, Ok(Compared::Fits | Compared::Differs(_)));
+                        let throughput = is_told.then(|| per_second(part.len(), took));
+                        Done::Spotted { repo, result, throughput }
                     });
                 }
                 None => self.rest(repo),
@@ -357,6 +372,11 @@ async fn alive(client: &MirrorClient, urls: &[String]) -> Result<(), Failure> {
         }
     }
     answer
+}
+
+fn per_second(bytes: u64, took: Duration) -> u64 {
+    let nanos = took.as_nanos().max(1);
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
 }
 
 fn now() -> Instant {

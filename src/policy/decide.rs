@@ -1,7 +1,7 @@
 //! The decision.
 
-use super::select::{self, Holding, Wanted};
-use super::{Client, MirrorTable, Orders, Past, Phase, Place, Reason, Repos, Standing, client, egress};
+use super::select::{self, Ground, Holding, Wanted};
+use super::{Client, MirrorTable, Orders, Past, Phase, Place, Reason, Repos, Spot, Standing, client, egress};
 use crate::clock::Timestamp;
 use crate::config::{Delivery, Scope};
 use crate::http::TreePath;
@@ -89,13 +89,44 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
         Some(_) if is_shed(facts, place, listed) => Reason::Pressure,
         Some(reason) => return Decision::Serve(reason),
     };
-    match facts.past.standing {
-        Standing::CoolingOff => return Decision::Serve(Reason::CoolOff),
-        Standing::SlowStart | Standing::Repeated { .. } => return Decision::Serve(Reason::SlowStart),
-        Standing::Clear | Standing::Bounced { .. } => {}
+    if let Some(reason) = holds_back(facts.past.standing) {
+        return Decision::Serve(reason);
     }
     redirect(facts, place, listed, reason, has_room)
         .map_or(Decision::Serve(Reason::NoFreshMirror), Decision::Redirect)
+}
+
+/// Decides about a file that no repo lists, of which mirrors were seen to have one like the node's own, where the operator lets them
+/// take it. The rules for clients are the same.
+#[must_use]
+pub fn sighted(
+    facts: &Facts<'_>,
+    (path, size): (&TreePath, u64),
+    spots: Vec<Spot>,
+    has_room: &dyn Fn(usize) -> bool,
+) -> Decision {
+    if let Standing::Bounced { .. } = facts.past.standing {
+        return Decision::Serve(Reason::Bounce);
+    }
+    if spots.is_empty() {
+        return Decision::Serve(Reason::Unlisted);
+    }
+    if let Some(reason) = holds_back(facts.past.standing) {
+        return Decision::Serve(reason);
+    }
+    let holding = Holding { path: path.clone(), size, ground: Ground::Sighted(spots) };
+    among(facts, &[holding], Reason::Sighted, has_room)
+        .map_or(Decision::Serve(Reason::NoFreshMirror), Decision::Redirect)
+}
+
+/// Why the client gets no redirect, as it stands.
+const fn holds_back(standing: Standing) -> Option<Reason> {
+    match standing {
+        Standing::Bounced { .. } => Some(Reason::Bounce),
+        Standing::CoolingOff => Some(Reason::CoolOff),
+        Standing::SlowStart | Standing::Repeated { .. } => Some(Reason::SlowStart),
+        Standing::Clear => None,
+    }
 }
 
 /// Where the node can't serve the file (the origin lacks it or is down): a proven mirror, whatever the window says and
@@ -147,27 +178,36 @@ fn redirect(
     reason: Reason,
     has_room: &dyn Fn(usize) -> bool,
 ) -> Option<Redirect> {
-    let holdings = holdings(facts.repos, place, listed);
+    among(facts, &holdings(facts.repos, place, listed), reason, has_room)
+}
+
+fn among(
+    facts: &Facts<'_>,
+    holdings: &[Holding],
+    reason: Reason,
+    has_room: &dyn Fn(usize) -> bool,
+) -> Option<Redirect> {
     let Facts { client, now, .. } = *facts;
-    let wanted = Wanted { client, failed: facts.past.failed, holdings: &holdings, now };
+    let wanted = Wanted { client, failed: facts.past.failed, holdings, now };
     let most = if client.fragile { 1 } else { 1 + MOST_OTHERS };
     let mut ranked = select::ranked(facts.mirrors, facts.orders, &wanted, has_room, most).into_iter();
     let (mirror, holding) = ranked.next()?;
     let others = ranked.map(|(index, holding)| (index, holding.path.clone())).collect();
-    let (path, size) = (holding.path.clone(), holding.listed.entry.size);
-    Some(Redirect { mirror, path, others, size, reason })
+    Some(Redirect { mirror, path: holding.path.clone(), others, size: holding.size, reason })
 }
 
 /// Where mirrors may hold the same bytes: at the same path, and in the repo's twin.
 #[must_use]
 pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holding> {
-    let mut holdings = vec![Holding { repo: place.index, listed: *listed, path: place.path.clone() }];
+    let size = listed.entry.size;
+    let ground = Ground::Listed { repo: place.index, listed: *listed };
+    let mut holdings = vec![Holding { path: place.path.clone(), size, ground }];
     if let Some(twin) = place.view.repo.twin {
         let view = &repos.views()[twin];
         let same = view.history.find(place.relative).filter(|same| same.entry.sha256 == listed.entry.sha256);
         // The twin's path may be too long to be one.
         if let Some((listed, path)) = same.zip(view.repo.path.join(place.relative).ok()) {
-            holdings.push(Holding { repo: twin, listed, path });
+            holdings.push(Holding { path, size, ground: Ground::Listed { repo: twin, listed } });
         }
     }
     holdings

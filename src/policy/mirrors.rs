@@ -24,6 +24,8 @@ pub struct MirrorState {
     pub ipv6: bool,
     /// How long a repomd.xml takes from there, smoothed.
     pub latency: Option<Duration>,
+    /// Bytes per second of a mebibyte from there, the last time that one was read.
+    pub throughput: Option<u64>,
     /// What it holds of each repo, in the order of the config.
     pub pairs: Vec<Pair>,
 }
@@ -41,6 +43,7 @@ impl MirrorState {
             ipv4: false,
             ipv6: false,
             latency: None,
+            throughput: None,
             pairs,
         }
     }

@@ -19,6 +19,7 @@ pub mod order;
 pub mod reason;
 pub mod repos;
 pub mod select;
+pub mod sightings;
 pub mod table;
 pub mod window;
 
@@ -30,5 +31,6 @@ pub use mirrors::{Covered, MirrorState, Pair, Proof, Reach};
 pub use order::Orders;
 pub use reason::Reason;
 pub use repos::{Place, Published, RepoView, Repos};
+pub use sightings::{Look, Sightings, Spot};
 pub use table::MirrorTable;
 pub use window::{Phase, Window};

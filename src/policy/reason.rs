@@ -27,6 +27,8 @@ pub enum Reason {
     Offload,
     /// Measured egress is over the budget: fresh mirrors take it.
     Pressure,
+    /// No repo lists it, and a mirror was seen to have one of the same size and time (`[[unlisted]]`): that takes it.
+    Sighted,
     /// Neither cache nor origin has it any more, but a mirror still does.
     Removed,
     /// The origin can't be reached and the cache lacks it.
@@ -53,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in label order of the metrics.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Metadata,
         Self::Unlisted,
         Self::Window,
@@ -66,6 +68,7 @@ impl Reason {
         Self::SlowStart,
         Self::Offload,
         Self::Pressure,
+        Self::Sighted,
         Self::Removed,
         Self::OriginDown,
         Self::OriginFault,
@@ -95,6 +98,7 @@ impl Reason {
             Self::SlowStart => "slow-start",
             Self::Offload => "offload",
             Self::Pressure => "pressure",
+            Self::Sighted => "sighted",
             Self::Removed => "removed",
             Self::OriginDown => "origin-down",
             Self::OriginFault => "origin-fault",
@@ -129,6 +133,9 @@ impl Reason {
             Self::SlowStart => "the client's earlier redirects are not known to have worked yet",
             Self::Offload => "no window is open: a mirror proven to hold the file takes it",
             Self::Pressure => "egress is over the budget: a mirror proven to hold the file takes it",
+            Self::Sighted => {
+                "no repo lists the file, and a mirror has one of the same size and time: that takes it"
+            }
             Self::Removed => "the file is gone from the origin, but a mirror still holds it",
             Self::OriginDown => "the file is not in the cache and the origin can't be reached",
             Self::OriginFault => "the origin's answer can't be used",

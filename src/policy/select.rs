@@ -1,6 +1,6 @@
 //! Which of the mirrors that hold a file takes a client.
 
-use super::{Client, Failed, MirrorState, MirrorTable, Orders};
+use super::{Client, Failed, MirrorState, MirrorTable, Orders, Spot};
 use crate::clock::Timestamp;
 use crate::config::Mirror;
 use crate::http::TreePath;
@@ -11,15 +11,45 @@ use std::time::Duration;
 /// A client that can't recover from a bad redirect is sent only to mirrors seen alive within this time.
 const SEEN_FOR_FRAGILE: Duration = Duration::from_secs(30);
 
-/// A file on a mirror: repo number and what that repo's generations say of it. Several when a twin lists the same bytes.
+/// A file on a mirror. Several when a twin lists the same bytes.
 #[derive(Clone, Debug)]
 pub struct Holding {
-    /// The repo's number in the config.
-    pub repo: usize,
-    /// What it says of the file.
-    pub listed: Listed,
     /// The path of the file in the tree.
     pub path: TreePath,
+    /// In bytes.
+    pub size: u64,
+    /// By what it is known that a mirror has it.
+    pub ground: Ground,
+}
+
+/// By what it is known that a mirror has a file.
+#[derive(Clone, Debug)]
+pub enum Ground {
+    /// By its proof for a repo.
+    Listed {
+        /// The repo's number in the config.
+        repo: usize,
+        /// What its generations say of the file.
+        listed: Listed,
+    },
+    /// It was seen there ([`super::Sightings`]).
+    Sighted(Vec<Spot>),
+}
+
+impl Holding {
+    /// Whether mirror number `index`, which has to be up, has it.
+    #[must_use]
+    pub fn is_on(&self, index: usize, table: &MirrorTable) -> bool {
+        match &self.ground {
+            Ground::Listed { repo, listed } => table.holds(index, *repo, listed),
+            Ground::Sighted(spots) => {
+                let mirror = &table.states()[index];
+                let seen = |ipv6: bool| spots.contains(&Spot { mirror: index, ipv6 });
+                // Clients choose the family: it was seen over each that is in use.
+                mirror.reach.is_up() && (!mirror.ipv4 || seen(false)) && (!mirror.ipv6 || seen(true))
+            }
+        }
+    }
 }
 
 /// What a mirror is looked for.
@@ -102,7 +132,7 @@ pub fn fits<'a>(
 
 /// The same whatever the mirror is being sent.
 fn suits<'a>(index: usize, table: &MirrorTable, wanted: &Wanted<'a>) -> Result<&'a Holding, Unfit> {
-    let held = wanted.holdings.iter().find(|holding| table.holds(index, holding.repo, &holding.listed));
+    let held = wanted.holdings.iter().find(|holding| holding.is_on(index, table));
     let (client, mirror) = (wanted.client, &*table.states()[index]);
     let Some(holding) = held else {
         return Err(if mirror.reach.is_up() { Unfit::NotProven } else { Unfit::Down });

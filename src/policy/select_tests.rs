@@ -23,7 +23,11 @@ fn mirror(name: &str, url: &str) -> MirrorState {
 
 fn holding() -> Holding {
     let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since: 1 };
-    Holding { repo: 0, listed: Listed { entry, until: None }, path: TreePath::new("7/os/a.rpm").unwrap() }
+    Holding {
+        path: TreePath::new("7/os/a.rpm").unwrap(),
+        size: entry.size,
+        ground: Ground::Listed { repo: 0, listed: Listed { entry, until: None } },
+    }
 }
 
 fn client(user_agent: &str, https: bool) -> Client {

@@ -8,11 +8,17 @@ use crate::http::{TreePath, content_type};
 use crate::policy::decide::{self, Facts};
 use crate::policy::fair::Class;
 use crate::policy::select::{self, Unfit, Wanted};
-use crate::policy::{Client, Currency, Decision, MirrorTable, Past, Place, Reason, Redirect, Repos};
+use crate::policy::{
+    Client, Currency, Decision, Look, MirrorTable, Past, Place, Reason, Redirect, Repos, sightings,
+};
 use crate::repo::{Kind, Listed};
 use crate::store::{Content, Identity, Meta, Object, Source, Tier};
 use http::HeaderValue;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Mirrors that are looked at for a file that no list names.
+const MOST_SIGHTED: usize = 4;
 
 /// What is asked, with the snapshots of that moment: one request is decided on one state of the world.
 pub struct Question<'a> {
@@ -121,6 +127,46 @@ impl<'a> Question<'a> {
         decide::decide(&self.facts(place.as_ref(), is_cached, past), &|mirror| self.has_room(mirror))
     }
 
+    /// For how long it counts that a mirror was seen to have the file, which no repo lists; `None` where that never counts.
+    #[must_use]
+    pub fn sighted_for(&self) -> Option<Duration> {
+        let is_listed = || self.place().is_some_and(|place| place.listed.is_some());
+        config::unlisted(&self.edge.config.unlisted, &self.path).filter(|_| !is_listed())
+    }
+
+    /// Decides about a file that no repo lists and that the node has at hand, or would fetch if it is `None`.
+    #[must_use]
+    pub fn decide_sighted(&self, content: Option<&Content>, age: Duration, past: Past) -> Decision {
+        let Some(look) = content.and_then(|content| self.look(content)) else {
+            return Decision::Serve(Reason::Unlisted);
+        };
+        let spots = self.edge.sightings.alike(self.path.as_str(), look, age, self.now);
+        let facts = self.facts(None, &|| true, past);
+        decide::sighted(&facts, (&self.path, look.size), spots, &|mirror| self.has_room(mirror))
+    }
+
+    /// Has the mirrors that are best for the client looked at for such a file, now and then.
+    pub fn ask_for_sightings(&self, content: Option<&Content>, age: Duration) {
+        let sightings = &self.edge.sightings;
+        if content.and_then(|content| self.look(content)).is_none()
+            || !sightings.is_due(self.path.as_str(), age, self.now)
+        {
+            return;
+        }
+        let order = self.edge.orders.best(&self.mirrors, self.client);
+        let up = |index: &usize| self.mirrors.states()[*index].reach.is_up();
+        let mirrors = order.iter().map(|index| *index as usize).filter(up).take(MOST_SIGHTED).collect();
+        // A full queue: the next client asks again, in a while.
+        let _ = self.edge.looks.try_send(sightings::Request { path: self.path.as_str().to_owned(), mirrors });
+    }
+
+    /// What the node's own file looks like, if it is current and worth a redirect.
+    fn look(&self, content: &Content) -> Option<Look> {
+        let (size, modified) = (content.meta.length?, content.meta.last_modified?);
+        let counts = !content.stale && content.is_fresh(self.now) && size >= sightings::LEAST_BYTES;
+        counts.then(|| Look::new(size, modified))
+    }
+
     /// A mirror, where the node itself can't serve the file.
     #[must_use]
     pub fn last_resort(&self, past: Past, reason: Reason) -> Option<Redirect> {
@@ -135,10 +181,7 @@ impl<'a> Question<'a> {
     pub fn path_on(&self, mirror: usize) -> Option<TreePath> {
         let place = self.place()?;
         let holdings = decide::holdings(&self.repos, &place, place.listed.as_ref()?);
-        holdings
-            .into_iter()
-            .find(|holding| self.mirrors.holds(mirror, holding.repo, &holding.listed))
-            .map(|holding| holding.path)
+        holdings.into_iter().find(|holding| holding.is_on(mirror, &self.mirrors)).map(|holding| holding.path)
     }
 
     /// Each mirror that may be asked for the file, best first, or why it may not.

@@ -10,7 +10,7 @@ use crate::geo::Geo;
 use crate::listing::own::own_entries;
 use crate::metrics::Metrics;
 use crate::policy::load::MirrorLoad;
-use crate::policy::{BounceReport, Orders, Published};
+use crate::policy::{BounceReport, Orders, Published, Sightings, sightings};
 use crate::store::Store;
 use http::HeaderValue;
 use prometheus::IntCounter;
@@ -48,6 +48,10 @@ pub struct Edge {
     pub listings: Listings,
     /// Tells the prober of mirrors that failed a client.
     pub bounces: mpsc::Sender<BounceReport>,
+    /// What mirrors were seen to have of files that no list names.
+    pub sightings: Arc<Sightings>,
+    /// Has the prober look at mirrors for such a file.
+    pub looks: mpsc::Sender<sightings::Request>,
     /// The own nodes' base URLs as lists name them.
     pub own_entries: Vec<String>,
     /// `Via` of every response (RFC 9110, section 7.6.3).
@@ -72,13 +76,17 @@ pub struct Parts {
     pub geo: Geo,
     /// Tells the prober of mirrors that failed a client.
     pub bounces: mpsc::Sender<BounceReport>,
+    /// What mirrors were seen to have of files that no list names.
+    pub sightings: Arc<Sightings>,
+    /// Has the prober look at mirrors for such a file.
+    pub looks: mpsc::Sender<sightings::Request>,
 }
 
 impl Edge {
     /// From its parts.
     #[must_use]
     pub fn new(config: Arc<Config>, parts: Parts) -> Self {
-        let Parts { published, store, metrics, log, egress, geo, bounces } = parts;
+        let Parts { published, store, metrics, log, egress, geo, bounces, sightings, looks } = parts;
         let donated: Vec<Bandwidth> = config.mirrors.iter().map(|mirror| mirror.bandwidth).collect();
         let redirected = |mirror: &Mirror| {
             let of = [mirror.name.as_str()];
@@ -103,6 +111,8 @@ impl Edge {
             egress,
             geo,
             bounces,
+            sightings,
+            looks,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::policy::client::Agent;
 use crate::policy::select::Unfit;
 use crate::policy::{Client, Currency, Decision, Past, Place, Reason, Redirect, Standing};
 use crate::repo::Kind;
+use crate::store::Content;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -158,10 +159,11 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
     let agent = Agent::new(supposed.client, whereabouts, supposed.user_agent.as_bytes());
     let client = Client::new(agent, supposed.https, supposed.range.as_deref().map(str::as_bytes));
     let question = Question::new(edge, &path, &client, now);
-    let at_hand = question.pinned().is_some() || edge.store.peek(&question.object()).is_some();
+    let content = edge.store.peek(&question.object());
+    let at_hand = question.pinned().is_some() || content.is_some();
     let held = at_hand || edge.store.find(&question.object()).await.is_some();
     let past = past(edge, &question, supposed, &client, now);
-    let outcome = outcome(edge, &question, &path, query, at_hand, past);
+    let outcome = outcome(edge, &question, (&path, query), (at_hand, content.as_ref()), past);
 
     let place = question.place();
     let last_resort = match outcome.word {
@@ -189,7 +191,8 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
 
 /// As `handle` has it, without taking note.
 fn past(edge: &Edge, question: &Question<'_>, supposed: &Supposed, client: &Client, now: Timestamp) -> Past {
-    let is_file = question.place().is_some_and(|place| place.listed.is_some());
+    let is_listed = question.place().is_some_and(|place| place.listed.is_some());
+    let is_file = is_listed || question.sighted_for().is_some();
     if !is_file || !question.has_mirrors() {
         return Past::default();
     }
@@ -208,9 +211,8 @@ struct Outcome {
 fn outcome(
     edge: &Edge,
     question: &Question<'_>,
-    path: &TreePath,
-    query: Option<&str>,
-    at_hand: bool,
+    (path, query): (&TreePath, Option<&str>),
+    (at_hand, content): (bool, Option<&Content>),
     past: Past,
 ) -> Outcome {
     let answer = |reason, location| Outcome { word: "answer", reason, location, mirror: None };
@@ -223,7 +225,10 @@ fn outcome(
     let decision = match question.pinned() {
         Some(_) if question.currency() == Some(Currency::Expired) => return answer(Reason::OriginDown, None),
         Some(_) => Decision::Serve(Reason::Metadata),
-        None => question.decide(&|| at_hand, past),
+        None => match (question.decide(&|| at_hand, past), question.sighted_for()) {
+            (Decision::Serve(Reason::Unlisted), Some(age)) => question.decide_sighted(content, age, past),
+            (decision, _) => decision,
+        },
     };
     match decision {
         Decision::Serve(reason) => Outcome { word: "serve", reason, location: None, mirror: None },

@@ -10,7 +10,7 @@ use super::respond::respond;
 use super::{choices, redirect, serve};
 use crate::config;
 use crate::http::TreePath;
-use crate::policy::{BounceReport, Decision, Past, Standing};
+use crate::policy::{BounceReport, Decision, Past, Reason, Standing};
 use std::cell::OnceCell;
 use std::rc::Rc;
 
@@ -40,7 +40,12 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     // What is in memory or open; the disk is asked only once it is decided that the node serves.
     let at_hand = OnceCell::new();
     let look = || at_hand.get_or_init(|| edge.store.peek(&question.object()));
-    match question.decide(&|| look().is_some(), past) {
+    let mut decision = question.decide(&|| look().is_some(), past);
+    if let (Decision::Serve(Reason::Unlisted), Some(age)) = (&decision, question.sighted_for()) {
+        question.ask_for_sightings(look().as_ref(), age);
+        decision = question.decide_sighted(look().as_ref(), age, past);
+    }
+    match decision {
         Decision::Serve(reason) => {
             look();
             serve::serve(edge, asked, &question, at_hand.into_inner().flatten(), past, reason).await
@@ -52,7 +57,8 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
 /// What is known of the client; a bounce is told to the prober at once.
 fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
     let edge = &*peer.edge;
-    let is_file = question.place().is_some_and(|place| place.listed.is_some());
+    let is_listed = question.place().is_some_and(|place| place.listed.is_some());
+    let is_file = is_listed || question.sighted_for().is_some();
     // A HEAD moves no bytes: it is neither a return from a mirror nor a sign that one worked.
     if !is_file || asked.is_head || !question.has_mirrors() {
         return Past::default();
@@ -62,6 +68,7 @@ fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
         edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
     }
     if let Standing::Bounced { mirror, .. } | Standing::Repeated { mirror } = past.standing {
+        edge.sightings.forget(question.path.as_str(), mirror);
         let path = question.path_on(mirror).unwrap_or_else(|| question.path.clone());
         // A full queue means that the prober is busy looking at bounces already.
         let _ = edge.bounces.try_send(BounceReport { mirror, path: path.as_str().to_owned() });

@@ -48,6 +48,9 @@ fn a_mirror_is_as_good_as_the_worse_of_its_families() {
         let mirror = mirror(status);
         mirror["ipv4"] == true && mirror["ipv6"] == true && mirror["repos"][0]["fresh"] == true
     });
+    node.wait_status("it is known how fast it is", |status| {
+        mirror(status)["throughput"].as_u64().is_some_and(|bits| bits > 1_000_000)
+    });
     assert_eq!(status(&node, "192.0.2.1", &kept, 1), 302);
     assert_eq!(status(&node, "2001:db8::1", &kept, 2), 302);
 

@@ -27,4 +27,5 @@ mod support;
 mod syncing;
 mod tls;
 mod torture;
+mod unlisted;
 mod week;

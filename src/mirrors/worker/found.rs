@@ -33,7 +33,8 @@ impl Worker {
                 self.verified(repo, (target, base), result, ranges);
                 true
             }
-            Ok(Done::Spotted { repo, result }) => {
+            Ok(Done::Spotted { repo, result, throughput }) => {
+                self.state.throughput = throughput.or(self.state.throughput);
                 self.spotted(repo, result);
                 true
             }

@@ -5,7 +5,7 @@ use crate::mirrors::client::MirrorClient;
 use crate::mirrors::families::Family;
 use crate::mirrors::tests::{Node, files, first, mirror};
 use crate::mirrors::worker::Place;
-use crate::mirrors::{Probes, Shared};
+use crate::mirrors::{Known, Probes, Shared};
 use crate::policy::MirrorState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn worker() -> Worker {
         metrics: Arc::new(Metrics::new()),
         clients: MirrorClient::both(TIMEOUT, "", false).unwrap(),
         permits: Semaphore::new(1),
-        ours: Arc::new(|_, _, _, _, _| Box::pin(async { None })),
+        known: Known { ours: Arc::new(|_, _, _, _, _| Box::pin(async { None })), sightings: Arc::default() },
         updates: mpsc::channel(1).0,
     };
     let state = MirrorState::untried(Arc::new(mirror(0, "http://127.0.0.1:1/")), 1);
@@ -90,7 +90,7 @@ async fn a_doubt_stays_until_the_very_part_is_right() {
     let file = judge::File { path: "Packages/a.rpm".to_owned(), size: 10, sha256: None };
     let part = crate::http::ByteRange { start: 2, end: 4 };
     let doubt = Doubt { file, part, ours: bytes::Bytes::from_static(b"xy") };
-    worker.finish(Ok(Done::Spotted { repo: 0, result: Ok(Compared::Differs(doubt)) }));
+    worker.finish(Ok(Done::Spotted { repo: 0, result: Ok(Compared::Differs(doubt)), throughput: None }));
     assert_eq!(worker.state.pairs[0].proof, None);
     let note = "Packages/a.rpm has other bytes than listed, from byte 2 on, though it was proven";
     assert_eq!(worker.state.pairs[0].note, note);
