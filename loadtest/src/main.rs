@@ -7,6 +7,7 @@
 mod caches;
 mod cpu;
 mod eviction;
+mod hold;
 mod index;
 mod load;
 mod one;
@@ -33,6 +34,8 @@ struct CommandLine {
 enum Benchmark {
     /// Hit ratios of the disk tier's order of eviction, against others and the best possible.
     Eviction(eviction::Eviction),
+    /// Whether the node holds its egress budget, fails nobody and is fair, under more load than it may serve.
+    Hold(hold::Hold),
     /// A start over many objects on disk: time to the first answer and to the whole index, memory for each.
     Index(index::Index),
     /// What the prober takes of a core.
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
             eviction::run(&line);
             Ok(())
         }
+        Some(Benchmark::Hold(line)) => hold::run(&line, &stop_on_signals()?),
         Some(Benchmark::Index(line)) => index::run(&line),
         Some(Benchmark::Probes(line)) => peers::probes::run(&line, &*stop_on_signals()?),
         Some(Benchmark::Proofs(line)) => {

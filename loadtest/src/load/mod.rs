@@ -11,7 +11,7 @@
 
 mod connection;
 mod engine;
-mod http1;
+pub mod http1;
 mod http2;
 mod schedule;
 mod tls;
@@ -138,8 +138,9 @@ pub enum Fault {
 
 /// Where the bytes of bodies go.
 #[derive(Default)]
-struct Sink {
-    bytes: u64,
+pub struct Sink {
+    /// How many came.
+    pub bytes: u64,
     hasher: Option<Hasher>,
 }
 

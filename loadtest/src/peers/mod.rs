@@ -4,16 +4,16 @@
 //! on the other, on loopback; what is compared is what a CPU-second of the server does, so that a neighbour who takes time from
 //! the machine takes little from the figures. `contest` has the rounds, `statistics` what they say, `work` the table.
 
-mod child;
+pub mod child;
 mod contest;
-mod mirrors;
+pub mod mirrors;
 mod nginx;
-mod node;
+pub mod node;
 mod plot;
 pub mod probes;
 mod report;
 mod server;
-mod site;
+pub mod site;
 mod statistics;
 mod varnish;
 mod work;
@@ -269,7 +269,8 @@ fn installed(install: bool) -> anyhow::Result<Vec<Name>> {
 }
 
 /// Thousands of connections are open at once; what is started inherits it.
-fn raise_open_files() -> anyhow::Result<()> {
+/// As many files as this process may open.
+pub fn raise_open_files() -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
         .context("raising the number of open files")

@@ -137,7 +137,8 @@ fn mirror(text: &mut String, number: usize, url: &str) {
     }
 }
 
-fn wait_proven(admin: SocketAddr, mirrors: usize, stop: &AtomicBool) -> anyhow::Result<()> {
+/// Waits until so many mirrors are proven for each repo.
+pub fn wait_proven(admin: SocketAddr, mirrors: usize, stop: &AtomicBool) -> anyhow::Result<()> {
     let begun = monotonic();
     loop {
         let (status, body) = get(admin, "/api/v1/status")?;
@@ -158,7 +159,7 @@ fn wait_proven(admin: SocketAddr, mirrors: usize, stop: &AtomicBool) -> anyhow::
 }
 
 /// A GET of the admin listener.
-fn get(addr: SocketAddr, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+pub fn get(addr: SocketAddr, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
     let mut socket = TcpStream::connect(addr)?;
     write!(socket, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();

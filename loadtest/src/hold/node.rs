@@ -1,0 +1,151 @@
+//! The node under test, and what it says of itself while it is.
+
+use crate::cpu::{Memory, Used};
+use crate::peers::child::{self, Running, command, free_address};
+use crate::peers::mirrors::Mirrors;
+use crate::peers::node::{get, wait_proven};
+use crate::peers::site::{OWN, Site};
+use anyhow::Context;
+use freshet::clock::monotonic;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What the mirrors donate: never what stands in the way here.
+const DONATED: &str = "1000 Gbit/s";
+
+/// It ends when this is dropped.
+pub struct Node {
+    running: Running,
+    plain: SocketAddr,
+    admin: SocketAddr,
+    config: PathBuf,
+    text: String,
+}
+
+/// One look at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Since the start of the run.
+    pub at: Duration,
+    /// Bytes on the wire since its start.
+    pub wire_bytes: f64,
+    /// Bytes beyond the capacity since its start.
+    pub yielded_bytes: f64,
+    /// Resident, in bytes.
+    pub memory: Memory,
+}
+
+impl Node {
+    /// Starts one with these lines in its config, and waits until the mirrors are proven.
+    pub fn start(
+        binary: &Path,
+        site: &Site,
+        mirrors: Option<&Mirrors>,
+        dir: &Path,
+        more: &str,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let (plain, admin) = (free_address()?, free_address()?);
+        let (tree, at) = (site.tree(), dir.display());
+        let mut text = format!(
+            r#"
+node.name = "node"
+node.self_url = "http://{plain}/"
+node.state = "{at}/state"
+node.workers = 1
+http.listen = ["{plain}"]
+http.idle_timeout = "5m"
+http.max_connections = 20000
+admin.listen = "{admin}"
+origin.path = "{}"
+mirrors.contact = "http://{plain}/"
+log.access = "{at}/access.log"
+{more}
+
+[[repo]]
+name = "own"
+path = "{OWN}"
+"#,
+            tree.display()
+        );
+        for (number, url) in mirrors.iter().flat_map(|mirrors| mirrors.urls()).enumerate() {
+            text += &format!(
+                "\n[[mirror]]\nname = \"m{number}\"\nurl = \"{url}\"\nbandwidth = \"{DONATED}\"\ncountry = \"DE\"\n"
+            );
+        }
+        let config = dir.join("freshet.toml");
+        fs::write(&config, &text)?;
+        let mut serve = command(binary.to_str().context("a path in UTF-8")?);
+        serve.args(["serve", "--config"]).arg(&config);
+        let mut running = Running::start("freshet", &mut serve, child::ONE, dir)?;
+        running.wait_listening(plain)?;
+        running.wait_until("ready", || Ok(get(admin, "/readyz").is_ok_and(|(status, _)| status == 200)))?;
+        wait_proven(admin, mirrors.map_or(0, Mirrors::count), stop)?;
+        Ok(Self { running, plain, admin, config, text })
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.plain
+    }
+
+    /// Has it read its config again, with `new` in place of `old`.
+    pub fn reload(&self, old: &str, new: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(self.text.contains(old), "no {old} in its config");
+        fs::write(&self.config, self.text.replace(old, new))?;
+        let pid = i32::try_from(self.running.pid()).ok().and_then(Pid::from_raw).context("its process")?;
+        Ok(kill_process(pid, Signal::HUP)?)
+    }
+
+    /// CPU time that it has used.
+    pub fn used(&self) -> anyhow::Result<Used> {
+        Used::by(&[self.running.pid()])
+    }
+
+    /// Looks at it.
+    pub fn sample(&self, at: Duration) -> anyhow::Result<Sample> {
+        let (_, body) = get(self.admin, "/metrics")?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.trim().parse().ok()).with_context(|| format!("no {name}"))
+        };
+        Ok(Sample {
+            at,
+            wire_bytes: value("freshet_egress_wire_bytes_total")?,
+            yielded_bytes: value("freshet_egress_yielded_bytes_total")?,
+            memory: Memory::of(&[self.running.pid()])?,
+        })
+    }
+}
+
+/// Looks at the node once a second until `ended`.
+pub fn watch(node: &Node, ended: &AtomicBool) -> anyhow::Result<Vec<Sample>> {
+    let begun = monotonic();
+    let mut samples = vec![node.sample(Duration::ZERO)?];
+    let mut second = 1;
+    while !ended.load(Ordering::Relaxed) {
+        let due = begun + Duration::from_secs(second);
+        let now = monotonic();
+        if now < due {
+            std::thread::sleep((due - now).min(Duration::from_millis(50)));
+            continue;
+        }
+        samples.push(node.sample(begun.elapsed())?);
+        second += 1;
+    }
+    Ok(samples)
+}
+
+/// Bits per second on the wire between one sample and the next.
+pub fn rates(samples: &[Sample]) -> Vec<f64> {
+    let rate = |pair: &[Sample]| {
+        (pair[1].wire_bytes - pair[0].wire_bytes) * 8.0 / (pair[1].at - pair[0].at).as_secs_f64()
+    };
+    samples.windows(2).map(rate).collect()
+}
