@@ -24,8 +24,9 @@ const SHORTEST_TURN: u64 = 16 << 10;
 const LONGEST_TURN: u64 = 1 << 20;
 /// The shortest time between two rounds of turns.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-/// Sent beyond the capacity, since a transfer would have failed otherwise, is saved again later up to this.
-const MOST_DEBT: Duration = Duration::from_millis(50);
+/// Whoever is due has its turn from what the budget earns, before all but metadata. Only who has had none so long after is sent
+/// more than that, and nobody else less for it: else metadata would wait for as long as floors take more than there is.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// The budget, and who waits for it.
 #[derive(Debug)]
@@ -228,10 +229,10 @@ impl Pacer {
         let Queue { fair, waits } = &mut *queue;
         loop {
             let is_spent = !self.budget.ahead(now).is_zero();
-            let Some(turn) = (if is_spent { fair.next_due(now) } else { fair.next(now) }) else { break };
+            let turn = if is_spent { fair.next_due(now.saturating_sub(GRACE)) } else { fair.next(now) };
+            let Some(turn) = turn else { break };
             if is_spent {
-                let beyond = self.budget.overdraw(turn.bytes, now, MOST_DEBT);
-                self.metrics.egress_yielded_bytes.inc_by(beyond);
+                self.metrics.egress_yielded_bytes.inc_by(turn.bytes);
             } else {
                 self.budget.spend(turn.bytes, now);
             }
@@ -246,7 +247,7 @@ impl Pacer {
         self.metrics.egress_waiting.set(waiting.try_into().unwrap_or(i64::MAX));
         wakers.into_iter().for_each(Waker::wake);
         let earned = self.budget.ahead(now);
-        due.map(|due| earned.min(due.saturating_sub(now)).clamp(SHORTEST_PAUSE, ROUND))
+        due.map(|due| earned.min((due + GRACE).saturating_sub(now)).clamp(SHORTEST_PAUSE, ROUND))
     }
 
     /// How many bytes a turn is for, with so many who wait.

@@ -39,7 +39,7 @@ pub struct Hold {
     /// Seconds of each, 5 to 600. Default: what its marks need, 30 to 60.
     #[arg(long)]
     seconds: Option<u64>,
-    /// A hundredth of everything, a few seconds each: whether measuring works. No mark counts but that nobody fails.
+    /// A twentieth of everything, a few seconds each: whether measuring works. No mark counts but that nobody fails.
     #[arg(long)]
     quick: bool,
     /// The binary to measure. Default: the one beside this program.

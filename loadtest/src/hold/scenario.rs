@@ -42,7 +42,7 @@ pub fn all(quick: bool) -> Vec<Scenario> {
     let one = |key, what, capacity: u64, seconds| Scenario {
         key,
         what,
-        capacity: if quick { capacity / 100 } else { capacity },
+        capacity: if quick { capacity / 20 } else { capacity },
         thresholds: (0.80, 0.95),
         mirrors: true,
         halves: false,
