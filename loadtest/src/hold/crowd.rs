@@ -49,7 +49,7 @@ pub struct Group {
     pub connections: usize,
     /// Bits per second of each connection.
     pub link: u64,
-    /// What they ask for, at random.
+    /// What they ask for, each in an order of its own, one after the other.
     pub files: Arc<[Wanted]>,
 }
 
@@ -112,6 +112,9 @@ struct Client {
     link: Link,
     state: State,
     size: u64,
+    /// The files of its group in an order of its own, and the next of them.
+    order: Vec<u32>,
+    next: usize,
 }
 
 /// What a link has let through so far; it lets through its rate, and a little at once.
@@ -127,8 +130,8 @@ impl Link {
     /// Of so many bits per second.
     pub fn new(bits_per_second: u64, now: Instant) -> Self {
         let bytes_per_second = (bits_per_second / 8).max(1);
-        // Often enough for a hundredth of a second, seldom enough for a kilobyte.
-        let every = Duration::from_secs_f64(1024.0 / bytes_per_second as f64);
+        // Not more often than for a page, so that ten thousand slow ones keep nobody waiting.
+        let every = Duration::from_secs_f64(4096.0 / bytes_per_second as f64);
         let every = every.clamp(Duration::from_millis(5), Duration::from_secs(1));
         Self { bytes_per_second, every, at: now, room: 0 }
     }
@@ -189,6 +192,7 @@ impl Crowd {
                 let source = Ipv4Addr::new(127, 1 + high, low, 1);
                 for _ in 0..connections {
                     let socket = connect(target, source, link).with_context(|| format!("{name} {client}"))?;
+                    let order = crowd.shuffled(group);
                     crowd.clients.push(Client {
                         group,
                         source,
@@ -199,11 +203,19 @@ impl Crowd {
                         link: Link::new(link, monotonic()),
                         state: State::Free,
                         size: 0,
+                        order,
+                        next: 0,
                     });
                 }
             }
         }
         Ok(crowd)
+    }
+
+    fn shuffled(&mut self, group: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0u32..).take(self.groups[group].files.len()).collect();
+        self.random.shuffle(&mut order);
+        order
     }
 
     /// Runs for `span`; the second that it is in is told by `second`.
@@ -265,7 +277,8 @@ impl Crowd {
         let client = &mut self.clients[number];
         if let State::Free = client.state {
             let files = &self.groups[client.group].files;
-            let wanted = &files[self.random.usize(..files.len())];
+            let wanted = &files[client.order[client.next % files.len()] as usize];
+            client.next += 1;
             let mut request = Vec::new();
             http1::request(&mut request, &wanted.path, &self.target.to_string(), &client.agent);
             (&client.socket).write_all(&request)?;

@@ -10,7 +10,7 @@ mod verdict;
 
 use crate::load::{Engine, Outcome, Pace, Plan, Wire};
 use crate::peers::mirrors::Mirrors;
-use crate::peers::site::{Extent, Files, OWN, Site};
+use crate::peers::site::{Extent, Files, Site};
 use crate::peers::{child, node as peer, raise_open_files};
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -27,6 +27,7 @@ use verdict::Mark;
 
 /// Mirrors that have everything.
 const MIRRORS: usize = 4;
+const MANY: Extent = Extent { large: 8, medium: 600, small: 200, ..Extent::WHOLE };
 /// Requests for metadata a second, beside the crowd.
 const METADATA_RATE: f64 = 50.0;
 
@@ -81,7 +82,8 @@ pub fn run(line: &Hold, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     for key in &line.only {
         ensure!(all.iter().any(|scenario| scenario.key == key), "no scenario is called {key}");
     }
-    let extent = Extent { repos: 0, cold: 0, ..if line.quick { Extent::QUICK } else { Extent::WHOLE } };
+    // So many that no client is through with them within a run: one that asks again for what it was redirected for is a bounce.
+    let extent = Extent { repos: 0, cold: 0, ..if line.quick { Extent::QUICK } else { MANY } };
     let site = Site::make(&std::env::temp_dir(), extent)?;
     let mirrors = Mirrors::start(&site, MIRRORS)?;
     let mut reports = Vec::new();
@@ -142,7 +144,8 @@ fn measure(
     let mut metadata = Engine::connect(Plan {
         target: node.address(),
         host: node.address().to_string(),
-        paths: metadata(site)?.into(),
+        // The rest may be redirected.
+        paths: site.paths(Files::Repomd).into(),
         connections: 8,
         wire: Wire::Plain,
         status: 200,
@@ -188,18 +191,6 @@ fn wanted(site: &Site, files: Files) -> anyhow::Result<Vec<Wanted>> {
         Ok(Wanted { path, size })
     };
     site.paths(files).into_iter().map(one).collect()
-}
-
-/// repomd.xml and primary.
-fn metadata(site: &Site) -> anyhow::Result<Vec<String>> {
-    let dir = site.tree().join(OWN).join("repodata");
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name().into_string().ok().context("a name in ASCII")?;
-        paths.push(format!("/{OWN}/repodata/{name}"));
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 fn print(report: &Report) {

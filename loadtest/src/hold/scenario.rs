@@ -117,8 +117,7 @@ impl Scenario {
 
     /// Mostly a megabyte, as packages are.
     fn mixed(&self, files: Lookup<'_>) -> anyhow::Result<Vec<Wanted>> {
-        Ok([files(Files::Medium)?, files(Files::Small)?.into_iter().take(32).collect(), files(Files::Large)?]
-            .concat())
+        Ok([files(Files::Medium)?, files(Files::Small)?, files(Files::Large)?].concat())
     }
 
     /// What has to hold of its runs.
