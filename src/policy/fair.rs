@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// What each transfer gets at least, in bytes per second.
 pub const FLOOR: u64 = 32_000;
+/// What turns are given for: a sixteenth more, for heads of packets and for the turn that is still to come when somebody looks.
+const PAID: u64 = FLOOR + FLOOR / 16;
 /// No transfer that has begun waits longer than this between two turns.
 pub const LONGEST_GAP: Duration = Duration::from_secs(2);
 /// A transfer that hasn't begun waits no longer than this: the promise is 20 s, the rest is for the disk.
@@ -62,7 +64,7 @@ impl Floor {
     /// It has had `bytes`.
     pub fn had(&mut self, bytes: u64, now: Duration) {
         let from = self.paid_until.unwrap_or(now);
-        let paid = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / FLOOR);
+        let paid = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / PAID);
         self.paid_until = Some((from + paid).min(now + LONGEST_GAP));
     }
 }
@@ -234,7 +236,7 @@ impl FairQueue {
     #[must_use]
     pub const fn start(&self, bytes_per_second: u64) -> Duration {
         let joined = (self.flows.len() - self.free.len()) as u64;
-        if joined * FLOOR > bytes_per_second { LONGEST_START } else { LONGEST_GAP }
+        if joined * PAID > bytes_per_second { LONGEST_START } else { LONGEST_GAP }
     }
 
     /// Transfers that wait for a turn.

@@ -76,9 +76,13 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn class(&self) -> Class {
         let Some(place) = self.place() else { return Class::Normal };
-        let is_package = place.listed.is_none_or(|listed| listed.entry.kind.is_package());
+        // repomd.xml, which lists all else, is listed nowhere.
+        let is_metadata = match place.listed {
+            Some(listed) => !listed.entry.kind.is_package(),
+            None => place.relative.starts_with("repodata/") || self.pinned().is_some(),
+        };
         match place.view.repo.priority {
-            _ if !is_package => Class::Metadata,
+            _ if is_metadata => Class::Metadata,
             Priority::High => Class::High,
             Priority::Normal => Class::Normal,
             Priority::Low => Class::Low,

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -103,12 +103,11 @@ impl Peer {
     }
 
     /// Bytes have left.
-    fn sent(&self, bytes: usize) {
+    fn sent(&self, bytes: usize, now: Instant) {
         let on_wire = self.on_wire(bytes as u64);
         let metrics = &self.edge.metrics;
         metrics.egress_bytes.inc_by(bytes as u64);
         metrics.egress_wire_bytes.inc_by(on_wire);
-        let now = clock::monotonic();
         let permitted = self.permitted.get();
         self.permitted.set(permitted.saturating_sub(on_wire));
         self.edge.egress.pacer.spent(on_wire.saturating_sub(permitted), now);
@@ -184,18 +183,55 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
 pub struct Socket {
     tcp: TcpStream,
     peer: Rc<Peer>,
+    queue: Cell<Queue>,
 }
+
+/// How much the kernel takes from the node that it can't send yet.
+#[derive(Clone, Copy)]
+enum Queue {
+    /// Little, until the client has taken a mebibyte within a second: so many bytes since then.
+    Short { since: Instant, bytes: u64 },
+    /// What the kernel holds to be right.
+    Long,
+}
+
+/// Unsent bytes up to which a socket counts as writable (TCP_NOTSENT_LOWAT). What lies in a queue is counted as sent, and ten
+/// thousand slow clients would have gigabytes in theirs, which ends in less for everybody.
+const SHORT_QUEUE: u32 = 16 << 10;
+/// A client that takes so much within [`FAST_WITHIN`] gets a long queue, which takes fewer calls for the same bytes.
+const FAST_BYTES: u64 = 1 << 20;
+const FAST_WITHIN: Duration = Duration::from_secs(1);
 
 impl Socket {
     /// The socket of `peer`.
     pub fn new(tcp: TcpStream, peer: Rc<Peer>) -> Self {
-        if peer.edge.egress.pacer.is_on() {
-            let socket = socket2::SockRef::from(&tcp);
-            if let Ok(segment) = socket.tcp_mss() {
-                peer.segment.set(segment.max(1));
-            }
+        let socket = socket2::SockRef::from(&tcp);
+        if peer.edge.egress.pacer.is_on()
+            && let Ok(segment) = socket.tcp_mss()
+        {
+            peer.segment.set(segment.max(1));
         }
-        Self { tcp, peer }
+        // Both fail only if the connection has.
+        let _ = socket.set_tcp_notsent_lowat(SHORT_QUEUE);
+        let queue = Cell::new(Queue::Short { since: clock::monotonic(), bytes: 0 });
+        Self { tcp, peer, queue }
+    }
+
+    fn wrote(&self, bytes: usize) {
+        let now = clock::monotonic();
+        self.peer.sent(bytes, now);
+        let Queue::Short { since, bytes: before } = self.queue.get() else { return };
+        let bytes = before + bytes as u64;
+        let is_late = now.saturating_duration_since(since) > FAST_WITHIN;
+        self.queue.set(if is_late {
+            Queue::Short { since: now, bytes: 0 }
+        } else if bytes < FAST_BYTES {
+            Queue::Short { since, bytes }
+        } else {
+            // 0: as the system has it.
+            let _ = socket2::SockRef::from(&self.tcp).set_tcp_notsent_lowat(0);
+            Queue::Long
+        });
     }
 
     /// Sends all of `bytes`, and tells the kernel that more follows at once.
@@ -207,7 +243,7 @@ impl Socket {
         while !bytes.is_empty() {
             let send = || Ok(retry_on_intr(|| rustix::net::send(&self.tcp, bytes, flags))?);
             let sent = self.tcp.async_io(Interest::WRITABLE, send).await?;
-            self.peer.sent(sent);
+            self.wrote(sent);
             bytes = &bytes[sent..];
         }
         Ok(())
@@ -229,7 +265,7 @@ impl Socket {
         let most = usize::try_from(end - *offset).unwrap_or(usize::MAX);
         let send = || Ok(retry_on_intr(|| rustix::fs::sendfile(&self.tcp, file, Some(offset), most))?);
         let sent = self.tcp.try_io(Interest::WRITABLE, send)?;
-        self.peer.sent(sent);
+        self.wrote(sent);
         Ok(sent)
     }
 }
@@ -287,7 +323,7 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs))?;
-        self.peer.sent(written);
+        self.wrote(written);
         Poll::Ready(Ok(written))
     }
 

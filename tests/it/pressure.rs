@@ -5,8 +5,13 @@ use super::support::config;
 use super::support::node::Node;
 use super::support::origin::Origin;
 use super::support::repo::{self, Push, REPO, Tree};
-use super::support::{now, scratch};
+use super::support::{now, scratch, wait_until};
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 fn node(origin: &Origin, mirror: Option<&Origin>) -> Node {
@@ -92,4 +97,56 @@ fn with_no_fresh_mirror_everything_is_served() {
     assert!(log.iter().all(|line| line["status"] == 200 && line["complete"] == true), "{log:#?}");
     assert!(log.iter().any(|line| line["reason"] == "no-fresh-mirror"), "pressure was there: {log:#?}");
     assert!(node.metric("freshet_egress_pressure_ratio").is_some());
+}
+
+/// Asks for a package, and tells once its first byte has come.
+fn ask(node: &Node, client: usize) -> (TcpStream, Arc<AtomicBool>) {
+    let mut socket = TcpStream::connect(node.http()).unwrap();
+    let package = repo::rpm(repo::PACKAGES - 1, Push::First);
+    let head = format!("GET /{REPO}/{package} HTTP/1.1\r\nHost: node\r\nUser-Agent: libdnf {client}\r\n\r\n");
+    socket.write_all(head.as_bytes()).unwrap();
+    let (begun, mut reading) = (Arc::new(AtomicBool::new(false)), socket.try_clone().unwrap());
+    let told = begun.clone();
+    std::thread::spawn(move || {
+        if reading.read(&mut [0]).is_ok_and(|read| read > 0) {
+            told.store(true, Ordering::Release);
+        }
+        // Until the test lets go of it.
+        let _ = std::io::copy(&mut reading, &mut std::io::sink());
+    });
+    (socket, begun)
+}
+
+#[test]
+fn metadata_go_before_packages_that_wait() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let origin = Origin::serve(tree.root());
+    let capacity = "egress.capacity = \"1 Mbit/s\"\n";
+    let text = [capacity, config::BRISK, &config::updates("24h")].concat();
+    let node = Node::start(&config::cached(&origin, &text));
+    node.wait_ready();
+    let waiting = |least: f64| {
+        wait_until("packages to wait", || node.metric("freshet_egress_waiting_transfers") >= Some(least));
+    };
+    // More than have their floor in a megabit.
+    let crowd: Vec<_> = (0..30).map(|client| ask(&node, client)).collect();
+    waiting(20.0);
+    let (socket, begun) = ask(&node, 30);
+    waiting(21.0);
+    for path in ["repodata/repomd.xml".to_owned(), repo_metadata(tree.root())] {
+        assert_eq!(node.get(&format!("/{REPO}/{path}")).status, 200);
+        assert!(!begun.load(Ordering::Acquire), "{path} came later, and goes first");
+    }
+    let all = crowd.iter().map(|(socket, _)| socket).chain([&socket]);
+    all.for_each(|socket| socket.shutdown(Shutdown::Both).unwrap());
+}
+
+/// A file that repomd.xml lists.
+fn repo_metadata(tree: &Path) -> String {
+    let mut names = std::fs::read_dir(tree.join(REPO).join("repodata")).unwrap().map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        format!("repodata/{name}")
+    });
+    names.find(|name| name.contains("primary.xml")).unwrap()
 }
