@@ -67,4 +67,6 @@ say peers
 # The whole workspace, as the tests were built: one package of it has other features, and all of it would be built anew.
 cargo build --workspace --locked --quiet
 "${CARGO_TARGET_DIR:-target}/debug/loadtest" peers --quick --out "${CARGO_TARGET_DIR:-target}/peers-quick"
+# And that nobody fails.
+"${CARGO_TARGET_DIR:-target}/debug/loadtest" hold --quick --out "${CARGO_TARGET_DIR:-target}/hold-quick"
 say done

@@ -159,8 +159,7 @@ impl Scenario {
                 let half = shares.len() / 2;
                 let before = &shares[SETTLED.min(half)..half];
                 marks.push(verdict::seconds(before, 0, 0.95, 1.05));
-                // A second for the reload itself to come.
-                marks.push(verdict::seconds(&shares[half..], SETTLED + 1, 0.475, 0.525));
+                marks.push(verdict::seconds(&shares[half..], SETTLED, 0.475, 0.525));
             }
             _ => {}
         }
