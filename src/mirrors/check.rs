@@ -2,8 +2,8 @@
 
 use super::Shared;
 use super::client::{Failure, MirrorClient};
+use super::families::Family;
 use super::judge::{File, Missed};
-use super::worker::Place;
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
 use bytes::Bytes;
@@ -14,6 +14,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests to one mirror at a time.
 pub(super) const LANES: usize = 4;
+
+/// Whose probes they are.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// The mirror's number.
+    pub(super) mirror: usize,
+    pub(super) family: Family,
+    /// Requests to the host at a time, over both families.
+    pub(super) lanes: Arc<Semaphore>,
+}
 
 /// One repo on one mirror.
 pub(super) struct Asker {

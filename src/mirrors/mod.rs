@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos, Sightings, sightings};
 use crate::repo::Sha256;
 use bytes::Bytes;
-use check::LANES;
+use check::{LANES, Place};
 use client::MirrorClient;
 use families::{Both, Family, merged};
 use proofs::Document;
@@ -37,7 +37,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use worker::{Place, Worker};
+use worker::Worker;
 
 /// How often the repos are looked at for a flip that nobody told of.
 const TICK: Duration = Duration::from_millis(500);

@@ -8,9 +8,8 @@
 
 mod found;
 
-use super::check::{self, Asker, Compared, Doubt};
+use super::check::{self, Asker, Compared, Doubt, Place};
 use super::client::{Failure, Looked, MirrorClient, Validator};
-use super::families::Family;
 use super::judge::{self, File, Missed, Next};
 use super::{Shared, Update};
 use crate::clock;
@@ -19,7 +18,7 @@ use crate::policy::{MirrorState, Pair, Proof, Repos};
 use crate::repo::{History, root_document};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -46,16 +45,6 @@ pub(super) struct Worker {
     liveness: Liveness,
     /// When it is to be seen again how fast the mirror is.
     measure: Instant,
-}
-
-/// Whose probes they are.
-#[derive(Clone)]
-pub(super) struct Place {
-    /// The mirror's number.
-    pub(super) mirror: usize,
-    pub(super) family: Family,
-    /// Requests to the host at a time, over both families.
-    pub(super) lanes: Arc<Semaphore>,
 }
 
 /// The probes of one repo.

@@ -1,10 +1,9 @@
 use super::*;
 use crate::metrics::Metrics;
-use crate::mirrors::check::Doubt;
+use crate::mirrors::check::{Doubt, Place};
 use crate::mirrors::client::MirrorClient;
 use crate::mirrors::families::Family;
 use crate::mirrors::tests::{Node, files, first, mirror};
-use crate::mirrors::worker::Place;
 use crate::mirrors::{Known, Probes, Shared};
 use crate::policy::MirrorState;
 use std::sync::Arc;
