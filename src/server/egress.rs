@@ -120,7 +120,7 @@ impl Egress {
     /// Measures until `shutdown` turns true.
     pub async fn measure(&self, mut shutdown: watch::Receiver<bool>) {
         let mut changed = self.settings.subscribe();
-        let mut meter = Meter { samples: VecDeque::new() };
+        let mut meter = Meter::default();
         let mut others = Others::default();
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -128,6 +128,10 @@ impl Egress {
             tokio::select! {
                 _ = ticks.tick() => {}
                 _ = shutdown.wait_for(|down| *down) => return,
+            }
+            if changed.has_changed().unwrap_or(false) {
+                // Another counter may count from now on: one says nothing of the other.
+                (meter, others) = (Meter::default(), Others::default());
             }
             let settings = changed.borrow_and_update().clone();
             let now = clock::monotonic();

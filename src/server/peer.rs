@@ -293,6 +293,7 @@ impl Transport for TlsStream<Socket> {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.peer.returns_permit();
         if self.peer.reset.get() {
             // Zero linger: close() sends RST. Nothing to be done if the socket is dead already.
             let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));

@@ -159,7 +159,8 @@ impl<S: Transport> Connection<S> {
         self.write_with(&[]).await?;
         let mut buffer = buffers::take();
         while region.offset < region.end {
-            let most = region.offset + self.permit(&region.tally, region.end - region.offset).await?;
+            let wanted = (region.end - region.offset).min(buffers::BYTES as u64);
+            let most = region.offset + self.permit(&region.tally, wanted).await?;
             let piece = buffer.read(&region.file, region.offset, most);
             let piece = piece.inspect_err(|_| region.tally.is_damaged())?;
             if piece.is_empty() {
