@@ -18,7 +18,7 @@
 //! # Invariants
 //!
 //! - No redirect without proof: a mirror is named for a file only if it was seen to have that file, in the generation that
-//!   lists it.
+//!   lists it; or, where the operator lets that do for files that no list names, lately and with the same size and time.
 //! - A body that isn't whole never ends cleanly, and a wrong byte is never committed.
 //! - A repo's repomd.xml, its window, its mirrorlist and metalink change in one atomic swap.
 //! - Nothing on the request path takes a lock that IO is done under.

@@ -35,10 +35,9 @@ pub(super) fn below<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
 #[must_use]
 pub fn unlisted(all: &[Unlisted], path: &TreePath) -> Option<Duration> {
     let text = path.as_str();
-    if path.is_directory() || text.split('/').any(|segment| segment == "repodata") {
-        return None;
-    }
-    all.iter().find(|one| below(one.path.as_str(), text).is_some()).map(|one| one.age)
+    let one = all.iter().find(|one| below(one.path.as_str(), text).is_some())?;
+    let is_metadata = || text.split('/').any(|segment| segment == "repodata");
+    (!path.is_directory() && !is_metadata()).then_some(one.age)
 }
 
 #[cfg(test)]

@@ -150,9 +150,17 @@ fn unlisted(root: &mut Table<'_>, aliases: &[Alias]) -> Vec<Unlisted> {
     let read = root.sections("unlisted", |t| {
         let path = t.required("path", &kinds::tree_path()).filter(|path| not_root(t, "path", path));
         let age = t.or("age", &kinds::duration("1s", "1day"), Duration::from_secs(600));
-        Some(Unlisted { path: canonical(aliases, &path?), age })
+        Some((Unlisted { path: canonical(aliases, &path?), age }, t.place("path")))
     });
-    let mut all: Vec<Unlisted> = read.into_iter().flatten().collect();
+    let mut seen = HashMap::new();
+    for (one, place) in read.iter().flatten() {
+        if let Some(first) = seen.insert(&one.path, place.line) {
+            let what = format!("expected one table for a directory, but line {first} has this one too");
+            root.report.mistake(place, &what);
+        }
+    }
+    drop(seen);
+    let mut all: Vec<Unlisted> = read.into_iter().flatten().map(|(one, _)| one).collect();
     all.sort_by_key(|one| std::cmp::Reverse(one.path.as_str().len()));
     all
 }

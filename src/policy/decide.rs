@@ -1,7 +1,7 @@
 //! The decision.
 
 use super::select::{self, Ground, Holding, Wanted};
-use super::{Client, MirrorTable, Orders, Past, Phase, Place, Reason, Repos, Spot, Standing, client, egress};
+use super::{Client, MirrorTable, Orders, Past, Phase, Place, Reason, Repos, Standing, client, egress};
 use crate::clock::Timestamp;
 use crate::config::{Delivery, Scope};
 use crate::http::TreePath;
@@ -99,23 +99,17 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
 /// Decides about a file that no repo lists, of which mirrors were seen to have one like the node's own, where the operator lets them
 /// take it. The rules for clients are the same.
 #[must_use]
-pub fn sighted(
-    facts: &Facts<'_>,
-    (path, size): (&TreePath, u64),
-    spots: Vec<Spot>,
-    has_room: &dyn Fn(usize) -> bool,
-) -> Decision {
+pub fn sighted(facts: &Facts<'_>, holding: &Holding, has_room: &dyn Fn(usize) -> bool) -> Decision {
     if let Standing::Bounced { .. } = facts.past.standing {
         return Decision::Serve(Reason::Bounce);
     }
-    if spots.is_empty() {
+    if matches!(&holding.ground, Ground::Sighted(spots) if spots.is_empty()) {
         return Decision::Serve(Reason::Unlisted);
     }
     if let Some(reason) = holds_back(facts.past.standing) {
         return Decision::Serve(reason);
     }
-    let holding = Holding { path: path.clone(), size, ground: Ground::Sighted(spots) };
-    among(facts, &[holding], Reason::Sighted, has_room)
+    among(facts, std::slice::from_ref(holding), Reason::Sighted, has_room)
         .map_or(Decision::Serve(Reason::NoFreshMirror), Decision::Redirect)
 }
 

@@ -202,6 +202,8 @@ impl FairQueue {
         flow.wait = Some(Wait { ticket, bytes, cost });
         self.lines[class].push(Reverse((start, ticket)));
         self.dues.push(Reverse((due, ticket)));
+        // Who always has its turn because it is due leaves its ticket in its line.
+        self.tidy();
     }
 
     /// The next turn, while there is something to spend.

@@ -148,6 +148,17 @@ fn metadata_go_first_and_priorities_before_each_other() {
 }
 
 #[test]
+fn tickets_that_are_used_are_not_kept() {
+    let mut link = Link::new(1_000_000);
+    // These have nothing but their floor, and nobody leaves.
+    link.join(1, 1, Class::Low, 10);
+    link.join(2, 2, Class::Normal, 3);
+    link.run(Duration::from_secs(600));
+    let lines: usize = link.queue.lines.iter().map(BinaryHeap::len).sum();
+    assert!(lines <= 300 && link.queue.dues.len() <= 150, "{lines}, {}", link.queue.dues.len());
+}
+
+#[test]
 fn who_was_quiet_has_saved_nothing() {
     let mut link = Link::new(1_000_000);
     link.join(1, 1, Class::Normal, 1);

@@ -72,6 +72,8 @@ pub enum Unfit {
     Down,
     /// It is not proven to hold the file.
     NotProven,
+    /// It wasn't seen to have a file of the same size and time lately, and no repo lists it.
+    NotSighted,
     /// It is private, and the client isn't in its networks.
     Private,
     /// It failed this client within the last hour.
@@ -99,6 +101,7 @@ impl Unfit {
         match self {
             Self::Down => "it doesn't answer",
             Self::NotProven => "it is not proven to hold the file",
+            Self::NotSighted => "it wasn't seen lately to have a file of that size and time",
             Self::Private => "it is private and the client is not in its networks",
             Self::FailedThisClient => "it failed this client within the last hour",
             Self::PlainHttp => "the client came over https and it has only http",
@@ -135,7 +138,12 @@ fn suits<'a>(index: usize, table: &MirrorTable, wanted: &Wanted<'a>) -> Result<&
     let held = wanted.holdings.iter().find(|holding| holding.is_on(index, table));
     let (client, mirror) = (wanted.client, &*table.states()[index]);
     let Some(holding) = held else {
-        return Err(if mirror.reach.is_up() { Unfit::NotProven } else { Unfit::Down });
+        let is_sighted = |holding: &Holding| matches!(holding.ground, Ground::Sighted(_));
+        return Err(match mirror.reach.is_up() {
+            false => Unfit::Down,
+            true if wanted.holdings.iter().any(is_sighted) => Unfit::NotSighted,
+            true => Unfit::NotProven,
+        });
     };
     let family = if client.addr.is_ipv4() { mirror.ipv4 } else { mirror.ipv6 };
     let is_late = || !mirror.reach.seen_within(SEEN_FOR_FRAGILE, wanted.now);

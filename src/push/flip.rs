@@ -62,11 +62,14 @@ pub(super) async fn set_repo(shared: &Arc<Shared>, index: usize, repo: Arc<Repo>
     let _alone = shared.flips.lock().await;
     let view = shared.view(index);
     let window = view.history.current().and_then(|current| Window::opened_by(current, &repo));
-    let view = RepoView { repo, window, ..RepoView::clone(&view) };
-    if view.history.current().is_some() {
-        keep(shared, index, &view.history, window).await;
-    }
-    replace(shared, index, view, |_| {});
+    replace(shared, index, RepoView { repo, window, ..RepoView::clone(&view) }, |_| {});
+}
+
+/// Keeps what is published of repo `index`.
+pub(super) async fn keep_published(shared: &Arc<Shared>, index: usize) {
+    let _alone = shared.flips.lock().await;
+    let view = shared.view(index);
+    save(shared, index, &view.history, view.window).await;
 }
 
 /// Publishes what is kept of all repos.
@@ -160,6 +163,12 @@ async fn keep(shared: &Arc<Shared>, index: usize, history: &History, window: Opt
         Ok(_) => {}
         Err(error) => tracing::warn!(repo = watched.repo.id, "files could not be retained: {error}"),
     }
+    save(shared, index, history, window).await;
+}
+
+/// To the state directory, if there is one.
+async fn save(shared: &Shared, index: usize, history: &History, window: Option<Window>) {
+    let watched = &shared.repos[index];
     let Some(dir) = watched.dir.clone() else { return };
     let history = history.clone();
     let saved = spawn_blocking(move || dir.save(&history, window)).await;

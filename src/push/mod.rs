@@ -194,8 +194,13 @@ impl PushHandle {
 
     /// Has these repos, by their numbers, go on with other settings: who delivers them, their windows, their priority.
     pub async fn set_repos(&self, repos: Vec<(usize, Arc<Repo>)>) {
+        // In force first; the disk takes its time.
+        let indices: Vec<usize> = repos.iter().map(|(index, _)| *index).collect();
         for (index, repo) in repos {
             flip::set_repo(&self.shared, index, repo).await;
+        }
+        for index in indices {
+            flip::keep_published(&self.shared, index).await;
         }
     }
 

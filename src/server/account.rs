@@ -84,8 +84,8 @@ impl Tally {
     }
 
     /// What is going to be sent goes before others, or after them.
-    pub fn is_of(&self, class: Class) {
-        self.flow.is_of(class);
+    pub fn goes_as(&self, class: Class) {
+        self.flow.goes_as(class);
     }
 
     /// Ready once some of the `wanted` bytes may be sent: how many, at least one.

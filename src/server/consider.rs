@@ -7,7 +7,7 @@ use crate::config::{self, Priority};
 use crate::http::{TreePath, content_type};
 use crate::policy::decide::{self, Facts};
 use crate::policy::fair::Class;
-use crate::policy::select::{self, Unfit, Wanted};
+use crate::policy::select::{self, Ground, Holding, Unfit, Wanted};
 use crate::policy::{
     Client, Currency, Decision, Look, MirrorTable, Past, Place, Reason, Redirect, Repos, sightings,
 };
@@ -141,12 +141,15 @@ impl<'a> Question<'a> {
     /// Decides about a file that no repo lists and that the node has at hand, or would fetch if it is `None`.
     #[must_use]
     pub fn decide_sighted(&self, content: Option<&Content>, age: Duration, past: Past) -> Decision {
-        let Some(look) = content.and_then(|content| self.look(content)) else {
-            return Decision::Serve(Reason::Unlisted);
-        };
+        let Some(holding) = self.sighted(content, age) else { return Decision::Serve(Reason::Unlisted) };
+        decide::sighted(&self.facts(None, &|| true, past), &holding, &|mirror| self.has_room(mirror))
+    }
+
+    /// Where a file like the node's own was seen.
+    fn sighted(&self, content: Option<&Content>, age: Duration) -> Option<Holding> {
+        let look = self.look(content?)?;
         let spots = self.edge.sightings.alike(self.path.as_str(), look, age, self.now);
-        let facts = self.facts(None, &|| true, past);
-        decide::sighted(&facts, (&self.path, look.size), spots, &|mirror| self.has_room(mirror))
+        Some(Holding { path: self.path.clone(), size: look.size, ground: Ground::Sighted(spots) })
     }
 
     /// Has the mirrors that are best for the client looked at for such a file, now and then.
@@ -188,14 +191,14 @@ impl<'a> Question<'a> {
         holdings.into_iter().find(|holding| holding.is_on(mirror, &self.mirrors)).map(|holding| holding.path)
     }
 
-    /// Each mirror that may be asked for the file, best first, or why it may not.
+    /// Each mirror that may be asked for the file, which the node has at hand as `content`, best first, or why it may not.
     #[must_use]
-    pub fn mirrors(&self, past: Past) -> Vec<(usize, Result<TreePath, Unfit>)> {
+    pub fn mirrors(&self, content: Option<&Content>, past: Past) -> Vec<(usize, Result<TreePath, Unfit>)> {
         let place = self.place();
         let listed = place.as_ref().and_then(|place| place.listed.as_ref());
         let holdings = match (&place, listed) {
             (Some(place), Some(listed)) => decide::holdings(&self.repos, place, listed),
-            _ => Vec::new(),
+            _ => self.sighted_for().and_then(|age| self.sighted(content, age)).into_iter().collect(),
         };
         let wanted = Wanted { client: self.client, failed: past.failed, holdings: &holdings, now: self.now };
         let judge = |index: usize| {

@@ -107,14 +107,16 @@ impl Egress {
 
     /// The node has taken on a transfer of so many bytes.
     pub fn takes_on(&self, bytes: u64) {
-        if self.pacer.is_on() {
+        if self.pacer.is_on() && bytes > 0 {
             self.taken.overdraw(bytes, self.pacer.time(clock::monotonic()), MOST_BACKLOG);
         }
     }
 
     /// So many bytes of it won't be sent after all.
     pub fn is_relieved(&self, bytes: u64) {
-        self.taken.refund(bytes);
+        if bytes > 0 {
+            self.taken.refund(bytes);
+        }
     }
 
     /// Measures until `shutdown` turns true.

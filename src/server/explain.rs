@@ -184,7 +184,7 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
         because: outcome.reason.sentence().to_owned(),
         location: outcome.location,
         last_resort: last_resort.map(|redirect| location(edge, &redirect)),
-        mirrors: candidates(edge, &question, past, outcome.mirror),
+        mirrors: candidates(edge, question.mirrors(content.as_ref(), past), outcome.mirror),
         client: asker(&client, past.standing),
     })
 }
@@ -301,8 +301,12 @@ fn asker(client: &Client, standing: Standing) -> Asker {
     }
 }
 
-fn candidates(edge: &Edge, question: &Question<'_>, past: Past, chosen: Option<usize>) -> Vec<Candidate> {
-    let judged = question.mirrors(past).into_iter().zip(1..);
+fn candidates(
+    edge: &Edge,
+    judged: Vec<(usize, Result<TreePath, Unfit>)>,
+    chosen: Option<usize>,
+) -> Vec<Candidate> {
+    let judged = judged.into_iter().zip(1..);
     let candidate = |((index, fit), rank): ((usize, Result<_, Unfit>), usize)| Candidate {
         name: edge.config.mirrors[index].name.clone(),
         rank,

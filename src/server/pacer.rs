@@ -80,7 +80,7 @@ impl Flow {
     }
 
     /// What it is a transfer of; before it begins.
-    pub fn is_of(&self, class: Class) {
+    pub fn goes_as(&self, class: Class) {
         self.class.set(class);
     }
 }

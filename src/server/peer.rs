@@ -206,9 +206,7 @@ impl Socket {
     /// The socket of `peer`.
     pub fn new(tcp: TcpStream, peer: Rc<Peer>) -> Self {
         let socket = socket2::SockRef::from(&tcp);
-        if peer.edge.egress.pacer.is_on()
-            && let Ok(segment) = socket.tcp_mss()
-        {
+        if let Ok(segment) = socket.tcp_mss() {
             peer.segment.set(segment.max(1));
         }
         // Both fail only if the connection has.

@@ -60,7 +60,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
                 // The account is new: nothing is set yet.
                 let _ = tally.object.set(object);
             }
-            tally.is_of(served.class);
+            tally.goes_as(served.class);
             content(asked, served, &peer.edge.via)
         }
         Answer::Redirect { mirror, location, links, digest, reason } => {

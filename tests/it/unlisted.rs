@@ -99,6 +99,11 @@ fn a_mirror_with_the_same_size_and_time_takes_it_and_no_other() {
         .arg(scene.node.dir().join("freshet.toml"))
         .arg(format!("/{IMAGE}")));
     assert!(explained.contains("sighted") && explained.contains(&expected), "{explained}");
+    assert_eq!(
+        explained.matches("it wasn't seen lately to have a file of that size and time").count(),
+        3,
+        "{explained}"
+    );
 
     // Another build: the mirror's is not the node's any more, until it has synced and was looked at again.
     write(&scene.trees[0], 2 << 20, BUILT + 60);
@@ -116,7 +121,6 @@ fn a_mirror_with_the_same_size_and_time_takes_it_and_no_other() {
 fn whoever_comes_back_gets_the_bytes() {
     let scene = Scene::new(ALLOWED);
     scene.wait_redirect();
-    // So that the mirror can be seen no more, and only the bounce can tell.
     let mut connection = Connection::open(scene.node.http()).unwrap();
     let mut again =
         || connection.request("GET", &format!("/{IMAGE}"), &[("User-Agent", "libdnf back")]).unwrap();
@@ -131,5 +135,11 @@ fn without_the_operators_word_nothing_is_taken_and_nobody_asked() {
     for _ in 0..5 {
         assert_eq!(scene.ask().status, 200);
     }
+    // Whatever was to be asked has been, once each was asked twice more whether it lives.
+    let asked = |mirror: &Origin| mirror.seen().len() + mirror.absent().len();
+    let before: Vec<usize> = scene.mirrors.iter().map(asked).collect();
+    wait_until("the mirrors to be probed again", || {
+        scene.mirrors.iter().zip(&before).all(|(mirror, before)| asked(mirror) >= before + 2)
+    });
     assert!(scene.mirrors.iter().all(|mirror| mirror.seen_for(IMAGE).is_empty()));
 }
