@@ -12,7 +12,7 @@
 //!
 //! # The map
 //!
-//! Pure, without IO and clock: [`http`], [`repo`], [`policy`], [`listing`]. With IO: [`store`], [`origin`], [`mirrors`],
+//! Pure, without IO and clock: [`http`], [`repo`], [`policy`], [`listing`], and [`plan`], that plays pushes in virtual time. With IO: [`store`], [`origin`], [`mirrors`],
 //! [`push`], [`server`], [`admin`]. [`app`] puts them together; [`demo`] shows them at work.
 //!
 //! # Invariants
@@ -37,6 +37,7 @@ pub mod listing;
 pub mod metrics;
 pub mod mirrors;
 pub mod origin;
+pub mod plan;
 pub mod policy;
 pub mod push;
 pub mod repo;

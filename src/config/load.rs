@@ -87,7 +87,7 @@ pub(super) fn text_of(path: &Path) -> io::Result<String> {
 }
 
 /// The entries of a file; None, and every mistake reported, where it is not TOML.
-fn toml<'a>(report: &Report, source: &Source, text: &'a str) -> Option<DeTable<'a>> {
+pub(super) fn toml<'a>(report: &Report, source: &Source, text: &'a str) -> Option<DeTable<'a>> {
     let (entries, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let place = source.place(error.span().unwrap_or_default().start);
@@ -206,11 +206,16 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 fn listing(t: &mut Table<'_>) -> Listing {
     let default = Listing::default();
-    let orders = [("mirrors-first", OutsideWindow::MirrorsFirst), ("own-first", OutsideWindow::OwnFirst)];
     Listing {
-        outside_window: t.or("outside_window", &kinds::choice(orders), default.outside_window),
+        outside_window: outside_window(t),
         max_mirrors: t.or("max_mirrors", &kinds::count(1, 1000), default.max_mirrors),
     }
+}
+
+/// `outside_window`.
+pub(super) fn outside_window(t: &mut Table<'_>) -> OutsideWindow {
+    let orders = [("mirrors-first", OutsideWindow::MirrorsFirst), ("own-first", OutsideWindow::OwnFirst)];
+    t.or("outside_window", &kinds::choice(orders), OutsideWindow::MirrorsFirst)
 }
 
 impl Default for Listing {

@@ -15,6 +15,7 @@ mod node;
 mod read;
 mod reload;
 mod repos;
+pub mod scenario;
 mod units;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod tests;
 pub use alias::{canonical, moved, unlisted};
 pub use read::{Mistake, Warning};
 pub use reload::Changes;
+pub use scenario::Scenario;
 pub use units::{Bandwidth, NotABandwidth};
 
 use crate::geo::{Code, Network, Point};

@@ -54,26 +54,34 @@ impl Default for Node {
 
 /// Reads `[egress]`.
 pub(super) fn egress(t: &mut Table<'_>) -> Egress {
-    let default = Egress::default();
+    let (shed_from, shed_all) = thresholds(t);
     let egress = Egress {
         capacity: t.optional("capacity", &kinds::bandwidth()),
         interface: t.optional("interface", &kinds::interface()),
-        shed_from: t.or("shed_from", &kinds::share(), default.shed_from),
-        shed_all: t.or("shed_all", &kinds::share(), default.shed_all),
+        shed_from,
+        shed_all,
     };
-    if egress.shed_from > egress.shed_all {
-        if t.given("shed_from") {
-            t.mistake("shed_from", &format!("expected at most egress.shed_all, {}", egress.shed_all));
-        } else {
-            t.mistake("shed_all", &format!("expected at least egress.shed_from, {}", egress.shed_from));
-        }
-    }
     if !t.given("capacity") {
         for key in ["interface", "shed_from", "shed_all"].into_iter().filter(|key| t.given(key)) {
             t.warn(key, "has no effect without egress.capacity");
         }
     }
     egress
+}
+
+/// `shed_from` and `shed_all`.
+pub(super) fn thresholds(t: &mut Table<'_>) -> (f64, f64) {
+    let default = Egress::default();
+    let from = t.or("shed_from", &kinds::share(), default.shed_from);
+    let all = t.or("shed_all", &kinds::share(), default.shed_all);
+    if from > all {
+        if t.given("shed_from") {
+            t.mistake("shed_from", &format!("expected at most {}, {all}", t.place("shed_all").key));
+        } else {
+            t.mistake("shed_all", &format!("expected at least {}, {from}", t.place("shed_from").key));
+        }
+    }
+    (from, all)
 }
 
 impl Default for Egress {

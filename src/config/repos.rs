@@ -30,15 +30,20 @@ struct RepoTable {
     /// One empty text if the table has none.
     releases: Vec<String>,
     arches: Vec<String>,
-    delivery: Delivery,
-    window: Duration,
-    window_scope: Scope,
-    window_max_push: u64,
-    window_min_mirrors: usize,
+    rules: Rules,
     twin: Option<String>,
     priority: Priority,
     checksums: Option<String>,
     places: Places,
+}
+
+/// Who delivers a repo, and for how long.
+pub(super) struct Rules {
+    pub(super) delivery: Delivery,
+    pub(super) window: Duration,
+    pub(super) window_scope: Scope,
+    pub(super) window_max_push: u64,
+    pub(super) window_min_mirrors: usize,
 }
 
 struct Places {
@@ -74,9 +79,9 @@ impl Content {
     /// Warns of repos that need more mirrors than the `mirrors` there are.
     pub(super) fn check_mirrors(&self, report: &Report, mirrors: usize) {
         for table in &self.tables {
-            if mirrors == 0 && table.delivery != Delivery::Own {
+            if mirrors == 0 && table.rules.delivery != Delivery::Own {
                 report.warn(&table.places.delivery, "without any [[mirror]] the nodes deliver everything");
-            } else if mirrors < table.window_min_mirrors && table.delivery == Delivery::Window {
+            } else if mirrors < table.rules.window_min_mirrors && table.rules.delivery == Delivery::Window {
                 let what = format!("there are fewer mirrors ({mirrors}), so a window never closes");
                 report.warn(&table.places.window_min_mirrors, &what);
             }
@@ -165,12 +170,24 @@ fn unlisted(root: &mut Table<'_>, aliases: &[Alias]) -> Vec<Unlisted> {
     all
 }
 
+/// Reads who delivers a repo, and for how long.
+pub(super) fn rules(t: &mut Table<'_>) -> Rules {
+    let deliveries = [("window", Delivery::Window), ("own", Delivery::Own), ("offload", Delivery::Offload)];
+    let scopes = [("repo", Scope::Repo), ("push", Scope::Push)];
+    Rules {
+        delivery: t.or("delivery", &kinds::choice(deliveries), Delivery::Window),
+        window: t.or("window", &kinds::duration("1ms", "90days"), Duration::from_secs(24 * 3600)),
+        window_scope: t.or("window_scope", &kinds::choice(scopes), Scope::Repo),
+        window_max_push: t.or("window_max_push", &kinds::size("1 B", "1 PiB"), 2 << 30),
+        window_min_mirrors: t.or("window_min_mirrors", &kinds::count(0, 10_000), 1),
+    }
+}
+
 fn table(t: &mut Table<'_>) -> RepoTable {
     t.refuse(
         "state",
         "this version knows no ended releases; remove the repo, and send its clients on with [[moved]]",
     );
-    let deliveries = [("window", Delivery::Window), ("own", Delivery::Own), ("offload", Delivery::Offload)];
     let priorities = [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
     let path = t.required("path", &template());
     let table = RepoTable {
@@ -178,15 +195,7 @@ fn table(t: &mut Table<'_>) -> RepoTable {
         releases: values(t, "releases", "{release}", path.as_deref()),
         arches: values(t, "arches", "{arch}", path.as_deref()),
         path,
-        delivery: t.or("delivery", &kinds::choice(deliveries), Delivery::Window),
-        window: t.or("window", &kinds::duration("1ms", "90days"), Duration::from_secs(24 * 3600)),
-        window_scope: t.or(
-            "window_scope",
-            &kinds::choice([("repo", Scope::Repo), ("push", Scope::Push)]),
-            Scope::Repo,
-        ),
-        window_max_push: t.or("window_max_push", &kinds::size("1 B", "1 PiB"), 2 << 30),
-        window_min_mirrors: t.or("window_min_mirrors", &kinds::count(0, 10_000), 1),
+        rules: rules(t),
         twin: t.optional("twin", &kinds::name()),
         priority: t.or("priority", &kinds::choice(priorities), Priority::Normal),
         checksums: t.optional("checksums", &kinds::name()),
@@ -198,7 +207,7 @@ fn table(t: &mut Table<'_>) -> RepoTable {
             twin: t.place("twin"),
         },
     };
-    if table.delivery != Delivery::Window {
+    if table.rules.delivery != Delivery::Window {
         let keys = ["window", "window_scope", "window_max_push", "window_min_mirrors"];
         for key in keys.into_iter().filter(|key| t.given(key)) {
             t.warn(key, "has no effect unless delivery = \"window\"");
@@ -298,11 +307,11 @@ impl RepoTable {
             arch: arch.to_owned(),
             id,
             path,
-            delivery: self.delivery,
-            window: self.window,
-            window_scope: self.window_scope,
-            window_max_push: self.window_max_push,
-            window_min_mirrors: self.window_min_mirrors,
+            delivery: self.rules.delivery,
+            window: self.rules.window,
+            window_scope: self.rules.window_scope,
+            window_max_push: self.rules.window_max_push,
+            window_min_mirrors: self.rules.window_min_mirrors,
             twin: None,
             priority: self.priority,
             checksums: self.checksums.clone(),

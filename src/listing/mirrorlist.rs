@@ -1,6 +1,7 @@
 //! Mirrorlists: one base URL a line, nearest first.
 
 use super::query::Form;
+use crate::config::{Delivery, OutsideWindow};
 
 /// Who stands in the list, and who first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,17 @@ pub enum Order {
 }
 
 impl Order {
+    /// For a repo that is delivered so, whose window is `open` or not.
+    #[must_use]
+    pub const fn of(delivery: Delivery, open: bool, outside: OutsideWindow) -> Self {
+        match (delivery, outside) {
+            (Delivery::Own, _) => Self::OwnOnly,
+            (Delivery::Window, _) if open => Self::OwnOnly,
+            (_, OutsideWindow::MirrorsFirst) => Self::MirrorsFirst,
+            (_, OutsideWindow::OwnFirst) => Self::OwnFirst,
+        }
+    }
+
     /// The entries of a list in their order there, so that mirrorlist and metalink agree.
     pub fn arrange<T>(
         self,

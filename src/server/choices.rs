@@ -4,7 +4,6 @@ use super::Edge;
 use super::answer::Answer;
 use super::asked::Asked;
 use crate::clock::Timestamp;
-use crate::config::{Delivery, OutsideWindow};
 use crate::http::TreePath;
 use crate::listing::{Metalink, Order, Protocol, Query, Resource, Version, metalink, mirrorlist};
 use crate::policy::lists::{self, Listing};
@@ -58,12 +57,7 @@ pub fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Result<Answer, Stri
     };
     let mirrors = edge.published.mirrors.load();
     let open = view.phase(mirrors.fresh(index, view.sequence()), asked.now).is_open();
-    let order = match (view.repo.delivery, edge.config.listing.outside_window) {
-        (Delivery::Own, _) => Order::OwnOnly,
-        (Delivery::Window, _) if open => Order::OwnOnly,
-        (_, OutsideWindow::MirrorsFirst) => Order::MirrorsFirst,
-        (_, OutsideWindow::OwnFirst) => Order::OwnFirst,
-    };
+    let order = Order::of(view.repo.delivery, open, edge.config.listing.outside_window);
     let mut named = Vec::new();
     if order != Order::OwnOnly {
         let client = client(edge, asked, &query);
