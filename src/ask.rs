@@ -77,6 +77,14 @@ pub fn purge(config: &Config, typed: &Typed, mode: Mode) -> Result<String> {
     Ok(text + "\n")
 }
 
+/// The node's status, as its admin listener gives it.
+///
+/// # Errors
+/// The node can't be reached.
+pub fn status(config: &Config) -> Result<serde_json::Value> {
+    serde_json::from_str(&ask(config, "GET", "/api/v1/status")?).context("the node's answer is no JSON")
+}
+
 /// The body of the node's answer to one request.
 fn ask(config: &Config, method: &str, target: &str) -> Result<String> {
     let addr = reachable(config.admin.listen);

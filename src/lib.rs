@@ -38,6 +38,7 @@ pub mod metrics;
 pub mod mirrors;
 pub mod origin;
 pub mod plan;
+pub mod planner;
 pub mod policy;
 pub mod push;
 pub mod repo;

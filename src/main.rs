@@ -5,11 +5,12 @@
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use freshet::app::Running;
-use freshet::config::{Config, Mistake};
-use freshet::{ask, demo};
+use freshet::config::{Config, Mistake, Scenario, Warning};
+use freshet::plan::sweep::Target;
+use freshet::{ask, demo, planner};
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -69,6 +70,8 @@ enum Command {
         /// As in a URL, with the leading slash.
         path: String,
     },
+    /// Play a push in virtual time: what the nodes will need, and when hosts will have it.
+    Plan(Plan),
     /// Show a push from its origin to fresh mirrors, in one process on loopback.
     Demo {
         /// End with a summary once the story is told: 0, or 1 if a byte or step was wrong.
@@ -127,6 +130,33 @@ struct Explain {
     json: bool,
     /// The path of the request.
     path: String,
+}
+
+#[derive(Debug, Args)]
+struct Plan {
+    /// The scenario; without one, a million hosts, 600 mirrors, three regions.
+    scenario: Option<PathBuf>,
+    /// Take the push from two states of a repo: directories with repodata/ in them.
+    #[arg(long, value_names = ["OLD", "NEW"], num_args = 2)]
+    from_repo: Option<Vec<PathBuf>>,
+    /// Take how long mirrors need from the running node of this config.
+    #[arg(long, value_name = "CONFIG")]
+    from_node: Option<PathBuf>,
+    /// With --from-node: of which repo, as name/release/arch; the first by default.
+    #[arg(long, value_name = "REPO", requires = "from_node")]
+    repo: Option<String>,
+    /// Try other windows, thresholds and capacities, and name the cheapest that are enough.
+    #[arg(long, value_name = "SHARE in TIME")]
+    target: Option<Target>,
+    /// Hosts that are played; each stands for as many of the others.
+    #[arg(long, value_name = "N", default_value_t = freshet::plan::SAMPLE)]
+    sample: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Write a page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -206,6 +236,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Err(code) => return Ok(code),
             }
         }
+        Command::Plan(line) => return plan(&line),
         Command::Demo { once } => {
             trace("warn");
             return Ok(if demo::run(once)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
@@ -214,9 +245,39 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn plan(line: &Plan) -> anyhow::Result<ExitCode> {
+    let read = line.scenario.as_deref().map_or_else(
+        || told(Path::new(""), Scenario::parse("", Path::new(""))),
+        |path| told(path, Scenario::load(path)),
+    );
+    let mut scenario = match read {
+        Ok(scenario) => scenario,
+        Err(code) => return Ok(code),
+    };
+    if let Some([old, new]) = line.from_repo.as_deref() {
+        planner::from_repo(&mut scenario, old, new)?;
+    }
+    if let Some(path) = &line.from_node {
+        let config = match load(path) {
+            Ok(config) => config,
+            Err(code) => return Ok(code),
+        };
+        eprint!("{}", planner::from_node(&mut scenario, &config, line.repo.as_deref())?);
+    }
+    let Plan { sample, target, json, .. } = *line;
+    let wanted = planner::Wanted { sample, target, html: line.html.as_deref(), json };
+    print!("{}", planner::plan(&scenario, &wanted)?);
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The config, its warnings told; or the exit code once its mistakes are told.
-fn load(path: &std::path::Path) -> Result<Config, ExitCode> {
-    match Config::load(path) {
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    told(path, Config::load(path))
+}
+
+/// What was read from `path`, likewise.
+fn told<T>(path: &Path, read: Result<(T, Vec<Warning>), Vec<Mistake>>) -> Result<T, ExitCode> {
+    match read {
         Ok((config, warnings)) => {
             for warning in warnings {
                 eprintln!("warning: {warning}");

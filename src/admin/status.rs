@@ -193,6 +193,8 @@ pub struct Holding {
     pub id: String,
     /// The generation that it is proven to hold.
     pub proven_sequence: Option<u32>,
+    /// When it was proven for that one.
+    pub proven_at: Option<String>,
     /// That is the current one, and the mirror is up.
     pub fresh: bool,
     /// The generation that its repomd.xml names; null if it names none that this node knows.
@@ -462,6 +464,7 @@ fn holding(pair: &Pair, view: &RepoView, fresh: bool) -> Holding {
     Holding {
         id: view.repo.id.clone(),
         proven_sequence: pair.proof.map(|proof| proof.sequence),
+        proven_at: pair.proof.filter(|_| pair.since > Timestamp::EPOCH).map(|_| pair.since.to_string()),
         fresh,
         shows: shows.map(|generation| generation.sequence),
         shows_id: pair.seen.map(|seen| seen.hex()),

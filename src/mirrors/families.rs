@@ -75,11 +75,13 @@ fn pair(v4: &Pair, v6: &Pair) -> Pair {
         let verified = |proof: Proof| {
             v6.proof.map(|other| Proof { verified: proof.verified.min(other.verified), ..proof })
         };
-        return Pair { proof: v4.proof.and_then(verified), checked, ..v4.clone() };
+        let since = v4.since.max(v6.since);
+        return Pair { proof: v4.proof.and_then(verified), checked, since, ..v4.clone() };
     }
     let both = v4.proof.zip(v6.proof).and_then(|(v4, v6)| narrowed(v4, v6));
     let (family, worse) = if worth(v4) < worth(v6) { (Family::V4, v4) } else { (Family::V6, v6) };
-    Pair { proof: both, seen: worse.seen, note: format!("over {}: {}", family.word(), worse.note), checked }
+    let note = format!("over {}: {}", family.word(), worse.note);
+    Pair { proof: both, seen: worse.seen, note, checked, since: worse.since }
 }
 
 /// The proof of what is covered by both.

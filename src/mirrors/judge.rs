@@ -113,6 +113,7 @@ pub fn verified(
     match result {
         Ok(files) => {
             pair.proof = Some(Proof { sequence: target, shown: target, verified: now });
+            pair.since = now;
             pair.note = holds(history, target, Some(*files));
         }
         Err(missed) => {
@@ -136,7 +137,7 @@ pub fn spotted(old: &Pair, result: Result<(), Missed>, now: Timestamp) -> Pair {
 /// Drops the proof, and all that would let the next look rest on what was known.
 #[must_use]
 pub fn refuted(old: &Pair, note: &str) -> Pair {
-    Pair { proof: None, seen: None, note: note.to_owned(), checked: old.checked }
+    Pair { note: note.to_owned(), checked: old.checked, ..Pair::default() }
 }
 
 /// The files of generation `target` that a mirror with this proof is not known to hold: at most `most` of them, picked at

@@ -41,6 +41,9 @@ struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shown: Option<String>,
     verified: Timestamp,
+    /// [`Pair::since`]; earlier versions didn't write it.
+    #[serde(default)]
+    since: Timestamp,
 }
 
 impl Document {
@@ -61,6 +64,7 @@ impl Document {
                     shown: (shown != generation).then_some(shown),
                     generation,
                     verified: proof.verified,
+                    since: pair.since,
                 });
             }
         }
@@ -83,7 +87,7 @@ impl Document {
                 continue;
             };
             let pair = &mut Arc::make_mut(&mut mirrors[mirror][family as usize]).pairs[repo];
-            pair.proof = Some(proof);
+            (pair.proof, pair.since) = (Some(proof), record.since);
             pair.note = format!("proven for generation {} before the restart", proof.sequence);
             restored += 1;
         }

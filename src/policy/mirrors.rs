@@ -111,6 +111,8 @@ pub struct Pair {
     pub note: String,
     /// When it was last asked.
     pub checked: Timestamp,
+    /// When it was proven for the generation that `proof` names: how long a push took to get there.
+    pub since: Timestamp,
 }
 
 impl Pair {
