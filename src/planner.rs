@@ -99,7 +99,8 @@ fn said(tried: &Tried, begin: &str) -> String {
 }
 
 fn table(sweep: &Sweep) -> Table {
-    let head = ["capacity", "window", "shed from", "shed all", "in time", "short for", "out of the nodes", "meets"];
+    let head =
+        ["capacity", "window", "shed from", "shed all", "in time", "short for", "out of the nodes", "meets"];
     let time = |seconds: f64| if seconds > 0.0 { report::duration(seconds) } else { "-".to_owned() };
     let row = |tried: &Tried| {
         vec![
@@ -150,9 +151,8 @@ fn targets(drpm: &str) -> Vec<String> {
     let name = drpm.rsplit('/').next().unwrap_or_default();
     let Some(stem) = name.strip_suffix(".drpm") else { return Vec::new() };
     let splits = stem.match_indices('_').map(|(at, _)| (&stem[..at], &stem[at + 1..]));
-    let readings = splits.flat_map(|(left, new)| {
-        left.match_indices('-').map(move |(at, _)| format!("{}-{new}", &left[..at]))
-    });
+    let readings = splits
+        .flat_map(|(left, new)| left.match_indices('-').map(move |(at, _)| format!("{}-{new}", &left[..at])));
     readings.collect()
 }
 
@@ -183,7 +183,9 @@ fn read(directory: &Path) -> Result<State> {
     };
     let (mut packages, mut drpms) = (Vec::new(), Vec::new());
     let primary = repomd.record("primary").with_context(|| format!("{} names no primary", path.display()))?;
-    document(&directory.join(&primary.path), |plain| primary::parse(plain, |file| packages.push(file)).map(drop))?;
+    document(&directory.join(&primary.path), |plain| {
+        primary::parse(plain, |file| packages.push(file)).map(drop)
+    })?;
     if let Some(record) = repomd.record("prestodelta") {
         document(&directory.join(&record.path), |plain| {
             prestodelta::parse(plain, |file| drpms.push(file)).map(drop)
@@ -242,13 +244,17 @@ mod tests {
 
     #[test]
     fn a_drpm_is_found_for_its_package() {
-        let drpms: HashMap<String, u64> =
-            targets("drpms/python3-six-1.9.0-2.el7_1.15.0-1.el7.noarch.drpm").into_iter().map(|name| (name, 7)).collect();
+        let drpms: HashMap<String, u64> = targets("drpms/python3-six-1.9.0-2.el7_1.15.0-1.el7.noarch.drpm")
+            .into_iter()
+            .map(|name| (name, 7))
+            .collect();
         assert_eq!(drpm_of("Packages/python3-six-1.15.0-1.el7.noarch.rpm", &drpms), Some(7));
         assert_eq!(drpm_of("Packages/python3-six-1.9.0-2.el7.noarch.rpm", &drpms), None);
         // An underscore in the old version, as CentOS has them.
-        let drpms: HashMap<String, u64> =
-            targets("drpms/bash-4.2.46-30.el7_4_4.2.46-34.el7_9.x86_64.drpm").into_iter().map(|name| (name, 9)).collect();
+        let drpms: HashMap<String, u64> = targets("drpms/bash-4.2.46-30.el7_4_4.2.46-34.el7_9.x86_64.drpm")
+            .into_iter()
+            .map(|name| (name, 9))
+            .collect();
         assert_eq!(drpm_of("Packages/bash-4.2.46-34.el7_9.x86_64.rpm", &drpms), Some(9));
         assert!(targets("drpms/odd.rpm").is_empty());
     }

@@ -10,9 +10,11 @@ mod eviction;
 mod hold;
 mod index;
 mod load;
+mod node;
 mod one;
 mod peers;
 mod proofs;
+mod push_day;
 mod repodata;
 mod trace;
 
@@ -42,6 +44,8 @@ enum Benchmark {
     Probes(peers::probes::Probes),
     /// Nanoseconds of a proof, a redirect, a mirrorlist, without HTTP.
     Proofs(proofs::Proofs),
+    /// A push with clients and mirrors over real sockets, held against its plan.
+    PushDay(push_day::PushDay),
     /// Time and memory that a push's primary.xml takes to read.
     Repodata(repodata::Repodata),
     /// freshet beside nginx and Varnish on this machine, with everything on.
@@ -62,6 +66,7 @@ fn main() -> anyhow::Result<()> {
             proofs::run(&line);
             Ok(())
         }
+        Some(Benchmark::PushDay(line)) => push_day::run(&line, &stop_on_signals()?),
         Some(Benchmark::Repodata(line)) => repodata::run(&line),
         Some(Benchmark::Peers(line)) => peers::run(&line, &stop_on_signals()?),
         None => one::run(&line.load, &stop_on_signals()?),

@@ -172,6 +172,7 @@ fn state(mirror: &Mirror, number: u32, line: &Proofs, repos: &Repos) -> MirrorSt
         seen: view.history.by_sequence(sequence).map(|generation| generation.id),
         note: format!("proven: holds generation {sequence}"),
         checked: NOW,
+        since: NOW,
     };
     MirrorState {
         reach: Reach::Up { seen: NOW },

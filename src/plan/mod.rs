@@ -7,6 +7,7 @@
 //! Of many hosts a sample is played, each of which stands for as many that come one after the other: so one of them takes
 //! longer than a host, and its time is reckoned back. Pure: no IO, no clock; one scenario and seed always give one outcome.
 
+mod cast;
 pub mod hosts;
 pub mod line;
 mod node;
@@ -17,7 +18,9 @@ mod simulation;
 pub mod sweep;
 pub mod sync;
 mod transaction;
-mod world;
+pub mod world;
 
+pub use cast::{Cast, Who, drawn};
 pub use outcome::{Outcome, Point, RegionOutcome, RegionPoint, Spread};
 pub use simulation::{SAMPLE, simulate};
+pub use transaction::{installs, updates};

@@ -1,27 +1,24 @@
 //! The run through virtual time.
 
+use super::cast::{Cast, Who, drawn};
 use super::hosts::Host;
 use super::node::Node;
 use super::outcome::Outcome;
 use super::recorder::{By, POINTS, Recorder, Standing};
-use super::sync::{Synced, synced};
-use super::transaction::{BUNDLES, Bundle, Purpose, SLOTS, Transaction, Who, installs, updates};
+use super::sync::Synced;
+use super::transaction::{BUNDLES, Bundle, Purpose, SLOTS, Transaction, installs, updates};
 use super::world::{self, World, time};
 use crate::clock::Timestamp;
 use crate::config::Scenario;
-use crate::geo::Whereabouts;
 use crate::listing::Order;
 use crate::policy::lists::{self, Listing};
 use crate::policy::load::MirrorLoad;
 use crate::policy::{Ask, Client, Decision, Facts, MirrorTable, Orders, client, decide};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::Ipv4Addr;
 
 /// Hosts that are played if nobody says.
 pub const SAMPLE: usize = 50_000;
-/// Networks that the hosts of a region are in: enough that all mirrors are somebody's nearest.
-const NETWORKS: u32 = 512;
 /// One of the sample takes at most this part of a region's capacity.
 const PART: f64 = 40.0;
 /// And this part of a second of it at a time, in the time of the policy.
@@ -129,7 +126,6 @@ struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     fn new(scenario: &'a Scenario, world: &'a World, sample: usize) -> Self {
-        let mut rng = fastrand::Rng::with_seed(scenario.seed);
         let sampled = usize::try_from(scenario.hosts).map_or(sample, |hosts| hosts.min(sample));
         let weight = scenario.hosts as f64 / sampled as f64;
         let mtu = scenario.clients.mtu as f64;
@@ -142,8 +138,7 @@ impl<'a> Simulation<'a> {
             let bits = bits as u64;
             crate::config::Bandwidth::from_bits_per_second(bits)
         });
-        let synced = synced(scenario, &mut rng);
-        let hosts = (0..sampled).map(|_| drawn(scenario, &mut rng)).collect();
+        let Cast { synced, hosts, rng } = Cast::draw(scenario, sampled);
         Self {
             nodes: (0..scenario.regions.len()).map(|region| node(scenario, region, weight, pace)).collect(),
             rates: (0..scenario.regions.len()).map(|region| shared_rate(scenario, region, weight)).collect(),
@@ -433,17 +428,6 @@ impl<'a> Simulation<'a> {
         live.transaction.has(transfer.slot, live.waits[transfer.slot].seconds);
         self.goes_on(transfer.transaction, now);
     }
-}
-
-/// A host, and where it is.
-fn drawn(scenario: &Scenario, rng: &mut fastrand::Rng) -> (Host, Who) {
-    let host = Host::draw(scenario, rng);
-    let network = u32::try_from(host.region).unwrap_or_default() * NETWORKS + rng.u32(..NETWORKS);
-    // Each network is a /24, from 11.0.0.0 on.
-    let addr = Ipv4Addr::from((11 << 24) + (network << 8) + rng.u32(1..255));
-    let continent = Some(scenario.regions[host.region].continent);
-    let whereabouts = Whereabouts { continent, ..Whereabouts::default() };
-    (host, Who { addr, whereabouts, yum: scenario.kinds[host.kind].yum })
 }
 
 /// Bytes per second on the wire that one of three transfers of a host gets.

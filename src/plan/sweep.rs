@@ -36,7 +36,8 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, NotATarget> {
         let (share, within) = text.split_once(" in ").ok_or(NotATarget)?;
-        let percent: f64 = share.trim().strip_suffix('%').and_then(|n| n.trim().parse().ok()).ok_or(NotATarget)?;
+        let percent: f64 =
+            share.trim().strip_suffix('%').and_then(|n| n.trim().parse().ok()).ok_or(NotATarget)?;
         let within = humantime::parse_duration(within.trim()).map_err(|_| NotATarget)?;
         if !(percent > 0.0 && percent <= 100.0) || within.is_zero() {
             return Err(NotATarget);

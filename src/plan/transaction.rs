@@ -5,11 +5,8 @@
 
 use super::hosts::Host;
 use super::world::{File, World};
-use crate::geo::Whereabouts;
-use crate::policy::client::Agent;
 use crate::policy::{Client, Trail};
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 
 /// librepo's transfers at a time.
 pub const SLOTS: usize = 3;
@@ -57,26 +54,6 @@ pub struct Transaction<'a> {
     /// Seconds that each of the three has been busy since `began`, as a host would see it.
     clocks: [f64; SLOTS],
     busy: [bool; SLOTS],
-}
-
-/// Whom it is done by.
-#[derive(Clone, Copy, Debug)]
-pub struct Who {
-    /// Its address.
-    pub addr: Ipv4Addr,
-    /// Where that is.
-    pub whereabouts: Whereabouts,
-    /// It is yum 3.
-    pub yum: bool,
-}
-
-impl Who {
-    /// As the policy sees it.
-    #[must_use]
-    pub fn client(&self) -> Client {
-        let agent: &[u8] = if self.yum { b"urlgrabber/3.10 yum/3.4.3" } else { b"libdnf" };
-        Client::new(Agent::new(self.addr.into(), self.whereabouts, agent), false, None)
-    }
 }
 
 /// The files of the push that a host fetches.
@@ -210,6 +187,8 @@ impl<'a> Bundle<'a> {
 mod tests {
     use super::*;
     use crate::config::Scenario;
+    use crate::geo::Whereabouts;
+    use crate::plan::Who;
     use std::path::Path;
 
     fn world(text: &str) -> World {

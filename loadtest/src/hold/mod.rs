@@ -4,18 +4,17 @@
 //! of bytes on the wire, each second, and what its clients received.
 
 mod crowd;
-mod node;
 mod scenario;
-mod verdict;
+pub mod verdict;
 
 use crate::load::{Engine, Outcome, Pace, Plan, Wire};
+use crate::node::{self, Node, Sample};
 use crate::peers::mirrors::Mirrors;
-use crate::peers::site::{Extent, Files, Site};
+use crate::peers::site::{Extent, Files, OWN, Site};
 use crate::peers::{child, node as peer, raise_open_files};
 use anyhow::{Context, ensure};
 use clap::Args;
 use crowd::{Crowd, Tally, Wanted};
-use node::{Node, Sample};
 use scenario::Scenario;
 use serde::Serialize;
 use std::fs;
@@ -27,6 +26,8 @@ use verdict::Mark;
 
 /// Mirrors that have everything.
 const MIRRORS: usize = 4;
+/// What they donate: never what stands in the way here.
+const DONATED: &str = "1000 Gbit/s";
 const MANY: Extent = Extent { large: 8, medium: 600, small: 200, ..Extent::WHOLE };
 /// Requests for metadata a second, beside the crowd.
 const METADATA_RATE: f64 = 50.0;
@@ -102,6 +103,17 @@ pub fn run(line: &Hold, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The repo, and mirrors of it.
+fn contents(mirrors: Option<&Mirrors>) -> String {
+    let mut text = format!("\n[[repo]]\nname = \"own\"\npath = \"{OWN}\"\n");
+    for (number, url) in mirrors.iter().flat_map(|mirrors| mirrors.urls()).enumerate() {
+        text += &format!(
+            "\n[[mirror]]\nname = \"m{number}\"\nurl = \"{url}\"\nbandwidth = \"{DONATED}\"\ncountry = \"DE\"\n"
+        );
+    }
+    text
+}
+
 fn one(
     line: &Hold,
     scenario: &Scenario,
@@ -112,7 +124,9 @@ fn one(
 ) -> anyhow::Result<Report> {
     let dir = site.dir().join(scenario.key);
     let mirrors = scenario.mirrors.then_some(mirrors);
-    let node = Node::start(binary, site, mirrors, &dir, &scenario.egress(), stop)?;
+    let config = format!("{}{}", scenario.egress(), contents(mirrors));
+    let count = mirrors.map_or(0, Mirrors::count);
+    let node = Node::start(binary, &site.tree(), &dir, &config, count, stop)?;
     let span = Duration::from_secs(line.seconds.unwrap_or(scenario.seconds));
     let files = |files| wanted(site, files);
     let mut seen = Vec::new();

@@ -2,8 +2,8 @@
 
 use super::Seen;
 use super::crowd::{Group, Tally, Wanted};
-use super::node::{Sample, rates};
 use super::verdict::{self, Mark, percent};
+use crate::node::{Sample, rates};
 use crate::peers::site::Files;
 use freshet::policy::fair::FLOOR;
 use std::sync::Arc;

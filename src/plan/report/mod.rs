@@ -77,8 +77,7 @@ fn regions(outcome: &Outcome) -> Table {
         "slowest transfer",
     ];
     let row = |region: &RegionOutcome| {
-        let redirected =
-            format!("{} ({:.0} %)", size(region.redirected), region.redirected_share() * 100.0);
+        let redirected = format!("{} ({:.0} %)", size(region.redirected), region.redirected_share() * 100.0);
         vec![
             region.name.clone(),
             rate(region.capacity),
@@ -119,9 +118,12 @@ fn findings(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
         found.push("No region is short of anything.".into());
     }
     if scenario.policy.delivery == Delivery::Window {
-        let fresh = |at: f64| outcome.points.iter().rfind(|point| point.at <= at).map_or(0, |point| point.fresh);
+        let fresh =
+            |at: f64| outcome.points.iter().rfind(|point| point.at <= at).map_or(0, |point| point.fresh);
         found.push(match outcome.closed {
-            Some(at) => format!("The window closes after {}, with {} fresh mirrors.", duration(at), fresh(at)),
+            Some(at) => {
+                format!("The window closes after {}, with {} fresh mirrors.", duration(at), fresh(at))
+            }
             None if outcome.points.last().is_some_and(|last| last.open) => {
                 "The window is open at the end.".into()
             }
@@ -247,7 +249,8 @@ mod tests {
 
     #[test]
     fn what_is_short_is_said() {
-        let text = "hosts = 200000\n[[region]]\nname = \"far\"\ncapacity = \"1 Gbit/s\"\n[[mirrors]]\ncount = 0";
+        let text =
+            "hosts = 200000\n[[region]]\nname = \"far\"\ncapacity = \"1 Gbit/s\"\n[[mirrors]]\ncount = 0";
         let (scenario, _) = Scenario::parse(text, Path::new("s.toml")).unwrap();
         let outcome = super::super::simulate(&scenario, 1000);
         let parts = parts(&scenario, &outcome);

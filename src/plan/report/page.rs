@@ -17,7 +17,8 @@ impl Table {
     #[must_use]
     pub fn text(&self) -> String {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
-        let length = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
+        let length =
+            |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
         let widths: Vec<usize> = (0..columns)
             .map(|column| self.0.iter().map(|row| length(row, column)).max().unwrap_or(0))
             .collect();

@@ -90,9 +90,8 @@ impl Plot {
     fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), NoPlot> {
         area.fill(&WHITE).map_err(NoPlot::new)?;
         let points = || self.lines.iter().flat_map(|line| &line.points);
-        let (from, to) = points().fold((f64::INFINITY, f64::NEG_INFINITY), |(from, to), (x, _)| {
-            (from.min(*x), to.max(*x))
-        });
+        let (from, to) = points()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(from, to), (x, _)| (from.min(*x), to.max(*x)));
         let (from, to) = if from < to { (from, to) } else { (0.0, 1.0) };
         let most = points().map(|(_, y)| *y).fold(0.0, f64::max).max(1e-9) * 1.08;
         let mut chart = ChartBuilder::on(area)
@@ -140,7 +139,8 @@ impl Plot {
         let mut x = 64;
         let mark = self.mark.iter().map(|(_, name)| (name, INK));
         for (name, colour) in self.coloured().map(|(line, colour)| (&line.name, colour)).chain(mark) {
-            let line = PathElement::new(vec![(x, LEGEND + 20), (x + 18, LEGEND + 20)], colour.stroke_width(3));
+            let line =
+                PathElement::new(vec![(x, LEGEND + 20), (x + 18, LEGEND + 20)], colour.stroke_width(3));
             area.draw(&line).map_err(NoPlot::new)?;
             write(name, x + 24, LEGEND + 20, 14.0)?;
             x += 40 + LETTER * i32::try_from(name.chars().count()).unwrap_or(0);

@@ -2,9 +2,7 @@
 
 use crate::cpu::{Memory, Used};
 use crate::peers::child::{self, Running, command, free_address};
-use crate::peers::mirrors::Mirrors;
 use crate::peers::node::{get, wait_proven};
-use crate::peers::site::{OWN, Site};
 use anyhow::Context;
 use freshet::clock::monotonic;
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,9 +11,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// What the mirrors donate: never what stands in the way here.
-const DONATED: &str = "1000 Gbit/s";
 
 /// It ends when this is dropped.
 pub struct Node {
@@ -40,19 +35,19 @@ pub struct Sample {
 }
 
 impl Node {
-    /// Starts one with these lines in its config, and waits until the mirrors are proven.
+    /// Starts one that serves `tree`, with these lines in its config, and waits until so many mirrors are proven.
     pub fn start(
         binary: &Path,
-        site: &Site,
-        mirrors: Option<&Mirrors>,
+        tree: &Path,
         dir: &Path,
         more: &str,
+        mirrors: usize,
         stop: &AtomicBool,
     ) -> anyhow::Result<Self> {
         fs::create_dir_all(dir)?;
         let (plain, admin) = (free_address()?, free_address()?);
-        let (tree, at) = (site.tree(), dir.display());
-        let mut text = format!(
+        let at = dir.display();
+        let text = format!(
             r#"
 node.name = "node"
 node.self_url = "http://{plain}/"
@@ -66,18 +61,9 @@ origin.path = "{}"
 mirrors.contact = "http://{plain}/"
 log.access = "{at}/access.log"
 {more}
-
-[[repo]]
-name = "own"
-path = "{OWN}"
 "#,
             tree.display()
         );
-        for (number, url) in mirrors.iter().flat_map(|mirrors| mirrors.urls()).enumerate() {
-            text += &format!(
-                "\n[[mirror]]\nname = \"m{number}\"\nurl = \"{url}\"\nbandwidth = \"{DONATED}\"\ncountry = \"DE\"\n"
-            );
-        }
         let config = dir.join("freshet.toml");
         fs::write(&config, &text)?;
         let mut serve = command(binary.to_str().context("a path in UTF-8")?);
@@ -85,7 +71,7 @@ path = "{OWN}"
         let mut running = Running::start("freshet", &mut serve, child::ONE, dir)?;
         running.wait_listening(plain)?;
         running.wait_until("ready", || Ok(get(admin, "/readyz").is_ok_and(|(status, _)| status == 200)))?;
-        wait_proven(admin, mirrors.map_or(0, Mirrors::count), stop)?;
+        wait_proven(admin, mirrors, stop)?;
         Ok(Self { running, plain, admin, config, text })
     }
 
