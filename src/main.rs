@@ -157,6 +157,9 @@ struct Plan {
     /// Write a page with plots.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write each plot as an SVG into this directory.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -265,7 +268,7 @@ fn plan(line: &Plan) -> anyhow::Result<ExitCode> {
         eprint!("{}", planner::from_node(&mut scenario, &config, line.repo.as_deref())?);
     }
     let Plan { sample, target, json, .. } = *line;
-    let wanted = planner::Wanted { sample, target, html: line.html.as_deref(), json };
+    let wanted = planner::Wanted { sample, target, html: line.html.as_deref(), plots: line.plots.as_deref(), json };
     print!("{}", planner::plan(&scenario, &wanted)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -29,6 +29,8 @@ pub struct Wanted<'a> {
     pub target: Option<Target>,
     /// The page is written there.
     pub html: Option<&'a Path>,
+    /// Each plot is written into this directory.
+    pub plots: Option<&'a Path>,
     /// Print JSON.
     pub json: bool,
 }
@@ -54,11 +56,26 @@ pub fn plan(scenario: &Scenario, wanted: &Wanted<'_>) -> Result<String> {
         let page = report::html("freshet plan", &parts)?;
         fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
     }
+    if let Some(dir) = wanted.plots {
+        write_plots(dir, &parts)?;
+    }
     if wanted.json {
         let planned = Planned { outcome: &outcome, sweep: sweep.as_ref() };
         return Ok(serde_json::to_string_pretty(&planned)? + "\n");
     }
     Ok(report::text(&parts))
+}
+
+/// One file for each plot, named after its title.
+fn write_plots(dir: &Path, parts: &[Part]) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let plots = parts.iter().filter_map(|part| if let Part::Plot(plot) = part { Some(plot) } else { None });
+    for plot in plots {
+        let words: String = plot.title.chars().filter(|c| c.is_ascii_alphanumeric() || *c == ' ').collect();
+        let path = dir.join(format!("{}.svg", words.to_lowercase().replace(' ', "-")));
+        fs::write(&path, plot.svg()?).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// What the sweep says.
@@ -100,7 +117,7 @@ fn said(tried: &Tried, begin: &str) -> String {
 
 fn table(sweep: &Sweep) -> Table {
     let head =
-        ["capacity", "window", "shed from", "shed all", "in time", "short for", "out of the nodes", "meets"];
+        ["capacity", "window", "shed from", "shed all", "in time", "short for", "wait at mirrors", "out of the nodes", "meets"];
     let time = |seconds: f64| if seconds > 0.0 { report::duration(seconds) } else { "-".to_owned() };
     let row = |tried: &Tried| {
         vec![
@@ -110,6 +127,7 @@ fn table(sweep: &Sweep) -> Table {
             tried.shed_all.to_string(),
             format!("{:.1} %", tried.updated * 100.0),
             time(tried.short_for),
+            time(tried.mirror_wait),
             report::size(tried.served),
             if tried.meets { "yes" } else { "no" }.to_owned(),
         ]

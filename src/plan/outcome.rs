@@ -24,6 +24,8 @@ pub struct Outcome {
     pub transaction: (f64, f64),
     /// The longest of them, in seconds.
     pub longest: f64,
+    /// The longest that somebody waited for others at a mirror that a list named, in seconds.
+    pub mirror_wait: f64,
     /// When the window closed; None if it is open at the end, or never was.
     pub closed: Option<f64>,
     /// Bytes by the reason of the decision, the most first.

@@ -23,6 +23,7 @@ pub(super) struct Recorder {
     by_mirrors_alone: Vec<f64>,
     sampled: usize,
     closed: Option<f64>,
+    mirror_wait: f64,
 }
 
 /// Who delivers.
@@ -63,6 +64,7 @@ impl Recorder {
             by_mirrors_alone: Vec::new(),
             sampled,
             closed: None,
+            mirror_wait: 0.0,
         }
     }
 
@@ -101,6 +103,11 @@ impl Recorder {
     /// One would have it from a mirror.
     pub(super) fn would_update(&mut self, at: f64) {
         self.by_mirrors_alone.push(at - self.push);
+    }
+
+    /// One whom a list sent to a mirror waits for others there.
+    pub(super) fn waits_at_mirror(&mut self, seconds: f64) {
+        self.mirror_wait = self.mirror_wait.max(seconds);
     }
 
     /// A transaction took so many seconds.
@@ -171,6 +178,7 @@ impl Recorder {
             transaction: (quantile(50), quantile(99)),
             longest: self.transactions.last().copied().unwrap_or_default(),
             closed: self.closed,
+            mirror_wait: self.mirror_wait,
             regions: self.regions,
             reasons,
             points: self.points,

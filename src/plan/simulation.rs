@@ -119,6 +119,8 @@ struct Simulation<'a> {
     table: MirrorTable,
     orders: Orders,
     load: MirrorLoad,
+    /// Until when each mirror has to do with what lists have sent there.
+    busy: Vec<f64>,
     live: Vec<Option<Live<'a>>>,
     free: Vec<usize>,
     recorder: Recorder,
@@ -144,6 +146,7 @@ impl<'a> Simulation<'a> {
             rates: (0..scenario.regions.len()).map(|region| shared_rate(scenario, region, weight)).collect(),
             table: world::table(&settings, world),
             orders: Orders::new(&settings),
+            busy: vec![0.0; settings.len()],
             load: MirrorLoad::new(donated),
             recorder: Recorder::new(scenario, sampled, weight),
             agenda: BinaryHeap::new(),
@@ -301,15 +304,8 @@ impl<'a> Simulation<'a> {
 
     /// At the nodes, or at a mirror, that gives it all.
     fn begins(&mut self, transaction: Transaction<'a>, mirror: Option<usize>, now: f64) {
-        if mirror.is_some() {
-            let bytes = transaction.bytes() as f64;
-            let link = self.scenario.regions[transaction.region].links[transaction.link];
-            let seconds = bytes * self.wire / link.bytes_per_second() as f64;
-            self.recorder.delivers(transaction.region, By::Mirror, bytes);
-            if transaction.purpose == Purpose::Update {
-                self.recorder.updates(now + seconds);
-            }
-            return;
+        if let Some(mirror) = mirror {
+            return self.at_mirror(&transaction, mirror, now);
         }
         let transaction = if self.weight > 1.0 { transaction.bundled(&mut self.rng) } else { transaction };
         let live = Some(Live { transaction, waits: Default::default() });
@@ -320,6 +316,23 @@ impl<'a> Simulation<'a> {
             self.live[number] = live;
         }
         self.goes_on(number, now);
+    }
+
+    /// A mirror can't refuse those whom a list sends: where it is asked for more than it donates, they come one after the other.
+    fn at_mirror(&mut self, transaction: &Transaction<'a>, mirror: usize, now: f64) {
+        let bytes = transaction.bytes() as f64;
+        let link = self.scenario.regions[transaction.region].links[transaction.link];
+        let alone = bytes * self.wire / link.bytes_per_second() as f64;
+        let donated = self.table.states()[mirror].mirror.bandwidth.bytes_per_second() as f64;
+        let busy = &mut self.busy[mirror];
+        *busy = busy.max(now) + bytes * self.wire * self.weight / donated;
+        // Of those that the sample stands for, the middle one waits for half of its own time.
+        let wait = (*busy - now - bytes * self.wire * self.weight / donated / 2.0 - alone).max(0.0);
+        self.recorder.delivers(transaction.region, By::Mirror, bytes);
+        self.recorder.waits_at_mirror(wait);
+        if transaction.purpose == Purpose::Update {
+            self.recorder.updates(now + alone + wait);
+        }
     }
 
     /// Every slot that can asks for its next file; a transaction that is over is noted.

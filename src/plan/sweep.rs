@@ -1,6 +1,7 @@
 //! The same push under other settings, and the cheapest that is good enough.
 
 use super::outcome::Outcome;
+use super::report::LONG_AT_MIRROR;
 use super::simulate;
 use crate::config::{Bandwidth, Delivery, Scenario};
 use serde::Serialize;
@@ -61,9 +62,11 @@ pub struct Tried {
     pub updated: f64,
     /// Seconds for which some region is short.
     pub short_for: f64,
+    /// Seconds that somebody waits at most for others at a mirror.
+    pub mirror_wait: f64,
     /// Bytes that leave the nodes.
     pub served: f64,
-    /// Its share of hosts is reached and nobody is short.
+    /// Its share of hosts is reached, and neither nodes nor mirrors are short.
     pub meets: bool,
 }
 
@@ -119,7 +122,8 @@ fn attempt(
         updated,
         short_for,
         served: outcome.regions.iter().map(|region| region.served).sum(),
-        meets: updated >= target.share && short_for <= 0.0,
+        mirror_wait: outcome.mirror_wait,
+        meets: updated >= target.share && short_for <= 0.0 && outcome.mirror_wait <= LONG_AT_MIRROR,
     }
 }
 
@@ -211,6 +215,8 @@ mod tests {
         let worse = sweep.tried.iter().filter(|tried| tried.capacity < cheapest.capacity);
         assert!(worse.clone().count() > 0 && worse.clone().all(|tried| !tried.meets), "less doesn't do");
         assert!(cheapest.window > 0.0, "mirrors alone are too late");
+        // Lists would send all to the few mirrors that are first.
+        assert!(sweep.tried.iter().any(|tried| tried.window <= 0.0 && tried.mirror_wait > LONG_AT_MIRROR));
         // What is written down is a config.
         let snippet = snippet(&scenario, cheapest);
         let (repo, egress) = (snippet.contains("delivery = \"window\""), snippet.contains("shed_from = 0."));

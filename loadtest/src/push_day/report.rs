@@ -67,6 +67,7 @@ pub fn outcome(scenario: &Scenario, seen: &Seen, samples: &[Sample]) -> Outcome 
         transaction: (quantile(50), quantile(99)),
         longest: took.last().copied().unwrap_or_default(),
         closed: None,
+        mirror_wait: 0.0,
         reasons: Vec::new(),
         points,
     }
@@ -154,7 +155,8 @@ pub fn parts(
     seen: &Seen,
 ) -> Vec<Part> {
     let row = |(name, plan, day, written): Compared| {
-        let off = format!("{:+.1} %", (day / plan - 1.0) * 100.0);
+        let off = day / plan - 1.0;
+        let off = if off.is_finite() { format!("{:+.1} %", off * 100.0) } else { "-".to_owned() };
         vec![name.to_owned(), written(plan), written(day), off]
     };
     let head = ["", "plan", "push day", "off by"].map(str::to_owned).to_vec();

@@ -117,6 +117,12 @@ fn findings(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
     if outcome.regions.iter().all(|region| region.short_for <= 0.0) {
         found.push("No region is short of anything.".into());
     }
+    if outcome.mirror_wait > LONG_AT_MIRROR {
+        found.push(format!(
+            "Lists send more clients to the first fresh mirrors than these donate: somebody waits there for {}.",
+            duration(outcome.mirror_wait)
+        ));
+    }
     if scenario.policy.delivery == Delivery::Window {
         let fresh =
             |at: f64| outcome.points.iter().rfind(|point| point.at <= at).map_or(0, |point| point.fresh);
@@ -181,6 +187,9 @@ fn plots(outcome: &Outcome) -> Vec<Plot> {
     plots.push(plot("Mirrors".into(), "mirrors", fresh));
     plots
 }
+
+/// Seconds that clients may wait for others at a mirror before it is worth a word.
+pub(super) const LONG_AT_MIRROR: f64 = 600.0;
 
 const GIGA: f64 = 1e9;
 
