@@ -268,7 +268,8 @@ fn plan(line: &Plan) -> anyhow::Result<ExitCode> {
         eprint!("{}", planner::from_node(&mut scenario, &config, line.repo.as_deref())?);
     }
     let Plan { sample, target, json, .. } = *line;
-    let wanted = planner::Wanted { sample, target, html: line.html.as_deref(), plots: line.plots.as_deref(), json };
+    let wanted =
+        planner::Wanted { sample, target, html: line.html.as_deref(), plots: line.plots.as_deref(), json };
     print!("{}", planner::plan(&scenario, &wanted)?);
     Ok(ExitCode::SUCCESS)
 }

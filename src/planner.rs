@@ -47,7 +47,7 @@ struct Planned<'a> {
 /// The page can't be written.
 pub fn plan(scenario: &Scenario, wanted: &Wanted<'_>) -> Result<String> {
     let outcome = plan::simulate(scenario, wanted.sample);
-    let sweep = wanted.target.map(|target| sweep::sweep(scenario, target));
+    let sweep = wanted.target.map(|target| sweep::sweep(scenario, target, wanted.sample.min(sweep::SAMPLE)));
     let mut parts = report::parts(scenario, &outcome);
     if let Some(sweep) = &sweep {
         parts.extend(advice(scenario, sweep));
@@ -116,8 +116,17 @@ fn said(tried: &Tried, begin: &str) -> String {
 }
 
 fn table(sweep: &Sweep) -> Table {
-    let head =
-        ["capacity", "window", "shed from", "shed all", "in time", "short for", "wait at mirrors", "out of the nodes", "meets"];
+    let head = [
+        "capacity",
+        "window",
+        "shed from",
+        "shed all",
+        "in time",
+        "short for",
+        "wait at mirrors",
+        "out of the nodes",
+        "meets",
+    ];
     let time = |seconds: f64| if seconds > 0.0 { report::duration(seconds) } else { "-".to_owned() };
     let row = |tried: &Tried| {
         vec![

@@ -69,4 +69,5 @@ cargo build --workspace --locked --quiet
 "${CARGO_TARGET_DIR:-target}/debug/loadtest" peers --quick --out "${CARGO_TARGET_DIR:-target}/peers-quick"
 # And that nobody fails.
 "${CARGO_TARGET_DIR:-target}/debug/loadtest" hold --quick --out "${CARGO_TARGET_DIR:-target}/hold-quick"
+"${CARGO_TARGET_DIR:-target}/debug/loadtest" push-day --quick --out "${CARGO_TARGET_DIR:-target}/push-day-quick"
 say done

@@ -87,7 +87,7 @@ fn without_mirrors_all_are_slowed_and_none_is_lost() {
 fn an_old_list_leads_to_old_mirrors() {
     let kind = |list: &str| {
         let text = PLAIN.replace("needs", &format!("every = \"6h\"\nlist = \"{list}\"\nneeds"));
-        let text = format!("{text}{}[sync]\nmeasured = [\"5h\"]", region("40 Gbit/s"));
+        let text = format!("{text}{}[sync]\nmeasured = [\"5h\"]", region("100 Gbit/s"));
         let (scenario, _) = Scenario::parse(&text, Path::new("s.toml")).unwrap();
         simulate(&scenario, 5000)
     };

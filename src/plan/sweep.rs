@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Hosts that are played for each setting: fewer than for a plan, since many are tried.
-const SAMPLE: usize = 8000;
+/// Hosts that are played for each setting at most: fewer than for a plan, since many are tried.
+pub const SAMPLE: usize = 8000;
 /// Capacities, as multiples of those in the scenario.
 const CAPACITIES: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0];
 /// Hours of windows; 0: mirrors deliver at once as far as they are fresh.
@@ -81,37 +81,41 @@ pub struct Sweep {
     pub tried: Vec<Tried>,
 }
 
-/// Tries settings for the scenario.
+/// Tries settings for the scenario, each with so many hosts played.
 #[must_use]
-pub fn sweep(scenario: &Scenario, target: Target) -> Sweep {
+pub fn sweep(scenario: &Scenario, target: Target, sample: usize) -> Sweep {
     let mut boundless = scaled(scenario, 1000.0);
     boundless.policy.delivery = Delivery::Own;
-    let possible = updated_by(&simulate(&boundless, SAMPLE), target.within);
+    let possible = updated_by(&simulate(&boundless, sample), target.within);
     let mut thresholds = vec![(scenario.policy.shed_from, scenario.policy.shed_all)];
     thresholds.extend((thresholds[0] != LATE).then_some(LATE));
     let mut tried = Vec::new();
     for capacity in CAPACITIES {
         for window in WINDOWS.map(|hours| Duration::from_secs(hours * 3600)) {
             for thresholds in &thresholds {
-                tried.push(attempt(scenario, target, capacity, window, *thresholds));
+                let setting = Setting { capacity, window, thresholds: *thresholds };
+                tried.push(attempt(scenario, target, setting, sample));
             }
         }
     }
     Sweep { target, possible, tried }
 }
 
-fn attempt(
-    scenario: &Scenario,
-    target: Target,
+/// What is tried.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
     capacity: f64,
     window: Duration,
-    (shed_from, shed_all): (f64, f64),
-) -> Tried {
+    thresholds: (f64, f64),
+}
+
+fn attempt(scenario: &Scenario, target: Target, setting: Setting, sample: usize) -> Tried {
+    let Setting { capacity, window, thresholds: (shed_from, shed_all) } = setting;
     let mut scenario = scaled(scenario, capacity);
     let policy = &mut scenario.policy;
     policy.delivery = if window.is_zero() { Delivery::Offload } else { Delivery::Window };
     (policy.window, policy.shed_from, policy.shed_all) = (window, shed_from, shed_all);
-    let outcome = simulate(&scenario, SAMPLE);
+    let outcome = simulate(&scenario, sample);
     let updated = updated_by(&outcome, target.within);
     let short_for = outcome.regions.iter().map(|region| region.short_for).fold(0.0, f64::max);
     Tried {
@@ -209,7 +213,7 @@ mod tests {
         let text = "hosts = 100000\nlasts = \"30h\"\n[push]\npackages = 20\n[[checks]]\nname = \"x\"\nevery = \"4h\"\n\
             [[region]]\nname = \"all\"\ncapacity = \"8 Gbit/s\"\n[[mirrors]]\ncount = 50";
         let (scenario, _) = Scenario::parse(text, Path::new("s.toml")).unwrap();
-        let sweep = sweep(&scenario, "95% in 6h".parse().unwrap());
+        let sweep = sweep(&scenario, "95% in 6h".parse().unwrap(), 1000);
         assert!(sweep.possible > 0.99, "{}", sweep.possible);
         let cheapest = sweep.cheapest().unwrap();
         let worse = sweep.tried.iter().filter(|tried| tried.capacity < cheapest.capacity);
@@ -223,7 +227,7 @@ mod tests {
         assert!(repo && egress, "{snippet}");
         assert!(toml::from_str::<toml::Table>(&snippet).is_ok(), "{snippet}");
 
-        let never = super::sweep(&scenario, "95% in 1h".parse().unwrap());
+        let never = super::sweep(&scenario, "95% in 1h".parse().unwrap(), 1000);
         assert!(never.cheapest().is_none() && never.possible < 0.3, "hosts look every 4 h");
         assert!(never.nearest().is_some());
     }

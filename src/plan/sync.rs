@@ -20,7 +20,7 @@ pub fn synced(scenario: &Scenario, rng: &mut fastrand::Rng) -> Vec<Synced> {
     let (sync, count) = (&scenario.sync, scenario.mirrors.iter().map(|group| group.count).sum::<usize>());
     let push = scenario.push.at.as_secs_f64();
     let mut all: Vec<Synced> = Vec::with_capacity(count);
-    let mut dead = vec![false; count];
+    let mut dead = Vec::with_capacity(count);
     for mirror in 0..count {
         // Drawn in any case, so that one setting doesn't change what all others draw.
         let (dies, upstream, is_second) =
@@ -35,7 +35,7 @@ pub fn synced(scenario: &Scenario, rng: &mut fastrand::Rng) -> Vec<Synced> {
         let begins = begins + ((from - begins) / every).ceil().max(0.0) * every;
         let measured = measured(scenario, rng);
         let holds = measured.map_or(begins + takes, |after| push + after);
-        dead[mirror] = measured.is_none() && dies < sync.dead;
+        dead.push(measured.is_none() && dies < sync.dead);
         all.push(Synced { holds, proven: holds + look * sync.proven.as_secs_f64() });
     }
     // Only now: nobody syncs from a dead one for long.

@@ -16,6 +16,7 @@ mod https_mirrors;
 mod images;
 mod observed;
 mod origins;
+mod plan;
 mod pressure;
 mod purge;
 mod refusals;

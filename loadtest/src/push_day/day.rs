@@ -159,17 +159,15 @@ impl Day<'_> {
     /// At random moments, as many as the scenario has in an hour.
     fn adds_installs(&self, tasks: &mut JoinSet<Ended>, books: &Arc<Mutex<Books>>, rng: &mut fastrand::Rng) {
         let per_second = self.scenario.installs.per_hour as f64 / 3600.0;
-        let (mut at, mut number) = (0.0, self.cast.hosts.len());
-        while per_second > 0.0 {
-            at += -(1.0 - rng.f64()).ln() / per_second;
-            if at >= self.scenario.lasts.as_secs_f64() {
-                return;
-            }
+        // Without any the first one never comes.
+        let pause = |rng: &mut fastrand::Rng| -(1.0 - rng.f64()).ln() / per_second;
+        let (mut at, mut number) = (pause(rng), self.cast.hosts.len());
+        while at < self.scenario.lasts.as_secs_f64() {
             let (host, who) = drawn(self.scenario, rng);
             let files = installs(self.world, self.scenario.installs.packages, rng);
             let (client, files) = (self.client(number, &host, who.agent(), books), self.wanted(&files, rng));
             tasks.spawn(install(client, files, at, self.begun));
-            number += 1;
+            (at, number) = (at + pause(rng), number + 1);
         }
     }
 }

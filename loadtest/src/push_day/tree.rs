@@ -95,9 +95,9 @@ impl Tree {
         for (kind, bytes) in [("primary", primary), ("filelists", filelists), ("other", other)] {
             let body = body(bytes, number == 1);
             let below = format!("repodata/{}-{kind}.xml", body.sha256);
-            let _ = write!(
+            let _ = writeln!(
                 repomd,
-                "<data type=\"{kind}\"><checksum type=\"sha256\">{}</checksum><location href=\"{below}\"/><size>{}</size></data>\n",
+                "<data type=\"{kind}\"><checksum type=\"sha256\">{}</checksum><location href=\"{below}\"/><size>{}</size></data>",
                 body.sha256,
                 body.bytes.len()
             );
@@ -120,10 +120,10 @@ impl Tree {
         );
         for (path, body) in files {
             let below = &path[self.repo.len() + 2..];
-            let _ = write!(
+            let _ = writeln!(
                 xml,
                 "<package type=\"rpm\"><name>{below}</name><checksum type=\"sha256\" pkgid=\"YES\">{}</checksum>\
-                 <size package=\"{}\"/><location href=\"{below}\"/></package>\n",
+                 <size package=\"{}\"/><location href=\"{below}\"/></package>",
                 body.sha256,
                 body.bytes.len()
             );
