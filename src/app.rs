@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 /// Threads of the background runtime: fills, prober, pushes, admin. They wait for sockets most of the time.
 const BACKGROUND_THREADS: usize = 2;
@@ -147,8 +147,7 @@ impl Running {
             background.spawn(pacer),
             background.spawn(admin::serve(admin_socket, admin, down)),
         ];
-        let connections = Arc::new(Semaphore::new(config.http.max_connections));
-        let shared = Shared { edge: edge.clone(), connections, drain: draining };
+        let shared = Shared { edge: edge.clone(), drain: draining };
         let workers = sockets
             .into_iter()
             .enumerate()

@@ -85,6 +85,10 @@ pub struct Metrics {
     pub request_seconds: Histogram,
     /// Open client connections by listener.
     pub connections: IntGaugeVec,
+    /// Connections that wait since too many of their network are open.
+    pub connections_waiting: IntGauge,
+    /// Connections that were refused since too many wait.
+    pub connections_refused: IntCounter,
     /// Egress over capacity.
     pub pressure: prometheus::Gauge,
     /// What [`Metrics::pressure`] is measured against.
@@ -194,6 +198,16 @@ impl Metrics {
                 &r,
                 "freshet_responses_cut_total",
                 "Responses whose body broke off before its end.",
+            ),
+            connections_waiting: gauge(
+                &r,
+                "freshet_connections_waiting",
+                "Connections that wait for a seat, since too many of their network are open.",
+            ),
+            connections_refused: counter(
+                &r,
+                "freshet_connections_refused_total",
+                "Connections refused since too many wait already.",
             ),
             request_seconds: histogram(&r),
             connections: gauges(&r, "freshet_connections", "Open client connections.", &["listener"]),

@@ -61,6 +61,11 @@ fn http(t: &mut Table<'_>, default_listen: Vec<SocketAddr>) -> Http {
         write_timeout: t.or("write_timeout", &kinds::duration("100ms", "1h"), default.write_timeout),
         drain_timeout: t.or("drain_timeout", &kinds::duration("0s", "1h"), default.drain_timeout),
         max_connections: t.or("max_connections", &kinds::count(1, 1_000_000), default.max_connections),
+        max_connections_per_network: t.or(
+            "max_connections_per_network",
+            &kinds::count(1, 1_000_000),
+            default.max_connections_per_network,
+        ),
         trusted_proxies: t.list("trusted_proxies", &kinds::network()).unwrap_or_default(),
         proxy_protocol: t.or("proxy_protocol", &kinds::truth(), default.proxy_protocol),
     };
@@ -82,6 +87,7 @@ impl Default for Http {
             write_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             max_connections: 20_000,
+            max_connections_per_network: 2000,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }

@@ -65,10 +65,16 @@ impl Client {
     /// The network that is steered as one: /24 for IPv4, /48 for IPv6. Hosts of one network go to one mirror.
     #[must_use]
     pub fn network(&self) -> u64 {
-        match self.addr {
-            IpAddr::V4(v4) => u64::from(u32::from(v4) >> (32 - NETWORK_BITS_V4)),
-            IpAddr::V6(v6) => 1 << 63 | (u128::from(v6) >> (128 - NETWORK_BITS_V6)) as u64,
-        }
+        network(self.addr)
+    }
+}
+
+/// The network of an address, as a number: /24 for IPv4, also where it comes as an IPv6 one, /48 for IPv6.
+#[must_use]
+pub fn network(addr: IpAddr) -> u64 {
+    match addr.to_canonical() {
+        IpAddr::V4(v4) => u64::from(u32::from(v4) >> (32 - NETWORK_BITS_V4)),
+        IpAddr::V6(v6) => 1 << 63 | (u128::from(v6) >> (128 - NETWORK_BITS_V6)) as u64,
     }
 }
 

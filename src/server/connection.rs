@@ -6,6 +6,7 @@ use super::cork::{self, Cork};
 use super::head::Head;
 use super::peer::{Peer, Socket};
 use super::proxied::{self, Proxied};
+use super::seats::Seat;
 use super::{Edge, h1, handle};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -31,6 +32,7 @@ pub async fn serve(
     addr: IpAddr,
     tls: Option<TlsAcceptor>,
     drain: watch::Receiver<bool>,
+    seat: &Seat,
 ) {
     let proxied = match proxied(&edge, &mut tcp, addr).await {
         Ok(proxied) => proxied,
@@ -50,6 +52,7 @@ pub async fn serve(
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(client = %addr, %error, "connection ended") },
         () = peer.overdue() => tracing::debug!(client = %addr, "connection timed out"),
+        () = seat.given_up(&peer) => tracing::debug!(client = %addr, "idle connection ended for another one"),
     }
 }
 

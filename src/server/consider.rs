@@ -229,7 +229,8 @@ impl<'a> Question<'a> {
             is_cached,
             client: self.client,
             past,
-            shed: self.edge.egress.shed(),
+            // The last seats are for those whom only the node can serve.
+            shed: if self.edge.seats.is_tight() { 1.0 } else { self.edge.egress.shed() },
             now: self.now,
         }
     }

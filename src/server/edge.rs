@@ -5,6 +5,7 @@ use super::cache_status::CacheStatus;
 use super::clients::Clients;
 use super::egress::Egress;
 use super::listings::Listings;
+use super::seats::Seats;
 use crate::config::{Bandwidth, Config, Mirror};
 use crate::geo::Geo;
 use crate::listing::own::own_entries;
@@ -42,6 +43,8 @@ pub struct Edge {
     pub orders: Orders,
     /// Where clients are.
     pub geo: Geo,
+    /// Who may be connected.
+    pub seats: Arc<Seats>,
     /// The counters of redirects to each mirror, and of their bytes.
     pub redirected: Vec<(IntCounter, IntCounter)>,
     /// Directory listings made just now.
@@ -97,6 +100,7 @@ impl Edge {
         Self {
             clients: Clients::default(),
             listings: Listings::default(),
+            seats: Seats::new(config.http.max_connections, config.http.max_connections_per_network),
             load: MirrorLoad::new(donated),
             orders: Orders::new(&config.mirrors),
             redirected: config.mirrors.iter().map(redirected).collect(),

@@ -31,6 +31,7 @@ mod redirect;
 mod reply;
 mod residency;
 mod respond;
+pub mod seats;
 mod serve;
 mod tls;
 mod waits;

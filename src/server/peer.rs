@@ -152,6 +152,11 @@ impl Peer {
         self.waits.set(waits);
     }
 
+    /// The connection may end without anybody's loss.
+    pub fn is_between_requests(&self) -> bool {
+        self.waits.get().is_between_requests()
+    }
+
     /// Returns once the connection has waited too long.
     pub async fn overdue(&self) {
         let http = &self.edge.config.http;

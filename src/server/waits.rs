@@ -27,6 +27,8 @@ pub struct Waits {
     ours: u32,
     /// A head has begun.
     in_head: bool,
+    /// A response has ended: from then on the client takes a silent end between requests for no failure.
+    answered: bool,
     /// When something last went forward.
     moved: Instant,
 }
@@ -34,7 +36,7 @@ pub struct Waits {
 impl Waits {
     /// A new connection.
     pub const fn new(now: Instant) -> Self {
-        Self { open: 0, ours: 0, in_head: false, moved: now }
+        Self { open: 0, ours: 0, in_head: false, answered: false, moved: now }
     }
 
     /// Bytes came from the client.
@@ -76,7 +78,13 @@ impl Waits {
         if was_ours {
             self.ours -= 1;
         }
+        self.answered = true;
         self.moved = now;
+    }
+
+    /// Requests were answered, and no other has begun.
+    pub const fn is_between_requests(&self) -> bool {
+        self.answered && self.open == 0 && !self.in_head
     }
 
     /// Until when the connection may go on as it is; `None` while the node itself is to go on.

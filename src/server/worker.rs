@@ -1,14 +1,16 @@
 //! Workers: a thread, a runtime, and listening sockets for each core.
 
+use super::seats::{Place, Seat};
 use super::{Edge, connection};
 use crate::clock;
+use crate::policy::client;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -30,8 +32,6 @@ pub struct Listener {
 pub struct Shared {
     /// The node.
     pub edge: Arc<Edge>,
-    /// Connections that may be open at once, over all workers.
-    pub connections: Arc<Semaphore>,
     /// Turns true when no more connections are to be accepted.
     pub drain: watch::Receiver<bool>,
 }
@@ -57,7 +57,7 @@ pub fn start(number: usize, listeners: Vec<Listener>, shared: Shared) -> io::Res
 }
 
 async fn accept(listener: Listener, shared: Shared) {
-    let Shared { edge, connections, mut drain } = shared;
+    let Shared { edge, mut drain } = shared;
     let socket = match tokio::net::TcpListener::from_std(listener.socket) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "a listening socket can't be used"),
@@ -66,27 +66,36 @@ async fn accept(listener: Listener, shared: Shared) {
     let open = edge.metrics.connections.with_label_values(&[label]);
     let mut serving = JoinSet::new();
     loop {
-        // The permit comes second, so that sockets on which nobody connects hold none.
+        // The seat comes second, so that sockets on which nobody connects hold none. While all are taken nothing is accepted; who
+        // waits for one of his network keeps nobody else waiting.
         let accepted = async {
-            let accepted = socket.accept().await;
-            (accepted, connections.clone().acquire_owned().await)
+            let (stream, addr) = socket.accept().await?;
+            let mut place = place(&edge, addr.ip());
+            if let Place::Seat(seat) = &mut place {
+                seat.and_of_all().await;
+            }
+            Ok::<_, io::Error>((stream, addr, place))
         };
-        let (accepted, permit) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             _ = drain.wait_for(|draining| *draining) => break,
             Some(_) = serving.join_next() => continue,
             accepted = accepted => accepted,
         };
         match accepted {
-            Ok((stream, addr)) => {
+            Ok((_, addr, Place::None)) => {
+                edge.metrics.connections_refused.inc();
+                tracing::debug!(client = %addr, "connection refused: too many of its network wait");
+            }
+            Ok((stream, addr, place)) => {
                 // Each write is complete in itself; Nagle would only delay its tail.
                 let _ = stream.set_nodelay(true);
                 let (edge, tls, drain, open) =
                     (edge.clone(), listener.tls.clone(), drain.clone(), open.clone());
                 serving.spawn_local(async move {
-                    let _permit = permit;
+                    let Some(seat) = seated(&edge, place).await else { return };
                     open.inc();
-                    connection::serve(edge, stream, addr.ip(), tls, drain).await;
+                    connection::serve(edge, stream, addr.ip(), tls, drain, &seat).await;
                     open.dec();
                 });
             }
@@ -99,7 +108,11 @@ async fn accept(listener: Listener, shared: Shared) {
     // Who is in the backlog was promised an answer: take those, then accept no more.
     while let Ok(Ok((stream, addr))) = tokio::time::timeout(Duration::ZERO, socket.accept()).await {
         let (edge, tls, drain) = (edge.clone(), listener.tls.clone(), drain.clone());
-        serving.spawn_local(connection::serve(edge, stream, addr.ip(), tls, drain));
+        serving.spawn_local(async move {
+            if let Some(seat) = seated(&edge, place(&edge, addr.ip())).await {
+                connection::serve(edge, stream, addr.ip(), tls, drain, &seat).await;
+            }
+        });
     }
     drop(socket);
     let deadline = clock::monotonic() + edge.config.http.drain_timeout;
@@ -107,4 +120,24 @@ async fn accept(listener: Listener, shared: Shared) {
     if tokio::time::timeout_at(deadline.into(), drained).await.is_err() {
         tracing::warn!(connections = serving.len(), "drain_timeout is over: connections are cut");
     }
+}
+
+/// Where a connection finds its place: by its network, unless it is a proxy, behind which there are many.
+fn place(edge: &Edge, addr: IpAddr) -> Place {
+    let network = (!edge.config.http.trusts(addr)).then(|| client::network(addr));
+    edge.seats.place(network)
+}
+
+/// A seat, once there is one.
+async fn seated(edge: &Edge, place: Place) -> Option<Seat> {
+    let standing = match place {
+        Place::Seat(seat) => return Some(seat),
+        Place::Standing(standing) => standing,
+        Place::None => return None,
+    };
+    edge.metrics.connections_waiting.inc();
+    let mut seat = standing.seat().await;
+    seat.and_of_all().await;
+    edge.metrics.connections_waiting.dec();
+    Some(seat)
 }
