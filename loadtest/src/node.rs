@@ -56,6 +56,7 @@ node.workers = 1
 http.listen = ["{plain}"]
 http.idle_timeout = "5m"
 http.max_connections = 20000
+http.max_connections_per_network = 20000
 admin.listen = "{admin}"
 origin.path = "{}"
 mirrors.contact = "http://{plain}/"

@@ -6,6 +6,7 @@ use crate::clock;
 use crate::policy::client;
 use std::io;
 use std::net::{IpAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -66,28 +67,23 @@ async fn accept(listener: Listener, shared: Shared) {
     let open = edge.metrics.connections.with_label_values(&[label]);
     let mut serving = JoinSet::new();
     loop {
-        // The seat comes second, so that sockets on which nobody connects hold none. While all are taken nothing is accepted; who
-        // waits for one of his network keeps nobody else waiting.
-        let accepted = async {
-            let (stream, addr) = socket.accept().await?;
-            let mut place = place(&edge, addr.ip());
-            if let Place::Seat(seat) = &mut place {
-                seat.and_of_all().await;
-            }
-            Ok::<_, io::Error>((stream, addr, place))
-        };
         let accepted = tokio::select! {
             biased;
             _ = drain.wait_for(|draining| *draining) => break,
             Some(_) = serving.join_next() => continue,
-            accepted = accepted => accepted,
+            accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((_, addr, Place::None)) => {
-                edge.metrics.connections_refused.inc();
-                tracing::debug!(client = %addr, "connection refused: too many of its network wait");
-            }
-            Ok((stream, addr, place)) => {
+            Ok((stream, addr)) => {
+                let mut place = place(&edge, addr.ip());
+                match &mut place {
+                    Place::Seat(seat) => in_all(seat, &mut serving, &mut drain).await,
+                    Place::Standing(_) => {}
+                    Place::None => {
+                        edge.metrics.connections_refused.inc();
+                        continue;
+                    }
+                }
                 // Each write is complete in itself; Nagle would only delay its tail.
                 let _ = stream.set_nodelay(true);
                 let (edge, tls, drain, open) =
@@ -119,6 +115,21 @@ async fn accept(listener: Listener, shared: Shared) {
     let drained = async { while serving.join_next().await.is_some() {} };
     if tokio::time::timeout_at(deadline.into(), drained).await.is_err() {
         tracing::warn!(connections = serving.len(), "drain_timeout is over: connections are cut");
+    }
+}
+
+/// Waits for a seat in all; nothing is accepted until then. (Who waits for one of his network keeps nobody else waiting.) The wait
+/// goes on while others end: dropping it would drop who has been accepted.
+async fn in_all(seat: &mut Seat, serving: &mut JoinSet<()>, drain: &mut watch::Receiver<bool>) {
+    let mut seated = pin!(seat.and_of_all());
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut seated => return,
+            Some(()) = async { serving.join_next().await.map(drop) } => {}
+            // The last ones are served without.
+            _ = drain.wait_for(|draining| *draining) => return,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod architecture;
 mod caching;
 mod cli;
+mod connections;
 mod demo;
 mod directory;
 mod disks;

@@ -88,6 +88,7 @@ node.state = "{state}"
 node.workers = {workers}
 http.listen = ["{plain}"]
 http.idle_timeout = "5m"
+http.max_connections_per_network = 20000
 https.listen = ["{tls}"]
 https.certificate = "{}"
 https.key = "{}"
