@@ -1,8 +1,8 @@
 //! The planner: a push, played in virtual time by the node's own policy.
 //!
-//! [`simulate`] takes a [`Scenario`] and gives an [`Outcome`]. Who is asked, what is redirected and where to, when a window
+//! [`simulate`] takes a [`Scenario`](crate::config::Scenario) and gives an [`Outcome`]. Who is asked, what is redirected and where to, when a window
 //! closes, what a mirrorlist names, how redirects are held back and what is shed is decided by `policy` and `listing`, as on a
-//! node; hosts' habits ([`hosts`]), mirrors' syncs ([`sync`]) and lines ([`line`]) are models.
+//! node; hosts' habits ([`hosts`]), mirrors' syncs ([`sync`]) and lines ([`mod@line`]) are models.
 //!
 //! Of many hosts a sample is played, each of which stands for as many that come one after the other: so one of them takes
 //! longer than a host, and its time is reckoned back. Pure: no IO, no clock; one scenario and seed always give one outcome.
