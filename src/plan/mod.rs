@@ -7,6 +7,8 @@
 //! Of many hosts a sample is played, each of which stands for as many that come one after the other: so one of them takes
 //! longer than a host, and its time is reckoned back. Pure: no IO, no clock; one scenario and seed always give one outcome.
 
+mod agenda;
+mod asking;
 mod cast;
 pub mod hosts;
 pub mod line;
@@ -14,6 +16,7 @@ mod node;
 mod outcome;
 mod recorder;
 pub mod report;
+mod scale;
 mod simulation;
 pub mod sweep;
 pub mod sync;

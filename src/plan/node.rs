@@ -32,12 +32,17 @@ pub struct Node {
 impl Node {
     /// With a capacity and links in bytes per second.
     #[must_use]
-    pub fn new(capacity: f64, links: &[f64], thresholds: (f64, f64), pace: f64) -> Self {
+    pub fn new(
+        capacity: f64,
+        links: impl IntoIterator<Item = f64>,
+        thresholds: (f64, f64),
+        pace: f64,
+    ) -> Self {
         let (from, all) = thresholds;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes per second")]
         let taken = Budget::new((capacity * pace * egress::aim(from, all)) as u64);
         Self {
-            line: Line::new(capacity, links.iter().copied()),
+            line: Line::new(capacity, links),
             capacity,
             thresholds,
             taken,
@@ -94,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_taken_on_settles_where_the_policy_aims() {
         for pace in [1.0, 30.0] {
-            let mut node = Node::new(1e6, &[10_000.0], (0.8, 0.95), pace);
+            let mut node = Node::new(1e6, [10_000.0], (0.8, 0.95), pace);
             let mut random = fastrand::Rng::with_seed(1);
             let (mut next_look, mut now, mut early) = (node.step(), 0.0, (0.0, 0.0));
             for number in 0..40_000 {
