@@ -162,7 +162,8 @@ fn is_shed(facts: &Facts<'_>, place: &Place<'_>, listed: &Listed) -> bool {
         return false;
     }
     let draw = select::unit_interval(client::hash(&(facts.client.key, place.relative)));
-    egress::sheds(facts.shed, Some(listed.entry.size), (facts.is_cached)(), draw)
+    let (size, cached, fragile) = (listed.entry.size, (facts.is_cached)(), facts.client.fragile);
+    egress::sheds(facts.shed, egress::Candidate { size, cached, fragile }, draw)
 }
 
 fn redirect(

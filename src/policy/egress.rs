@@ -46,17 +46,29 @@ pub fn shed_share(pressure: Pressure, backlog: Duration, shed_from: f64, shed_al
     matters * (backlog.as_secs_f64() / FULL.as_secs_f64()).min(1.0)
 }
 
+/// What bears on whether a request is shed.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Of the file, in bytes.
+    pub size: u64,
+    /// The node has it at hand.
+    pub cached: bool,
+    /// Its client gives up where a mirror fails it (yum 3).
+    pub fragile: bool,
+}
+
 /// Whether one request is shed. `draw` is uniform in [0, 1) and fixed for a client and file, so that a retry
 /// gets the same answer.
 #[must_use]
-pub fn sheds(share: f64, size: Option<u64>, cached: bool, draw: f64) -> bool {
-    let size_exponent = match size {
-        Some(size) if size >= LARGE_BYTES => 0.5,
-        Some(size) if size < SMALL_BYTES => 2.0,
-        _ => 1.0,
+pub fn sheds(share: f64, candidate: Candidate, draw: f64) -> bool {
+    let by_size = match candidate.size {
+        LARGE_BYTES.. => 0.5,
+        SMALL_BYTES.. => 1.0,
+        _ => 2.0,
     };
-    let exponent = if cached { size_exponent } else { size_exponent / 2.0 };
-    share > 0.0 && draw < share.powf(exponent)
+    let by_cache = if candidate.cached { 1.0 } else { 0.5 };
+    let by_client = if candidate.fragile { 2.0 } else { 1.0 };
+    share > 0.0 && draw < share.powf(by_size * by_cache * by_client)
 }
 
 #[cfg(test)]
@@ -159,13 +171,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn large_and_cold_go_first_and_full_pressure_takes_all(share in 0.0..=1.0f64, draw in 0.0..1.0f64) {
-            let large_cold = sheds(share, Some(LARGE_BYTES), false, draw);
-            let large = sheds(share, Some(LARGE_BYTES), true, draw);
-            let small = sheds(share, Some(1), true, draw);
+        fn large_and_cold_go_first_fragile_clients_last_and_full_pressure_takes_all(share in 0.0..=1.0f64, draw in 0.0..1.0f64) {
+            let candidate = |size, cached, fragile| Candidate { size, cached, fragile };
+            let sheds_of = |size, cached, fragile| sheds(share, candidate(size, cached, fragile), draw);
+            let large_cold = sheds_of(LARGE_BYTES, false, false);
+            let large = sheds_of(LARGE_BYTES, true, false);
+            let small = sheds_of(1, true, false);
             prop_assert!(large_cold >= large && large >= small);
-            prop_assert!(sheds(1.0, Some(1), true, draw));
-            prop_assert!(!sheds(0.0, None, false, draw));
+            prop_assert!(small >= sheds_of(1, true, true) && large >= sheds_of(LARGE_BYTES, true, true));
+            prop_assert!(sheds(1.0, candidate(1, true, true), draw));
+            prop_assert!(!sheds(0.0, candidate(LARGE_BYTES, false, false), draw));
         }
     }
 }
