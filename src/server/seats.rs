@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Idle connections are called upon no more often than this: each call wakes all of a hall.
+/// Idle connections are called upon no more often than this, and than [`FOR_EACH`] seat: each call wakes all of a hall.
 const CALLED_EVERY: Duration = Duration::from_millis(200);
+/// 20,000 seats: once a second.
+const FOR_EACH: Duration = Duration::from_micros(50);
 /// The last of this many parts of all seats is for those whom nobody else can serve: there everything is shed that can be.
 const RESERVE: usize = 20;
 
@@ -63,7 +65,8 @@ impl Hall {
     fn call(&self) {
         let now = u64::try_from((clock::monotonic() - self.began).as_millis()).unwrap_or(u64::MAX);
         let last = self.called.load(Ordering::Relaxed);
-        let is_due = now.saturating_sub(last) >= CALLED_EVERY.as_millis() as u64;
+        let seats = u32::try_from(self.capacity).unwrap_or(u32::MAX);
+        let is_due = Duration::from_millis(now.saturating_sub(last)) >= CALLED_EVERY.max(FOR_EACH * seats);
         if is_due && self.called.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.wanted.notify_waiters();
         }
