@@ -239,8 +239,13 @@ fn ten_and_three(seen: &Seen) -> Mark {
 
 fn beside_slow(seen: &[Seen]) -> Vec<Mark> {
     let [alone, beside] = seen else { return vec![Mark::new("two runs", "others", false)] };
-    let bytes = |seen: &Seen| seen.tallies[0].bytes() as f64 / seen.seconds;
-    let share = bytes(beside) / bytes(alone);
+    // From then on the slow ones are under way, and not ten thousand who ask at once.
+    let fast = |seen: &Seen| {
+        let seconds = &seen.tallies[0].per_second;
+        let steady = seconds.get(SETTLED..seconds.len().saturating_sub(1)).unwrap_or_default();
+        steady.iter().sum::<u64>() as f64 / steady.len() as f64
+    };
+    let share = fast(beside) / fast(alone);
     let memory = |seen: &Seen| seen.samples.iter().map(|sample| sample.memory.pss).max().unwrap_or(0);
     let more = (beside.connections - alone.connections).max(1) as u64;
     let each = memory(beside).saturating_sub(memory(alone)) / more;
