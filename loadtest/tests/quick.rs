@@ -12,10 +12,10 @@ fn quick(what: &str) {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(what);
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
-    let output = command.args([what, "--quick", "--out"]).arg(&out).output().unwrap();
+    let output = command.args([what, "--quick", "--out"]).arg(&out).output().expect("it starts");
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     assert!(output.status.success(), "{}: {}", output.status, said.concat());
-    let json = std::fs::read(out.join(format!("{what}.json"))).unwrap();
+    let json = std::fs::read(out.join(format!("{what}.json"))).expect("a report");
     assert!(json.len() > 2, "a report of nothing");
 }
 
