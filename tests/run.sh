@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf, loads in small.
 #
-#   tests/run.sh            what CI runs, under 15 minutes on 2 cores
+#   tests/run.sh            what CI runs
 #   tests/run.sh --full     and what takes longer: more cases of each property, 20 minutes of torture (FRESHET_FULL=1)
 #
 # FRESHET_SEED=N repeats what a torture drew.
