@@ -4,6 +4,7 @@
 //! It reads snapshots and counters, and changes nothing but the gauges that it exports, unless it is told to. It owns its connections, which
 //! are few and bounded in number, head and life.
 
+mod cross_site;
 mod gauges;
 mod page;
 pub mod query;

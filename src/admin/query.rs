@@ -171,7 +171,7 @@ mod tests {
             ("", "either path or prefix"),
             ("path=/a&prefix=/b", "either path or prefix"),
             ("prefix=", "prefix: empty"),
-            ("path=/a/../b", "path: a '.' or '..' segment"),
+            ("path=/a/../../b", "path: '..' leads out of the tree"),
             ("path=/a&mode=gentle", "neither hard nor soft"),
             ("paths=/a", "unknown parameter"),
         ] {
@@ -183,6 +183,7 @@ mod tests {
         for (typed, mode, scope) in [
             (Typed::Path("/7/a+%20b".into()), Mode::Soft, Scope::Path(alias("7.9/a+ b"))),
             (Typed::Prefix("7/updates/".into()), Mode::Hard, Scope::Prefix("7.9/updates/".into())),
+            (Typed::Path("/a/../7/./b".into()), Mode::Hard, Scope::Path(alias("7.9/b"))),
             (Typed::Prefix("/".into()), Mode::Hard, Scope::Prefix(String::new())),
         ] {
             assert_eq!(purge(Some(&purging(&typed, mode)), &aliases), Ok((scope, mode)));

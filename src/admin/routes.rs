@@ -1,7 +1,7 @@
 //! What is where: from a request to its answer.
 
 use super::status::{Purge, Status};
-use super::{Admin, gauges, page, query};
+use super::{Admin, cross_site, gauges, page, query};
 use crate::clock;
 use crate::server::explain;
 use crate::store::Scope;
@@ -11,6 +11,7 @@ use http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE,
 };
 use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -117,10 +118,19 @@ pub(super) async fn answer<B>(
                 let why = format!("{} is not possible here, only {}", head.method, route.allow());
                 Answer::error(StatusCode::METHOD_NOT_ALLOWED, path, &why).with(ALLOW, route.allow())
             }
+            Some(_) if admin.token.is_none() && !is_own(&admin, &head) => {
+                Answer::error(StatusCode::FORBIDDEN, path, cross_site::WHY)
+            }
             Some(route) => at(&admin, route, path, head.uri.query()).await,
         }
     };
     Ok(respond(answer))
+}
+
+/// Whether the request, if it changes anything, is the operator's and no other site's. One with the token is, since no other
+/// site knows it; what only reads tells other sites nothing, since no browser shows them the answer.
+fn is_own(admin: &Admin, head: &Parts) -> bool {
+    head.method.is_safe() || cross_site::is_own(&head.uri, &head.headers, &admin.edge.config.admin)
 }
 
 async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -> Answer {

@@ -137,7 +137,8 @@ impl Node {
 
     fn ask(&self, method: &str, target: &str, fields: &str) -> Reply {
         let mut stream = Client::connect(self.addr).unwrap();
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: n\r\nConnection: close\r\n{fields}\r\n");
+        let host = if fields.contains("Host: ") { String::new() } else { format!("Host: {}\r\n", self.addr) };
+        let request = format!("{method} {target} HTTP/1.1\r\n{host}Connection: close\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -178,11 +179,13 @@ fn routes() {
         ("POST", "/api/v1/push?id=updates", 400, "unknown parameter"),
         ("GET", "/api/v1/purge?path=/a", 405, "allow: post\r\n"),
         ("POST", "/api/v1/purge", 400, "either path or prefix"),
-        ("POST", "/api/v1/purge?path=/a/../b", 400, "\"error\": \"path: "),
+        ("POST", "/api/v1/purge?path=/a/../../b", 400, "\"error\": \"path: "),
+        ("POST", "/api/v1/purge?path=/a/../b", 200, "\"path\": \"/b\""),
         ("POST", "/api/v1/purge?path=/latest/x&mode=soft", 200, "\"path\": \"/7/x\""),
         ("POST", "/api/v1/purge?prefix=/", 200, "\"complete\": true"),
         ("GET", explain, 400, "path: missing"),
-        ("GET", &format!("{explain}&path=/a/../b"), 400, "\"error\": \"path: "),
+        ("GET", &format!("{explain}&path=/a/../../b"), 400, "\"error\": \"path: "),
+        ("GET", &format!("{explain}&path=/a/../b"), 200, "\"path\": \"b\""),
         ("GET", &format!("{explain}&path=/a"), 200, "\"reason\": \"unlisted\""),
         ("GET", "/api/v1/", 404, "\"error\""),
         ("GET", "/metrics/", 404, "text/plain"),
@@ -192,6 +195,35 @@ fn routes() {
         let all = format!("{}\r\n\r\n{}", reply.head, reply.body.to_lowercase());
         assert!(all.contains(has), "{method} {target}: no {has:?} in {all}");
     }
+}
+
+#[test]
+fn other_sites_change_nothing() {
+    let node = Node::start(None).publish();
+    let here = node.addr;
+    let own = format!("Origin: http://{here}\r\nSec-Fetch-Site: same-origin\r\n");
+    for (fields, status) in [
+        ("", 202),
+        (own.as_str(), 202),
+        ("Host: localhost:9999\r\nOrigin: http://localhost:9999\r\n", 202),
+        ("Origin: https://other.example\r\n", 403),
+        ("Origin: null\r\n", 403),
+        ("Host: other.example\r\n", 403),
+        ("Host: other.example\r\nOrigin: http://other.example\r\nSec-Fetch-Site: same-origin\r\n", 403),
+        ("Sec-Fetch-Site: cross-site\r\n", 403),
+    ] {
+        for target in ["/api/v1/push", "/api/v1/purge?prefix=/"] {
+            let reply = node.ask("POST", target, fields);
+            let expected = if target.ends_with('/') && status == 202 { 200 } else { status };
+            assert_eq!(reply.status, expected, "{target} {fields:?}: {}", reply.body);
+            assert_eq!(reply.body.contains("admin.hosts"), status == 403, "{}", reply.body);
+        }
+        assert_eq!(node.ask("GET", "/metrics", fields).status, 200, "reading is no change");
+    }
+    // Who has the token is no other site.
+    let node = Node::start(Some("s3cret"));
+    let fields = "Host: other.example\r\nOrigin: https://admin.example\r\nAuthorization: Bearer s3cret\r\n";
+    assert_eq!(node.ask("POST", "/api/v1/push", fields).status, 202);
 }
 
 #[test]

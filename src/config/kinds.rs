@@ -3,7 +3,7 @@
 use super::read::Kind;
 use super::units::{self, Bandwidth};
 use crate::geo::{Code, Point};
-use crate::http::path::TreePath;
+use crate::http::{host, path::TreePath};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,13 @@ pub(super) fn name() -> Kind<String> {
     Kind::text(what, move |text| {
         let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
         (starts && text.len() <= LONGEST && text.chars().all(fits)).then(|| text.to_owned())
+    })
+}
+
+/// A host as it stands in a URL: a name or an address, without a port.
+pub(super) fn host() -> Kind<String> {
+    Kind::text("a host without a port, such as \"admin.example.org\"", |text| {
+        host::split(text.as_bytes()).filter(|(_, port)| port.is_none()).map(|(host, _)| host.to_owned())
     })
 }
 

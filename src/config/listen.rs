@@ -131,12 +131,12 @@ fn admin(t: &mut Table<'_>) -> Admin {
     if !listen.ip().is_loopback() && !t.given("token_file") {
         t.mistake("listen", "expected a loopback address such as \"127.0.0.1:9180\", or admin.token_file");
     }
-    Admin { listen, token }
+    Admin { listen, token, hosts: t.list("hosts", &kinds::host()).unwrap_or_default() }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 9180).into(), token: None }
+        Self { listen: (Ipv4Addr::LOCALHOST, 9180).into(), token: None, hosts: Vec::new() }
     }
 }
 

@@ -144,13 +144,16 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The bearer token, out of `token_file`. Some unless `listen` is loopback.
     pub token: Option<String>,
+    /// Names under which browsers reach the listener, besides loopback's and the address it listens on. Default: none.
+    pub hosts: Vec<String>,
 }
 
 impl fmt::Debug for Admin {
     /// Without the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "...");
-        f.debug_struct("Admin").field("listen", &self.listen).field("token", &token).finish()
+        let mut debug = f.debug_struct("Admin");
+        debug.field("listen", &self.listen).field("token", &token).field("hosts", &self.hosts).finish()
     }
 }
 

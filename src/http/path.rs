@@ -27,7 +27,7 @@ pub struct TreePath(Arc<str>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// A request path that does not start with `/`.
-    #[error("a request path starts with '/'")]
+    #[error("a request target is a path that starts with '/', or an http or https URL with a host")]
     NotAbsolute,
     /// A path that is relative to the root or a directory, but starts with `/`.
     #[error("a path in the tree does not start with '/'")]
@@ -47,9 +47,12 @@ pub enum PathError {
         /// Where the character, or its escape, starts.
         at: usize,
     },
-    /// A segment `.` or `..`, encoded or not.
+    /// A segment `.` or `..` where paths are not resolved: in a config, or in repodata.
     #[error("a '.' or '..' segment")]
     DotSegment,
+    /// A request path with more `..` than directories above them.
+    #[error("'..' leads out of the tree")]
+    OutOfTree,
     /// What the escapes stand for is not UTF-8.
     #[error("not UTF-8 once decoded")]
     NotUtf8,
@@ -58,11 +61,14 @@ pub enum PathError {
 impl TreePath {
     /// The path of a request target as received: percent-encoded, with its leading `/`, without a query.
     ///
-    /// Runs of `/` count as one. A first segment `~1` to `~99` is dropped: with it the own nodes stand in a mirrorlist as
-    /// entries that differ as strings.
+    /// Segments `.` and `..` are resolved first (RFC 3986, section 5.2.4), also where they are percent-encoded, since an
+    /// escaped dot is the same character (section 6.2.2.2). Not all clients do it themselves: curl before 7.32 doesn't. Then
+    /// runs of `/` count as one, and a first segment `~1` to `~99` is dropped: with it the own nodes stand in a mirrorlist
+    /// as entries that differ as strings.
     ///
     /// # Errors
-    /// Whatever would break the invariant, and escaped slashes, since whoever decodes them gets another path.
+    /// Whatever would break the invariant, `..` above the root, and escaped slashes, since whoever decodes them gets another
+    /// path.
     pub fn from_uri(raw: &str) -> Result<Self, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
@@ -73,8 +79,8 @@ impl TreePath {
         if let Some(plain) = raw.get(1..).filter(|rest| !rest.starts_with(['~', '/']) && is_plain(rest)) {
             return Ok(Self(plain.into()));
         }
-        let decoded = decode(raw)?;
-        let below = decoded.trim_start_matches('/');
+        let resolved = resolve_dots(decode(raw)?)?;
+        let below = resolved.trim_start_matches('/');
         let (first, rest) = below.split_once('/').unwrap_or((below, ""));
         Self::checked(if is_own_entry(first) { rest.trim_start_matches('/') } else { below })
     }
@@ -216,6 +222,29 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
     String::from_utf8(decoded).map(Cow::Owned).map_err(|_| PathError::NotUtf8)
 }
 
+/// `path`, which is decoded and starts with `/`, without its segments `.` and `..` (RFC 3986, section 5.2.4). An empty
+/// segment is one of those that `..` takes back, as there. Where the RFC would ignore a `..` that has nothing to take back,
+/// this is an error: such a path names nothing that a client of this tree could want.
+fn resolve_dots(path: Cow<'_, str>) -> Result<Cow<'_, str>, PathError> {
+    let segments = || path.split('/').skip(1);
+    if !segments().any(|segment| matches!(segment, "." | "..")) {
+        return Ok(path);
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in segments() {
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop().ok_or(PathError::OutOfTree)?),
+            name => kept.push(name),
+        }
+    }
+    // What ends in a dot segment is a directory.
+    if matches!(path.rsplit('/').next(), Some("." | "..")) {
+        kept.push("");
+    }
+    Ok(kept.iter().flat_map(|segment| ["/", segment]).collect::<String>().into())
+}
+
 /// `~1` to `~99`.
 fn is_own_entry(segment: &str) -> bool {
     matches!(segment.as_bytes(), [b'~', b'1'..=b'9'] | [b'~', b'1'..=b'9', b'0'..=b'9'])
@@ -277,6 +306,28 @@ mod tests {
             ("/~0/x", "~0/x"),
             ("/~100/x", "~100/x"),
             ("/a/~1/x", "a/~1/x"),
+            ("/7/os/./Packages/a.rpm", "7/os/Packages/a.rpm"),
+            ("/7/os/repodata/../Packages/a.rpm", "7/os/Packages/a.rpm"),
+            ("/./a", "a"),
+            ("/a/.", "a/"),
+            ("/a/..", ""),
+            ("/a/b/..", "a/"),
+            ("/a/b/../", "a/"),
+            ("/a/./../b/./c/../d", "b/d"),
+            // RFC 3986, 6.2.2.2: an escaped dot is a dot. What is escaped twice is none.
+            ("/a/%2e%2E/b", "b"),
+            ("/a/.%2e/%2e/b", "b"),
+            ("/a/%252e%252e/b", "a/%2e%2e/b"),
+            // As a client that resolves them itself has it, empty segments included.
+            ("/a//../b", "a/b"),
+            ("/a/..//b", "b"),
+            ("//../b", "b"),
+            ("/~1/../a", "a"),
+            ("/~1/a/../b", "b"),
+            ("/~1/./a", "a"),
+            ("/a/../~1/b", "b"),
+            ("/a/...", "a/..."),
+            ("/a/..b/.c", "a/..b/.c"),
         ] {
             assert_eq!(TreePath::from_uri(raw).as_ref().map(TreePath::as_str), Ok(decoded), "{raw}");
         }
@@ -284,11 +335,18 @@ mod tests {
             ("", PathError::NotAbsolute),
             ("*", PathError::NotAbsolute),
             ("a/b", PathError::NotAbsolute),
-            ("/a/../b", PathError::DotSegment),
-            ("/..", PathError::DotSegment),
-            ("/a/%2e%2E/b", PathError::DotSegment),
-            ("/./a", PathError::DotSegment),
-            ("/~1/../a", PathError::DotSegment),
+            ("/..", PathError::OutOfTree),
+            ("/../a", PathError::OutOfTree),
+            ("/./../a", PathError::OutOfTree),
+            ("/a/../../b", PathError::OutOfTree),
+            ("/%2e%2E/b", PathError::OutOfTree),
+            ("/~1/../../a", PathError::OutOfTree),
+            // In any order of decoding and resolving, these are refused.
+            ("/a/..%2fb", PathError::Forbidden { at: 5 }),
+            ("/a/%2e%2e%2Fb", PathError::Forbidden { at: 9 }),
+            ("/a/..%5cb", PathError::Forbidden { at: 5 }),
+            ("/a/..\\b", PathError::Forbidden { at: 4 }),
+            ("/a%00/../b", PathError::Forbidden { at: 2 }),
             ("/a%2Fb", PathError::Forbidden { at: 2 }),
             ("/a%5cb", PathError::Forbidden { at: 2 }),
             ("/a%00", PathError::Forbidden { at: 2 }),

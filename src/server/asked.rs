@@ -1,7 +1,7 @@
 //! A request as it was asked: parsed, checked, and nothing looked up yet.
 
 use super::clients::Seen;
-use super::head::{Head, Target};
+use super::head::{Head, Hosts, Target};
 use super::peer::Peer;
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
@@ -151,9 +151,14 @@ fn check(head: &Head, method: &str) -> Result<TreePath, Refused> {
     if head.has_body {
         return Err(Refused::bad_request("a GET or HEAD request has no body here"));
     }
-    // RFC 9112, section 3.2: exactly one Host.
-    if head.version == Version::HTTP_11 && head.hosts != 1 {
-        return Err(Refused::bad_request(format!("{} Host fields, expected one", head.hosts)));
+    // RFC 9112, section 3.2: one Host at most, in HTTP/1.1 exactly one, and a host stands in it.
+    match head.hosts {
+        Hosts::Missing if head.version == Version::HTTP_11 => {
+            return Err(Refused::bad_request("the Host field is missing"));
+        }
+        Hosts::Several => return Err(Refused::bad_request("more than one Host field")),
+        Hosts::Malformed => return Err(Refused::bad_request("the Host field names no host")),
+        Hosts::Missing | Hosts::One => {}
     }
     TreePath::from_uri(head.target.path()).map_err(|error| Refused::bad_request(format!("path: {error}")))
 }

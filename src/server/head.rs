@@ -1,6 +1,6 @@
 //! The head of a request, whichever protocol it came by: what the node reads of it, and nothing else.
 
-use crate::http::Forwarded;
+use crate::http::{Forwarded, host};
 use http::header::{
     CONTENT_LENGTH, HOST, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, USER_AGENT,
@@ -21,8 +21,8 @@ pub struct Head {
     pub target: Target,
     /// The version of HTTP.
     pub version: Version,
-    /// How many Host fields there are.
-    pub hosts: usize,
+    /// Whom it is for.
+    pub hosts: Hosts,
     /// The message goes on after its head.
     pub has_body: bool,
     /// The User-Agent field; empty if there is none.
@@ -31,6 +31,32 @@ pub struct Head {
     pub forwarded: Forwarded,
     /// Those of [`CONDITIONS`] that it has; for most requests none, and no memory is taken then.
     pub conditions: HeaderMap,
+}
+
+/// What the Host fields of a head say, or in HTTP/2 `:authority`, which takes their place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hosts {
+    /// There is none.
+    #[default]
+    Missing,
+    /// One host.
+    One,
+    /// More than one field.
+    Several,
+    /// What stands there is no host.
+    Malformed,
+}
+
+impl Hosts {
+    /// With one more field, of this value.
+    #[must_use]
+    pub fn and(self, value: &[u8]) -> Self {
+        match self {
+            Self::Missing if host::is_host(value) => Self::One,
+            Self::Missing | Self::Malformed => Self::Malformed,
+            Self::One | Self::Several => Self::Several,
+        }
+    }
 }
 
 /// A request's target: path and query as they came, without scheme and authority.
@@ -42,7 +68,7 @@ pub struct Target {
 
 impl Target {
     /// In origin form (`/path?query`), absolute form, or whatever else stands there. A fragment is cut off; it isn't for
-    /// servers.
+    /// servers. A URL without a host, or of another scheme, stays as it is: no path begins so.
     #[must_use]
     pub fn new(text: &str) -> Self {
         if !text.starts_with('/')
@@ -78,14 +104,17 @@ impl Target {
     }
 }
 
-/// Of `http://host/path` what follows the host; a path that is missing is `/` (RFC 9112, section 3.2.2).
+/// Of `http://host/path` what follows the host; a path that is missing is `/` (RFC 9112, section 3.2.2). `None` for what is
+/// no URL of http or https with a host in it (RFC 9110, section 4.2).
 fn after_authority(text: &str) -> Option<String> {
     let (scheme, after) = text.split_once("://")?;
-    let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.chars().all(is_scheme) {
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return None;
     }
-    let rest = &after[after.find(['/', '?', '#']).unwrap_or(after.len())..];
+    let (authority, rest) = after.split_at(after.find(['/', '?', '#']).unwrap_or(after.len()));
+    if !host::is_host(authority.as_bytes()) {
+        return None;
+    }
     Some(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
 }
 
@@ -112,12 +141,21 @@ impl<B: Body> From<http::Request<B>> for Head {
             forwarded,
             target: Target::from(&parts.uri),
             version: parts.version,
-            hosts: fields.get_all(HOST).iter().count(),
+            hosts: hosts(&parts.uri, fields),
             has_body: !body.is_end_stream(),
             agent: fields.get(USER_AGENT).map(|value| value.as_bytes().into()).unwrap_or_default(),
             conditions,
             method: parts.method,
         }
+    }
+}
+
+/// RFC 9113, section 8.3.1: `:authority` takes the place of Host, which may stand beside it.
+fn hosts(uri: &Uri, fields: &HeaderMap) -> Hosts {
+    let named = fields.get_all(HOST).iter().fold(Hosts::Missing, |hosts, value| hosts.and(value.as_bytes()));
+    match (uri.authority(), named) {
+        (Some(authority), Hosts::Missing | Hosts::One) => Hosts::Missing.and(authority.as_str().as_bytes()),
+        (_, named) => named,
     }
 }
 
@@ -178,6 +216,12 @@ mod tests {
             ("http://h:80/a?b", "/a?b", "/a", Some("b")),
             ("http://h?b", "/?b", "/", Some("b")),
             ("http://h", "/", "/", None),
+            ("HTTPS://[::1]:443/a", "/a", "/a", None),
+            ("http:///a", "http:///a", "http:///a", None),
+            ("http://u@h/a", "http://u@h/a", "http://u@h/a", None),
+            ("http://h h/a", "http://h h/a", "http://h h/a", None),
+            ("http://:80/a", "http://:80/a", "http://:80/a", None),
+            ("ftp://h/a", "ftp://h/a", "ftp://h/a", None),
             ("foo?q=http://h/b", "foo?q=http://h/b", "foo", Some("q=http://h/b")),
             ("/a?u=http://h/b", "/a?u=http://h/b", "/a", Some("u=http://h/b")),
             ("*", "*", "*", None),
@@ -185,6 +229,24 @@ mod tests {
             let found = Target::new(text);
             assert_eq!((found.as_str(), found.path(), found.query()), (target, path, query), "{text}");
         }
+    }
+
+    #[test]
+    fn hosts_by_protocol() {
+        let head = |uri: &str, hosts: &[&'static str]| {
+            let mut request = http::Request::builder().uri(uri);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            Head::from(request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()).hosts
+        };
+        assert_eq!(head("https://h/a", &[]), Hosts::One);
+        assert_eq!(head("https://h/a", &["h"]), Hosts::One);
+        assert_eq!(head("https://h/a", &["h", "h"]), Hosts::Several);
+        assert_eq!(head("https://h/a", &["a/b"]), Hosts::Malformed);
+        assert_eq!(head("https://u@h/a", &[]), Hosts::Malformed);
+        assert_eq!(head("/a", &[]), Hosts::Missing);
+        assert_eq!(head("/a", &["h"]), Hosts::One);
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub enum TlsError {
     Pair(#[from] rustls::Error),
 }
 
-/// HTTP/2 and HTTP/1.1 over TLS 1.3 and 1.2.
+/// HTTP/2, HTTP/1.1 and HTTP/1.0 over TLS 1.3 and 1.2. A client that offers none of these by ALPN gets no connection (RFC 7301,
+/// section 3.2), so that all that the node speaks is named.
 ///
 /// # Errors
 /// The certificate or key can't be used.
@@ -39,6 +40,6 @@ pub fn acceptor(https: &Https) -> Result<TlsAcceptor, TlsError> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(certificates, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

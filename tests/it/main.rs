@@ -22,6 +22,7 @@ mod pressure;
 mod purge;
 mod refusals;
 mod reload;
+mod requests;
 mod restarts;
 mod selection;
 mod sendfile;

@@ -9,14 +9,14 @@ use std::process::Command;
 
 const LENGTH: usize = 3_000_001;
 
-fn certificate(dir: &Path) {
+pub fn certificate(dir: &Path) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     fs::write(dir.join("cert.pem"), cert.pem()).unwrap();
     fs::write(dir.join("key.pem"), signing_key.serialize_pem()).unwrap();
 }
 
-fn secure_node(dir: &Path, origin: &str) -> Node {
+pub fn secure_node(dir: &Path, origin: &str) -> Node {
     Node::start(&format!(
         "[node]\nname = \"node\"\nstate = \"{{dir}}/state\"\n[https]\nlisten = [\"{{https}}\"]\ncertificate = \"{0}/cert.pem\"\n\
          key = \"{0}/key.pem\"\n[admin]\nlisten = \"{{admin}}\"\n{origin}",

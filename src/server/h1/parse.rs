@@ -1,7 +1,7 @@
 //! The head of an HTTP/1 request (RFC 9112), from bytes. Pure.
 
 use crate::http::Forwarded;
-use crate::server::head::{CONDITIONS, Field, Head, Target};
+use crate::server::head::{CONDITIONS, Field, Head, Hosts, Target};
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, StatusCode, Version};
 use httparse::{Error, Status};
@@ -66,10 +66,27 @@ pub fn parse(bytes: &[u8]) -> Parsed {
         Err(Error::TooManyHeaders) => {
             Parsed::Bad(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 100 header fields")
         }
-        Err(Error::Version) => Parsed::Bad(StatusCode::BAD_REQUEST, "not HTTP/1.1 or HTTP/1.0"),
+        Err(Error::Version) => match with_known_version(bytes) {
+            Some(known) => parse(&known),
+            None => Parsed::Bad(StatusCode::BAD_REQUEST, "not HTTP/1"),
+        },
         Err(Error::Token) => Parsed::Bad(StatusCode::BAD_REQUEST, "the request line is malformed"),
         Err(_) => Parsed::Bad(StatusCode::BAD_REQUEST, "the head is malformed"),
     }
+}
+
+/// A later HTTP/1 is read as 1.1, the highest minor version that is known here (RFC 9110, section 2.5): `bytes` with that
+/// in the place of `HTTP/1.2` to `HTTP/1.9`, if it stands there.
+fn with_known_version(bytes: &[u8]) -> Option<Vec<u8>> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let end = start + bytes[start..].iter().position(|byte| *byte == b'\n')?;
+    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    let (minor, before) = line.split_last()?;
+    (before.ends_with(b" HTTP/1.") && matches!(minor, b'2'..=b'9')).then(|| {
+        let mut known = bytes.to_vec();
+        known[before.len()] = b'1';
+        known
+    })
 }
 
 fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
@@ -80,7 +97,7 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| "the method is malformed")?,
         target: Target::new(request.path.unwrap_or_default()),
         version,
-        hosts: 0,
+        hosts: Hosts::Missing,
         has_body: false,
         agent: Box::default(),
         forwarded: Forwarded::default(),
@@ -89,7 +106,7 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
     for field in &*request.headers {
         let value = field.value.trim_ascii();
         match Field::named(field.name) {
-            Some(Field::Host) => head.hosts += 1,
+            Some(Field::Host) => head.hosts = head.hosts.and(value),
             Some(Field::UserAgent) if head.agent.is_empty() => head.agent = value.into(),
             None | Some(Field::UserAgent) => {}
             Some(Field::ForwardedFor) => head.forwarded.note_for(value),
@@ -134,12 +151,31 @@ mod tests {
             (head.method.as_str(), head.target.as_str(), head.version),
             ("GET", "/a?b", Version::HTTP_11)
         );
-        assert_eq!((head.hosts, head.has_body, &*head.agent, persists), (1, false, &b"libdnf"[..], true));
+        assert_eq!(
+            (head.hosts, head.has_body, &*head.agent, persists),
+            (Hosts::One, false, &b"libdnf"[..], true)
+        );
         assert_eq!(head.conditions["range"], "bytes=0-1");
         assert_eq!(
             (head.conditions.len(), &head.conditions["if-range"]),
             (2, &HeaderValue::from_static("\"x\""))
         );
+    }
+
+    #[test]
+    fn a_later_minor_version_is_read_as_the_known_one() {
+        for text in [
+            "GET /a HTTP/1.2\r\nHost: h\r\n\r\n",
+            "GET /a HTTP/1.9\nHost: h\n\n",
+            "\r\n\r\nGET /a HTTP/1.3\r\nHost: h\r\n\r\n",
+        ] {
+            let Request { head, persists } = request(text);
+            assert_eq!(
+                (head.version, head.target.as_str(), persists),
+                (Version::HTTP_11, "/a", true),
+                "{text:?}"
+            );
+        }
     }
 
     #[test]
@@ -185,6 +221,10 @@ mod tests {
         for (text, status) in [
             ("GET / HTTP/2.0\r\n\r\n", 400),
             ("GET /\r\n\r\n", 400),
+            ("GET / HTTP/1.10\r\n\r\n", 400),
+            ("GET / HTTP/1.\r\n\r\n", 400),
+            ("GET / http/1.2\r\n\r\n", 400),
+            ("GET / HTTP/1.2\r\nA : b\r\n\r\n", 400),
             ("G\u{1}T / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),

@@ -88,9 +88,13 @@ impl Connection {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Sends a request with these headers and `Host`, and reads the response.
+    /// Sends a request with these headers and `Host`, the node's address, and reads the response.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) -> Result<Response, End> {
-        self.send(head(method, target, headers)).map_err(|error| End::of(&error, 0))?;
+        let host = self.stream.get_ref().peer_addr().map_err(|error| End::of(&error, 0))?.to_string();
+        let given = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = (!given).then_some(("Host", host.as_str()));
+        let headers: Vec<_> = host.into_iter().chain(headers.iter().copied()).collect();
+        self.send(head(method, target, &headers)).map_err(|error| End::of(&error, 0))?;
         self.response(method)
     }
 
