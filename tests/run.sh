@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf, loads in small.
+# All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf and zypper, loads in small.
 #
 #   tests/run.sh            what CI runs
 #   tests/run.sh --full     and what takes longer: more cases of each property, 20 minutes of torture (FRESHET_FULL=1)
@@ -36,12 +36,21 @@ done
 dnf reposync --help >/dev/null 2>&1 || missing+=(dnf-plugins-core)
 # What fiu-run preloads; only recommended by it.
 [ -e /usr/lib/fiu/fiu_posix_preload.so ] || missing+=(libfiu0)
+command -v zypper >/dev/null || missing+=(libzypp1722 libaugeas0)
 if ((${#missing[@]})); then
     say "installing ${missing[*]}"
     sudo=()
     [ "$(id -u)" = 0 ] || sudo=(sudo -n)
     "${sudo[@]}" apt-get update -qq
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" ca-certificates
+fi
+# Debian's zypper can't be installed beside dnf-plugins-core: both have a needs-restarting. Its program alone is enough.
+if ! command -v zypper >/dev/null; then
+    say "unpacking zypper"
+    unpacked=$(mktemp -d)
+    (cd "$unpacked" && apt-get download -qq zypper && dpkg-deb -x zypper_*.deb .)
+    "${sudo[@]}" install -m 755 "$unpacked/usr/bin/zypper" /usr/local/bin/
+    rm -r "$unpacked"
 fi
 
 say format

@@ -1,4 +1,4 @@
-//! Integration tests: the real binary over real sockets, with real dnf, createrepo_c and rpm.
+//! Integration tests: the real binary over real sockets, with real dnf, zypper, createrepo_c and rpm.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
@@ -20,6 +20,7 @@ mod origins;
 mod plan;
 mod pressure;
 mod purge;
+mod rapid;
 mod refusals;
 mod reload;
 mod requests;

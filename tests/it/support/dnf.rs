@@ -1,9 +1,10 @@
 //! Real dnf and rpm in an installation root of their own. They need root's rights, as dnf's `--installroot` does.
 
 use super::{run, said};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// One client host.
@@ -54,6 +55,13 @@ impl Dnf {
         text
     }
 
+    /// As if its `.repo` files had been written and its metadata fetched so much earlier.
+    pub fn age(&self, by: Duration) {
+        for below in ["dnf.conf", "repos.d", "root/var/cache/dnf"] {
+            age(&self.path(below), by);
+        }
+    }
+
     /// Downloads every package of the repo into a directory, which it returns; dnf checks each checksum.
     #[track_caller]
     pub fn reposync(&self, repo_id: &str) -> PathBuf {
@@ -100,4 +108,14 @@ impl Dnf {
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
     }
+}
+
+/// Sets back the times of modification of `path` and all below it.
+fn age(path: &Path, by: Duration) {
+    if path.is_dir() {
+        fs::read_dir(path).expect("a directory").for_each(|entry| age(&entry.expect("an entry").path(), by));
+    }
+    let file = File::open(path).expect("a file");
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+    file.set_modified(modified - by).expect("an owner may set it");
 }

@@ -1,4 +1,4 @@
-//! What the integration tests are made of: the real binary, real RPM repositories, real dnf, an origin that misbehaves
+//! What the integration tests are made of: the real binary, real RPM repositories, real dnf and zypper, an origin that misbehaves
 //! on demand, and a client that shows every byte.
 //!
 //! Everything is on loopback, on ports of its own, and ends with the value that owns it.
@@ -10,6 +10,7 @@ pub mod geoip;
 pub mod node;
 pub mod origin;
 pub mod repo;
+pub mod zypper;
 
 use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
