@@ -121,6 +121,8 @@ pub struct Metrics {
     pub push_step: GaugeVec,
     /// Sequence of the current generation.
     pub generation: IntGaugeVec,
+    /// By repo: 1 while what is on offer is the origin's newest state.
+    pub repo_current: IntGaugeVec,
     /// When the origin last answered for the repo.
     pub repo_confirmed: GaugeVec,
     /// Window phase: 0 closed, 1 open, 2 extended.
@@ -286,6 +288,12 @@ impl Metrics {
                 &r,
                 "freshet_generation_sequence",
                 "Sequence of the generation on offer; 0 for none.",
+                &["repo"],
+            ),
+            repo_current: gauges(
+                &r,
+                "freshet_repo_current",
+                "1 while the repo offers the newest state that the origin shows; 0 while it can't, or the origin is silent.",
                 &["repo"],
             ),
             repo_confirmed: float_gauges(

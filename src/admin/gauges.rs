@@ -33,6 +33,9 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
                 .set(is_fresh.into());
         }
     }
+    for repo in admin.pushes.currencies(now) {
+        metrics.repo_current.with_label_values(&[repo.id]).set(repo.not_current.is_none().into());
+    }
     for mirror in mirrors.states() {
         let name = [&mirror.mirror.name];
         metrics.mirror_up.with_label_values(&name).set(mirror.reach.is_up().into());

@@ -1,6 +1,6 @@
 //! The status page for people: the status value as one HTML document, without scripts and without anything from elsewhere.
 
-use super::status::{Egress, Holding, Mirror, Origin, Push, Repo, Status, Window};
+use super::status::{Egress, Holding, Mirror, Origin, Repo, Status, Window};
 use crate::geo::Code;
 use crate::listing::escape;
 use bytesize::ByteSize;
@@ -129,7 +129,7 @@ fn repos(html: &mut String, repos: &[Repo], mirrors: usize) {
             escape(&repo.id),
             window(repo.delivery, &repo.window),
             repo.fresh_mirrors,
-            push(&repo.push),
+            push(repo),
         );
     }
     close_table(html);
@@ -150,7 +150,8 @@ fn window(delivery: &str, window: &Window) -> String {
     }
 }
 
-fn push(push: &Push) -> String {
+fn push(repo: &Repo) -> String {
+    let push = &repo.push;
     let mut text = match (push.warmed_files, push.warming_files) {
         (Some(done), Some(all)) => format!("{}, {done} of {all} files", push.step),
         _ => push.step.to_owned(),
@@ -159,7 +160,10 @@ fn push(push: &Push) -> String {
         Some(at) => text += &format!("; origin seen {}", time(at)),
         None => text += "; origin not seen yet",
     }
-    if let Some(error) = &push.last_error {
+    if let Some(why) = &repo.not_current {
+        text += &format!("<br><span class=\"bad\">not current</span>: {}", escape(why));
+    }
+    if let Some(error) = push.last_error.as_ref().filter(|_| repo.not_current.is_none()) {
         text += &format!("<br><span class=\"bad\">{}</span>", escape(error));
     }
     text

@@ -2,7 +2,8 @@
 
 use super::status::{Purge, Status};
 use super::{Admin, cross_site, gauges, page, query};
-use crate::clock;
+use crate::clock::{self, Timestamp};
+use crate::push::RepoCurrency;
 use crate::server::explain;
 use crate::store::Scope;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -138,7 +139,7 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
     match route {
         Route::Health => Answer::new(StatusCode::OK, TEXT, "alive\n".to_owned()),
         Route::Ready => match admin.readiness() {
-            Ok(()) => Answer::new(StatusCode::OK, TEXT, "ready\n".to_owned()),
+            Ok(()) => Answer::new(StatusCode::OK, TEXT, ready(admin, now)),
             Err(why) => Answer::new(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
         Route::Metrics => {
@@ -169,6 +170,15 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
             },
         },
     }
+}
+
+/// A node that offers an old generation takes traffic all the same: it is verified and whole. What isn't current is said.
+fn ready(admin: &Admin, now: Timestamp) -> String {
+    let repos = admin.pushes.currencies(now).into_iter();
+    let not_current = repos.filter_map(|RepoCurrency { id, not_current, .. }| {
+        not_current.map(|why| format!("{id}: not current: {why}\n"))
+    });
+    std::iter::once("ready\n".to_owned()).chain(not_current).collect()
 }
 
 async fn purge(admin: &Admin, query: Option<&str>, path: &str) -> Answer {

@@ -4,9 +4,9 @@
 
 use super::Admin;
 use crate::clock::Timestamp;
-use crate::config::{self, Bandwidth, Delivery};
+use crate::config::{Bandwidth, Delivery};
 use crate::geo::Code;
-use crate::policy::{Currency, MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
+use crate::policy::{MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
 use crate::push;
 use crate::store::{DiskTrouble, Mode, Purged, Store, StoreStats};
 use serde::Serialize;
@@ -76,9 +76,12 @@ pub struct Repo {
     pub window: Window,
     /// Reachable mirrors that are proven to hold the current generation.
     pub fresh_mirrors: usize,
-    /// `confirmed`: the origin answers. `unconfirmed`: not of late. `expired`: not for `push.stale`, so that repomd.xml is no
+    /// `confirmed`: the origin answers, and this is the newest state that it shows. `not-current`: it shows a newer one, which
+    /// can't be offered. `unconfirmed`: it hasn't answered of late. `expired`: nor for `push.stale`, so that repomd.xml is no
     /// longer served.
     pub currency: &'static str,
+    /// Why what is on offer isn't the origin's newest state; null: it is.
+    pub not_current: Option<String>,
     /// When the origin last answered for it; kept over a restart.
     pub confirmed: Option<String>,
     /// The newest push.
@@ -295,7 +298,7 @@ impl Status {
         let edge = &*admin.edge;
         let (repos, mirrors) = (edge.published.repos.load(), edge.published.mirrors.load());
         let readiness = admin.readiness();
-        let states = admin.pushes.states();
+        let (states, currencies) = (admin.pushes.states(), admin.pushes.currencies(now));
         let by_mirror =
             |metric: &prometheus::IntCounterVec, mirror: &str| metric.with_label_values(&[mirror]).get();
         let open =
@@ -312,8 +315,9 @@ impl Status {
             repos: repos
                 .views()
                 .iter()
+                .zip(&currencies)
                 .enumerate()
-                .map(|(index, view)| repo(index, view, &mirrors, &states, &edge.config.push, now))
+                .map(|(index, (view, currency))| repo(index, view, &mirrors, &states, currency, now))
                 .collect(),
             mirrors: mirrors
                 .states()
@@ -363,7 +367,7 @@ fn repo(
     view: &RepoView,
     mirrors: &MirrorTable,
     states: &[push::RepoState],
-    settings: &config::Push,
+    currency: &push::RepoCurrency,
     now: Timestamp,
 ) -> Repo {
     let fresh_mirrors = mirrors.fresh(index, view.sequence());
@@ -390,7 +394,8 @@ fn repo(
             seconds_left,
         },
         fresh_mirrors,
-        currency: Currency::at(confirmed, settings, now).word(),
+        currency: currency.currency.word(),
+        not_current: currency.not_current.clone(),
         confirmed: (confirmed > Timestamp::EPOCH).then(|| confirmed.to_string()),
         push: push_of(&state),
     }

@@ -1,8 +1,8 @@
 //! The repos as the node offers them now.
 
-use super::{Confirmed, MirrorTable, Phase, Window};
+use super::{Confirmed, Currency, MirrorTable, Phase, Window};
 use crate::clock::Timestamp;
-use crate::config::Repo;
+use crate::config::{Push, Repo};
 use crate::http::TreePath;
 use crate::repo::{History, Listed};
 use arc_swap::ArcSwap;
@@ -18,11 +18,17 @@ pub struct RepoView {
     pub history: History,
     /// The window that the current generation opened.
     pub window: Option<Window>,
-    /// When the origin last answered for it.
+    /// What the origin's polls say of its currency.
     pub confirmed: Arc<Confirmed>,
 }
 
 impl RepoView {
+    /// How sure it is that what it offers is current.
+    #[must_use]
+    pub fn currency(&self, push: &Push, now: Timestamp) -> Currency {
+        Currency::at(&self.confirmed, push, now)
+    }
+
     /// The window's phase, given how many mirrors are fresh.
     #[must_use]
     pub fn phase(&self, fresh: usize, now: Timestamp) -> Phase {

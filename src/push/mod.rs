@@ -21,7 +21,7 @@ mod watch;
 mod tests;
 
 pub use event::Event;
-pub use status::{RepoState, Step};
+pub use status::{RepoCurrency, RepoState, Step};
 pub use verify::PushError;
 
 use crate::clock;

@@ -1,6 +1,8 @@
 //! How one repo's pushes stand, for the status page and readiness.
 
+use super::{PushHandle, Watched};
 use crate::clock::Timestamp;
+use crate::policy::{Currency, RepoView};
 
 /// How one repo's pushes stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +51,48 @@ impl Step {
             Self::Fetching => "fetching",
             Self::Warming { .. } => "warming",
             Self::Flipping => "flipping",
+        }
+    }
+}
+
+/// Whether a repo is current, as clients, alerts and people are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepoCurrency {
+    /// `name/release/arch`
+    pub id: String,
+    /// What may be said of what is on offer.
+    pub currency: Currency,
+    /// Why it isn't the origin's newest state, in words; None: it is.
+    pub not_current: Option<String>,
+}
+
+impl PushHandle {
+    /// Whether each repo is current at `now`, in the order of the config.
+    #[must_use]
+    pub fn currencies(&self, now: Timestamp) -> Vec<RepoCurrency> {
+        let repos = self.shared.published.repos.load();
+        let one = |(view, watched): (&std::sync::Arc<RepoView>, &Watched)| {
+            let currency = view.currency(&self.shared.config.push, now);
+            let not_current = why_not_current(view, currency, watched.status().last_error.as_deref());
+            RepoCurrency { id: view.repo.id.clone(), currency, not_current }
+        };
+        repos.views().iter().zip(&self.shared.repos).map(one).collect()
+    }
+}
+
+fn why_not_current(view: &RepoView, currency: Currency, last_error: Option<&str>) -> Option<String> {
+    if view.history.current().is_none() {
+        return Some(format!("no generation yet: {}", last_error.unwrap_or("the origin is being asked")));
+    }
+    match currency {
+        Currency::Confirmed => None,
+        Currency::NotCurrent => {
+            let since = view.confirmed.behind_since().unwrap_or_default();
+            let why = last_error.unwrap_or("it is being fetched");
+            Some(format!("the origin shows a newer state since {since}, which can't be offered: {why}"))
+        }
+        Currency::Unconfirmed | Currency::Expired => {
+            Some(format!("the origin hasn't answered since {}", view.confirmed.at()))
         }
     }
 }

@@ -124,8 +124,18 @@ impl<'a> Watcher<'a> {
         let current = self.shared.current(self.index);
         match (shown, current) {
             (Some(version), current) if current.as_ref().is_none_or(|current| current.id != version.id) => {
-                self.push(version, asked).await?;
-                Ok(Again::Now)
+                let is_first = current.is_none();
+                let pushed = self.push(version, asked).await;
+                match (&pushed, self.attempt) {
+                    (Ok(()), _) => self.shared.repos[self.index].confirmed.note_current(),
+                    // What is on offer is newer than what the origin shows.
+                    (Err(PushError::Older { .. }), _) => {}
+                    (Err(_), Some(attempt)) if !is_first => {
+                        self.shared.repos[self.index].confirmed.note_behind(attempt.detected);
+                    }
+                    (Err(_), _) => {}
+                }
+                pushed.map(|()| Again::Now)
             }
             (same, Some(current)) => {
                 if let Some(version) = same {
@@ -133,6 +143,7 @@ impl<'a> Watcher<'a> {
                 }
                 self.unchanged = Some(asked);
                 self.attempt = None;
+                self.shared.repos[self.index].confirmed.note_current();
                 self.shared.repos[self.index].status().last_error = None;
                 self.check_signature(&current, asked).await?;
                 Ok(Again::Later)

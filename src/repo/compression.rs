@@ -1,5 +1,6 @@
 //! Decompression of repodata, by what the bytes are and not by what the name says.
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
@@ -14,9 +15,9 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 /// Longest magic number below.
 const MAGIC_BYTES: usize = 6;
 
-/// Plain bytes of `input`: gzip (also of several members), xz, zstd, or plain already. Reading more than `max_bytes`
-/// of them fails with [`io::ErrorKind::FileTooLarge`]; damaged and truncated data fail too. bzip2 and zchunk, which
-/// start no `primary` that a client of today asks for, are [`io::ErrorKind::Unsupported`].
+/// Plain bytes of `input`: gzip and bzip2 (also of several members), xz, lzma, zstd, or plain already: all that clients
+/// read. Reading more than `max_bytes` of them fails with [`io::ErrorKind::FileTooLarge`]; damaged and truncated data fail
+/// too. zchunk, which has the same list in another compression beside it, is [`io::ErrorKind::Unsupported`].
 ///
 /// # Errors
 ///
@@ -35,7 +36,11 @@ pub fn decompress<'a, R: BufRead + 'a>(mut input: R, max_bytes: u64) -> io::Resu
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             Box::new(decoder)
         }
-        [b'B', b'Z', b'h', ..] => return Err(unsupported("bzip2")),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Box::new(MultiBzDecoder::new(whole)),
+        // The .lzma of before xz has no magic number: so it begins with the properties that all its tools write.
+        [0x5d, 0, 0, ..] => {
+            Box::new(XzDecoder::new_stream(whole, Stream::new_lzma_decoder(XZ_MEMORY_BYTES)?))
+        }
         [0, b'Z', b'C', b'K', b'1', ..] => return Err(unsupported("zchunk")),
         _ => Box::new(whole),
     };
@@ -79,14 +84,32 @@ mod tests {
             ("gzip", gzip(plain)),
             ("gzip, two members", [gzip(a), gzip(b)].concat()),
             ("xz", xz),
+            ("lzma", lzma(plain)),
             ("zstd", zstd::encode_all(plain, 1).unwrap()),
+            ("bzip2", bzip2(plain)),
+            ("bzip2, two members", [bzip2(a), bzip2(b)].concat()),
         ]
+    }
+
+    fn bzip2(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn lzma(bytes: &[u8]) -> Vec<u8> {
+        let options = liblzma::stream::LzmaOptions::new_preset(1).unwrap();
+        let stream = Stream::new_lzma_encoder(&options).unwrap();
+        let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
     }
 
     fn unpack(bytes: &[u8], max_bytes: u64) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
-        // One byte at a time: the magic number must be found however the input arrives.
-        decompress(BufReader::with_capacity(1, bytes), max_bytes)?.read_to_end(&mut plain)?;
+        // One byte at a time first: the magic number must be found however the input arrives.
+        let (start, rest) = bytes.split_at(bytes.len().min(2 * MAGIC_BYTES));
+        decompress(BufReader::with_capacity(1, start).chain(rest), max_bytes)?.read_to_end(&mut plain)?;
         Ok(plain)
     }
 
@@ -104,8 +127,6 @@ mod tests {
         }
         assert_eq!(unpack(b"", 0).unwrap(), b"");
         assert_eq!(unpack(b"<r/>", 4).unwrap(), b"<r/>");
-        for other in [&b"BZh91AY&SY"[..], b"\0ZCK1....."] {
-            assert_eq!(unpack(other, 100).unwrap_err().kind(), io::ErrorKind::Unsupported);
-        }
+        assert_eq!(unpack(b"\0ZCK1.....", 100).unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 }

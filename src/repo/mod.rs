@@ -13,6 +13,7 @@ pub mod checksums;
 pub mod compression;
 mod derived;
 pub mod encode;
+mod encoding;
 mod error;
 pub mod generation;
 pub mod history;

@@ -3,6 +3,7 @@
 //! Refuses what repodata never needs and parsers were attacked with: document types, entities of their own, deep
 //! nesting, endless tags. Names are compared with their prefix, as librepo and createrepo_c compare them.
 
+use super::encoding::Utf8;
 use super::error::{Fault, RepodataError};
 use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
@@ -15,7 +16,8 @@ use std::sync::Arc;
 /// Deepest nesting; repodata needs 5.
 const MAX_DEPTH: usize = 64;
 
-/// Longest single tag, comment or stretch of text, in bytes. Descriptions are the longest that occur, some 100 KiB.
+/// Longest single tag, comment or CDATA section, in bytes. Text may be of any length, as clients' parsers have no bound for
+/// it either; so much of a stretch of it is looked at, the rest is skipped.
 const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// Text of an element beyond this is dropped: only descriptions are longer, and nothing here reads them.
@@ -58,18 +60,19 @@ pub(super) fn walk(
     input: impl BufRead,
     on: impl FnMut(Step<'_>) -> Result<(), Fault>,
 ) -> Result<(), RepodataError> {
-    let mut reader = Reader::from_reader(EventBound { input, left: 0, exceeded: false });
+    let input = Utf8::new(input).map_err(|error| RepodataError { document, at: 0, fault: error.into() })?;
+    let mut reader = Reader::from_reader(EventBound::new(input));
     reader.config_mut().expand_empty_elements = true;
     let mut state = State { depth: 0, complete: false, text: String::new(), roots, on };
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
-        reader.get_mut().left = MAX_EVENT_BYTES;
+        reader.get_mut().next_event();
         let event = reader.read_event_into(&mut buffer);
         let fault = match event.map_err(Fault::from).and_then(|event| state.take(&event)) {
             Ok(true) => continue,
             Ok(false) => return Ok(()),
-            Err(_) if reader.get_ref().exceeded => Fault::Refused("a tag or text of more than 4 MiB"),
+            Err(_) if reader.get_ref().exceeded => Fault::Refused("a tag of more than 4 MiB"),
             Err(fault) => fault,
         };
         return Err(RepodataError { document, at: reader.buffer_position(), fault });
@@ -99,14 +102,9 @@ impl<F: FnMut(Step<'_>) -> Result<(), Fault>> State<'_, F> {
             Event::Text(text) => self.text(text)?,
             Event::CData(text) => self.text(text)?,
             Event::GeneralRef(reference) => self.reference(reference)?,
-            Event::Decl(declaration) => {
-                let encoding = declaration.encoding().transpose().map_err(malformed)?;
-                if encoding.is_some_and(|name| !name.eq_ignore_ascii_case("utf-8")) {
-                    return Err(Fault::Refused("an encoding other than UTF-8"));
-                }
-            }
             Event::DocType(_) => return Err(Fault::Refused("a document type")),
-            Event::Comment(_) | Event::PI(_) => {}
+            // What the declaration says of the encoding was heeded before.
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
             Event::Eof if self.complete => return Ok(false),
             Event::Eof => return Err(Fault::Malformed("the document ends before its root does".into())),
         }
@@ -165,25 +163,76 @@ impl From<quick_xml::Error> for Fault {
     }
 }
 
-/// Ends the input where one event gets too long; quick-xml has no bound of its own.
+/// Ends the input where a tag gets too long, and leaves out what is too much of a text; quick-xml has no bound of its own.
 struct EventBound<R> {
     input: R,
     /// Bytes that the current event may still take.
     left: usize,
+    /// Bytes of the last character of a text that it may take beyond that.
+    slack: usize,
+    kind: EventKind,
     exceeded: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EventKind {
+    /// Nothing of it was read yet.
+    Unknown,
+    Text,
+    /// A tag, a comment, a reference.
+    Markup,
+}
+
+impl<R: BufRead> EventBound<R> {
+    const fn new(input: R) -> Self {
+        Self { input, left: 0, slack: 0, kind: EventKind::Unknown, exceeded: false }
+    }
+
+    const fn next_event(&mut self) {
+        (self.left, self.slack, self.kind) = (MAX_EVENT_BYTES, 3, EventKind::Unknown);
+    }
+
+    /// What ends a text of which there was enough: the byte that begins what follows, or nothing at the end of the document.
+    fn skip_text(&mut self) -> io::Result<&[u8]> {
+        loop {
+            let available = self.input.fill_buf()?;
+            let end = available.iter().position(|byte| matches!(byte, b'<' | b'&'));
+            let amount = end.unwrap_or(available.len());
+            if amount == 0 {
+                break;
+            }
+            self.input.consume(amount);
+        }
+        let available = self.input.fill_buf()?;
+        Ok(&available[..available.len().min(1)])
+    }
 }
 
 impl<R: BufRead> BufRead for EventBound<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let available = self.input.fill_buf()?;
-        if self.left == 0 && !available.is_empty() {
-            self.exceeded = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
+        let (Some(first), length) = (available.first().copied(), available.len()) else { return Ok(&[]) };
+        let continued =
+            available.iter().take(self.slack).take_while(|byte| matches!(byte, 0x80..0xc0)).count();
+        if self.kind == EventKind::Unknown {
+            let is_text = !matches!(first, b'<' | b'&');
+            self.kind = if is_text { EventKind::Text } else { EventKind::Markup };
         }
-        Ok(&available[..available.len().min(self.left)])
+        match self.kind {
+            _ if self.left > 0 => Ok(&self.input.fill_buf()?[..length.min(self.left)]),
+            EventKind::Text if continued > 0 => Ok(&self.input.fill_buf()?[..continued]),
+            EventKind::Text => self.skip_text(),
+            EventKind::Markup | EventKind::Unknown => {
+                self.exceeded = true;
+                Err(io::ErrorKind::FileTooLarge.into())
+            }
+        }
     }
 
     fn consume(&mut self, amount: usize) {
+        if self.left == 0 {
+            self.slack = self.slack.saturating_sub(amount);
+        }
         self.left = self.left.saturating_sub(amount);
         self.input.consume(amount);
     }
@@ -211,8 +260,13 @@ mod tests {
 
     /// All steps on one line, or the error's text.
     fn steps(xml: &str) -> Result<String, String> {
+        steps_of(xml.as_bytes())
+    }
+
+    fn steps_of(xml: &[u8]) -> Result<String, String> {
         let mut seen = String::new();
-        walk("test", &["r"], xml.as_bytes(), |step| {
+        // In pieces, so that characters lie across them.
+        walk("test", &["r"], io::BufReader::with_capacity(4093, xml), |step| {
             match step {
                 Step::Open(depth, name, attributes) => {
                     let a = attributes.find("a")?;
@@ -245,7 +299,7 @@ mod tests {
     fn hostile_documents_are_refused() {
         let deep = format!("<r>{}{}</r>", "<d>".repeat(64), "</d>".repeat(64));
         let long_tag = format!("<r {}", "a".repeat(MAX_EVENT_BYTES));
-        let long_text = format!("<r>{}</r>", " ".repeat(MAX_EVENT_BYTES + 10));
+        let long_comment = format!("<r><!--{}--></r>", " ".repeat(MAX_EVENT_BYTES));
         let cases = [
             ("<!DOCTYPE r><r/>", "document type"),
             ("<!DOCTYPE r [<!ENTITY x 'y'>]><r>&x;</r>", "document type"),
@@ -254,8 +308,9 @@ mod tests {
             ("<r>&#0;</r>", "not well-formed"),
             (deep.as_str(), "64 deep"),
             (long_tag.as_str(), "4 MiB"),
-            (long_text.as_str(), "4 MiB"),
-            ("<?xml version='1.0' encoding='ISO-8859-1'?><r/>", "UTF-8"),
+            (long_comment.as_str(), "4 MiB"),
+            ("<?xml version='1.0' encoding='EUC-JP'?><r/>", "encoding"),
+            ("<?xml version='1.0' encoding='us-ascii'?><r>\u{fc}</r>", "US-ASCII"),
             ("<html/>", "root"),
             ("<r/><r/>", "second root"),
             ("x<r/>", "outside"),
@@ -275,5 +330,46 @@ mod tests {
     fn a_long_text_is_cut_not_refused() {
         let xml = format!("<r>{}</r>", "ü".repeat(MAX_TEXT_BYTES));
         assert_eq!(steps(&xml).map(|seen| seen.matches('ü').count()), Ok(MAX_TEXT_BYTES / 2));
+    }
+
+    #[test]
+    fn a_text_of_any_length_is_read_past() {
+        // Of characters of 1 to 4 bytes, so that the bound falls on each of their bytes.
+        for character in ["x", "\u{fc}", "\u{20ac}", "\u{1f980}"] {
+            for offset in 0..character.len() {
+                let text = character.repeat(MAX_EVENT_BYTES / character.len() + 100_000);
+                let (before, x) = ("y".repeat(offset), "z");
+                let xml = format!("<r><b>{before}{text}&amp;{text}</b><c>{x}</c></r>");
+                let seen = steps(&xml).unwrap();
+                assert!(
+                    seen.ends_with(">b 2<c 2z>c 1>r"),
+                    "{character} {offset}: {}",
+                    &seen[seen.len() - 40..]
+                );
+            }
+        }
+        let unended = format!("<r>{}", "x".repeat(MAX_EVENT_BYTES + 10));
+        assert!(steps(&unended).unwrap_err().contains("ends before"));
+    }
+
+    #[test]
+    fn encodings_that_clients_read() {
+        let latin: Vec<u8> = b"<?xml version=\"1.0\" encoding='ISO-8859-1' ?><r a='\xe9'>\xfc</r>".to_vec();
+        let utf16 = |units: Vec<[u8; 2]>, bom: &[u8]| [bom, units.as_flattened()].concat();
+        let text = "<?xml version='1.0' encoding='UTF-16'?><r a='\u{e9}'>\u{fc}\u{1f980}</r>";
+        let little = utf16(text.encode_utf16().map(u16::to_le_bytes).collect(), b"\xff\xfe");
+        let big = utf16(text.encode_utf16().map(u16::to_be_bytes).collect(), b"\xfe\xff");
+        let cases: [(&[u8], &str); 6] = [
+            (b"<?xml version='1.0' encoding='us-ascii'?><r a='&#233;'>x</r>", "1<r=\u{e9} 1x>r"),
+            (b"<?xml version='1.0' encoding=\"utf-8\" standalone='yes'?><r>\xc3\xbc</r>", "1<r 1\u{fc}>r"),
+            (b"\xef\xbb\xbf<r>\xc3\xbc</r>", "1<r 1\u{fc}>r"),
+            (&latin, "1<r=\u{e9} 1\u{fc}>r"),
+            (&little, "1<r=\u{e9} 1\u{fc}\u{1f980}>r"),
+            (&big, "1<r=\u{e9} 1\u{fc}\u{1f980}>r"),
+        ];
+        for (xml, expected) in cases {
+            assert_eq!(steps_of(xml).as_deref(), Ok(expected), "{}", xml.escape_ascii());
+        }
+        assert!(steps_of(&little[..little.len() - 1]).is_err());
     }
 }

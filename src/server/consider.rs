@@ -121,7 +121,7 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn currency(&self) -> Option<Currency> {
         let view = self.place()?.view;
-        Some(Currency::at(view.confirmed.at(), &self.edge.config.push, self.now))
+        Some(view.currency(&self.edge.config.push, self.now))
     }
 
     /// Decides.

@@ -23,6 +23,7 @@ mod purge;
 mod rapid;
 mod refusals;
 mod reload;
+mod repodata;
 mod requests;
 mod restarts;
 mod selection;
