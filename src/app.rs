@@ -254,9 +254,9 @@ impl Running {
 
 /// What the bytes of mirrors are compared with: the node's own, as far as they are at hand.
 fn ours(store: Arc<Store>) -> Ours {
-    Arc::new(move |path, sha256, size, part, theirs| {
+    Arc::new(move |path, digest, size, part, theirs| {
         let store = store.clone();
-        Box::pin(async move { store.contradicts(&Object::listed(path, sha256, size), part, theirs).await })
+        Box::pin(async move { store.contradicts(&Object::listed(path, digest, size), part, theirs).await })
     })
 }
 

@@ -189,8 +189,11 @@ pub fn lines(explanation: &Explanation) -> String {
 
 fn listed(e: &Explanation) -> String {
     let Some(listed) = &e.listed else { return "no".to_owned() };
-    let sha256 = listed.sha256.as_deref().and_then(|hex| hex.get(..12));
-    let digest = sha256.map_or_else(|| "no SHA-256".to_owned(), |digits| format!("sha256 {digits}..."));
+    // A node of an older version gives no `digest`.
+    let digest = listed.digest.as_deref().and_then(|digest| digest.split_once(':'));
+    let digest = digest.or_else(|| Some(("sha256", listed.sha256.as_deref()?)));
+    let digest = digest.and_then(|(algorithm, hex)| Some(format!("{algorithm} {}...", hex.get(..12)?)));
+    let digest = digest.unwrap_or_else(|| "no digest".to_owned());
     let size = ByteSize::b(listed.size).display().iec();
     let removed =
         listed.removed_after.map(|last| format!(", removed after generation {last}")).unwrap_or_default();
@@ -234,6 +237,7 @@ mod tests {
             listed: Some(ListedFile {
                 size: 3 << 20,
                 sha256: Some("0123456789abcdef".into()),
+                digest: None,
                 kind: "package".into(),
                 since: 2,
                 removed_after: Some(3),

@@ -138,9 +138,12 @@ fn repo(number: u32) -> RepoView {
         let package = |package: u32| ListedFile {
             path: format!("Packages/package-with-a-name-{package}.rpm"),
             size: 100_000,
-            sha256: Some(Sha256::of(
-                format!("{package} {}", if package.is_multiple_of(20) { sequence } else { 0 }).as_bytes(),
-            )),
+            digest: Some(
+                Sha256::of(
+                    format!("{package} {}", if package.is_multiple_of(20) { sequence } else { 0 }).as_bytes(),
+                )
+                .into(),
+            ),
         };
         let repomd = format!("<repomd>{number} {sequence}</repomd>").into();
         let packages = (0..PACKAGES).map(package).collect();

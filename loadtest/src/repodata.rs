@@ -56,7 +56,7 @@ fn read(path: &str) -> anyhow::Result<()> {
     let plain = compression::decompress(&bytes[..], MOST_BYTES)?;
     let mut files = Vec::new();
     let parsed = primary::parse(plain, |file| {
-        files.push((file.path, FileFacts { size: file.size, sha256: file.sha256, kind: Kind::Package }));
+        files.push((file.path, FileFacts { size: file.size, digest: file.digest, kind: Kind::Package }));
     })?;
     let (catalogue, left_out) = Catalogue::build(files, None, 1);
     let seconds = begun.elapsed().as_secs_f64();

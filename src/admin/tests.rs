@@ -110,8 +110,11 @@ impl Node {
     /// Offers a generation of one package, which one mirror is proven to hold.
     fn publish(self) -> Self {
         let now = clock::now();
-        let package =
-            ListedFile { path: "libstdc++ 1.rpm".into(), size: 5 << 20, sha256: Some(Sha256::of(b"x")) };
+        let package = ListedFile {
+            path: "libstdc++ 1.rpm".into(),
+            size: 5 << 20,
+            digest: Some(Sha256::of(b"x").into()),
+        };
         let repomd = Bytes::from_static(b"<repomd/>");
         let generation =
             Generation::assemble(&repomd, &Repomd::default(), vec![package], vec![], vec![], None, now, now);

@@ -161,10 +161,10 @@ impl Host {
         let metadata = repomd::parse(&root.body).map_err(|error| error.to_string())?;
         ledger.right(fetched(generation, asked, &root));
         for record in metadata.records {
-            let (Some(size), Some(_)) = (record.size, record.sha256) else {
-                return Err(format!("{}: repomd.xml gives no size or SHA-256", record.path));
+            let (Some(size), Some(_)) = (record.size, record.digest) else {
+                return Err(format!("{}: repomd.xml gives no size or digest", record.path));
             };
-            let file = ListedFile { path: record.path, size, sha256: record.sha256 };
+            let file = ListedFile { path: record.path, size, digest: record.digest };
             let body = self.file(ledger, generation, &file).await?;
             if record.kind == "primary" {
                 let xml =
@@ -207,8 +207,8 @@ impl Host {
         if size != file.size {
             return Err(format!("{path}: {by} sent {size} bytes of {}", file.size));
         }
-        if file.sha256 != Some(Sha256::of(&answer.body)) {
-            return Err(format!("{path}: {by} sent bytes of another SHA-256"));
+        if !file.digest.is_some_and(|digest| digest.is_of(&answer.body)) {
+            return Err(format!("{path}: {by} sent bytes of another digest"));
         }
         ledger.right(fetched(generation, asked, &answer));
         Ok(answer.body)

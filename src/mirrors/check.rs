@@ -111,8 +111,8 @@ impl Asker {
         theirs: Result<Option<Bytes>, Missed>,
     ) -> Result<Compared, Missed> {
         let Some(theirs) = theirs? else { return Ok(Compared::NoRanges) };
-        let ours = match (file.sha256, self.repo.join(&file.path)) {
-            (Some(sha256), Ok(path)) => (self.shared.known.ours)(path, sha256, file.size, part, theirs).await,
+        let ours = match (file.digest, self.repo.join(&file.path)) {
+            (Some(digest), Ok(path)) => (self.shared.known.ours)(path, digest, file.size, part, theirs).await,
             _ => None,
         };
         Ok(match ours {

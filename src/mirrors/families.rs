@@ -209,7 +209,7 @@ mod tests {
         ) {
             let (v4, v6) = (state(up(9), v4), state(up(9), v6));
             let merged = merged(&[v4.clone(), v6.clone()]);
-            let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since };
+            let entry = Entry { size: 1, digest: None, kind: Kind::Package, since };
             let listed = Listed { entry, until };
             prop_assert_eq!(merged.holds(0, &listed), v4.holds(0, &listed) && v6.holds(0, &listed));
         }

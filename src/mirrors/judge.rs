@@ -11,7 +11,7 @@
 use crate::clock::Timestamp;
 use crate::http::ByteRange;
 use crate::policy::{Pair, Proof};
-use crate::repo::{Entry, History, Sha256};
+use crate::repo::{Digest, Entry, History, Sha256};
 
 /// Files that are drawn before all are looked at for one that fits: almost all do.
 const DRAWS: u32 = 8;
@@ -50,7 +50,7 @@ pub struct File {
     /// In bytes.
     pub size: u64,
     /// Of all of them, where the repo says so.
-    pub sha256: Option<Sha256>,
+    pub digest: Option<Digest>,
 }
 
 /// A file that a mirror did not show as it should.
@@ -178,7 +178,7 @@ pub fn spot(history: &History, proof: Proof, rng: &mut fastrand::Rng) -> Option<
 }
 
 fn file(path: &str, entry: &Entry) -> File {
-    File { path: path.to_owned(), size: entry.size, sha256: entry.sha256 }
+    File { path: path.to_owned(), size: entry.size, digest: entry.digest }
 }
 
 /// A part of a file, at random: to be compared with the node's own bytes.
@@ -192,7 +192,7 @@ pub fn sample(file: &File, bytes: u64, rng: &mut fastrand::Rng) -> ByteRange {
 #[must_use]
 pub fn lists(history: &History, target: u32, file: &File) -> bool {
     let entry = history.by_sequence(target).and_then(|generation| generation.catalogue.find(&file.path));
-    entry.is_some_and(|entry| (entry.size, entry.sha256) == (file.size, file.sha256))
+    entry.is_some_and(|entry| (entry.size, entry.digest) == (file.size, file.digest))
 }
 
 /// Whether any kept generation lists these very bytes there.
@@ -211,7 +211,7 @@ fn covers(history: &History, proof: Option<Proof>, target: u32, path: &str, entr
     }
     let there = history.by_sequence(newest).and_then(|generation| generation.catalogue.find(path));
     there.is_some_and(|there| {
-        (there.size, there.sha256) == (entry.size, entry.sha256) && there.since <= oldest.min(target)
+        (there.size, there.digest) == (entry.size, entry.digest) && there.since <= oldest.min(target)
     })
 }
 

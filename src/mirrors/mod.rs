@@ -21,7 +21,7 @@ use crate::config::{Mirror, Probes};
 use crate::http::{ByteRange, TreePath};
 use crate::metrics::Metrics;
 use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos, Sightings, sightings};
-use crate::repo::Sha256;
+use crate::repo::Digest;
 use bytes::Bytes;
 use check::{LANES, Place};
 use client::MirrorClient;
@@ -105,8 +105,8 @@ impl Shared {
     }
 }
 
-/// What the node itself has of a part of the file of this path, SHA-256 and size, where a mirror has other bytes.
-pub type Ours = Arc<dyn Fn(TreePath, Sha256, u64, ByteRange, Bytes) -> Contradiction + Send + Sync>;
+/// What the node itself has of a part of the file of this path, digest and size, where a mirror has other bytes.
+pub type Ours = Arc<dyn Fn(TreePath, Digest, u64, ByteRange, Bytes) -> Contradiction + Send + Sync>;
 /// See [`Ours`].
 pub type Contradiction = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 

@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::config::{Delivery, Repo, Scope};
 use crate::http::TreePath;
 use crate::policy::{Pair, RepoView};
-use crate::repo::{Generation, History, ListedFile, Repomd, Sha256};
+use crate::repo::{Digest, Generation, History, ListedFile, Repomd, Sha256};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -32,7 +32,7 @@ pub(super) fn generation(files: &[(String, Vec<u8>)], previous: Option<&Generati
     let listed = |(path, body): &(String, Vec<u8>)| ListedFile {
         path: path.clone(),
         size: body.len() as u64,
-        sha256: Some(Sha256::of(body)),
+        digest: Some(Sha256::of(body).into()),
     };
     let (files, at) = (files.iter().map(listed).collect(), Timestamp::EPOCH);
     Generation::assemble(&repomd, &Repomd::default(), files, vec![], vec![], previous, at, at)
@@ -48,10 +48,10 @@ pub(super) fn files(names: &[&str]) -> Files {
 
 /// What the node has of one of [`files`], if that isn't `theirs`.
 #[expect(clippy::needless_pass_by_value, reason = "as the prober calls it")]
-fn our_bytes(path: TreePath, sha256: Sha256, _: u64, part: ByteRange, theirs: Bytes) -> super::Contradiction {
+fn our_bytes(path: TreePath, digest: Digest, _: u64, part: ByteRange, theirs: Bytes) -> super::Contradiction {
     let name = path.name().trim_end_matches(".rpm").repeat(3).into_bytes();
-    let ours = (Sha256::of(&name) == sha256)
-        .then(|| Bytes::copy_from_slice(&name[part.start as usize..part.end as usize]));
+    let ours =
+        digest.is_of(&name).then(|| Bytes::copy_from_slice(&name[part.start as usize..part.end as usize]));
     Box::pin(async move { ours.filter(|ours| *ours != theirs) })
 }
 

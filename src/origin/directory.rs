@@ -6,7 +6,7 @@
 use super::{MAX_POLLED_BYTES, OriginError, PollValidators, Polled, Retained};
 use crate::clock::Timestamp;
 use crate::http::TreePath;
-use crate::repo::Sha256;
+use crate::repo::Digest;
 use hyper::header::HeaderValue;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -130,12 +130,12 @@ impl DirectoryOrigin {
         }
     }
 
-    /// Opens the file that a catalogue lists as `sha256` and `size` at `path`: the one in place if it may be that, else the one retained.
+    /// Opens the file that a catalogue lists as `digest` and `size` at `path`: the one in place if it may be that, else the one retained.
     ///
     /// The one in place may be it if it has the size, and is the retained inode where one is retained: rsync replaces
     /// files by new inodes, so another inode is another version.
-    pub fn listed_file(&self, path: &TreePath, sha256: &Sha256, size: u64) -> Result<Opened, OriginError> {
-        let kept = self.retained.as_ref().map(|retained| retained.open_file(sha256)).transpose();
+    pub fn listed_file(&self, path: &TreePath, digest: &Digest, size: u64) -> Result<Opened, OriginError> {
+        let kept = self.retained.as_ref().map(|retained| retained.open_file(digest)).transpose();
         let kept = kept.map_err(OriginError::Disk)?.flatten().filter(|kept| kept.stamp.length == size);
         match (self.file(path), kept) {
             (Ok(in_place), None) if in_place.stamp.length == size => Ok(in_place),

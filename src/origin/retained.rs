@@ -1,4 +1,4 @@
-//! Old files of a directory origin, kept reachable after rsync replaced or deleted them: hard links, named by SHA-256.
+//! Old files of a directory origin, kept reachable after rsync replaced or deleted them: hard links, named by digest.
 //!
 //! The links live in a directory of our own on the tree's file system and cost no space while the file is also in the
 //! tree. rsync must not run `--inplace`: it would write through the link. All calls block.
@@ -6,7 +6,7 @@
 use super::OriginError;
 use super::directory::{DirectoryOrigin, Opened, stamp};
 use crate::http::TreePath;
-use crate::repo::Sha256;
+use crate::repo::{Algorithm, Digest};
 use rustix::fs::{AtFlags, CWD};
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -40,15 +40,15 @@ impl Retained {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Links files of `tree` by SHA-256: (path, SHA-256, listed size). Those already linked stay as they are.
+    /// Links files of `tree` by digest: (path, digest, listed size). Those already linked stay as they are.
     pub fn link<'a>(
         &self,
         tree: &DirectoryOrigin,
-        sources: impl IntoIterator<Item = (&'a TreePath, Sha256, u64)>,
+        sources: impl IntoIterator<Item = (&'a TreePath, Digest, u64)>,
     ) -> Linked {
         let mut linked = Linked::default();
-        for (path, sha256, size) in sources {
-            match self.link_one(tree, path, &sha256, size) {
+        for (path, digest, size) in sources {
+            match self.link_one(tree, path, &digest, size) {
                 Ok(true) => linked.made += 1,
                 Ok(false) => linked.kept += 1,
                 Err(error) => {
@@ -61,8 +61,8 @@ impl Retained {
     }
 
     /// Opens a retained file.
-    pub fn open_file(&self, sha256: &Sha256) -> io::Result<Option<Opened>> {
-        let file = match File::open(self.name(sha256)) {
+    pub fn open_file(&self, digest: &Digest) -> io::Result<Option<Opened>> {
+        let file = match File::open(self.path(digest)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -71,7 +71,7 @@ impl Retained {
     }
 
     /// Removes the links that are not in `keep`; how many.
-    pub fn sweep(&self, keep: &HashSet<Sha256>) -> io::Result<usize> {
+    pub fn sweep(&self, keep: &HashSet<Digest>) -> io::Result<usize> {
         let mut removed = 0;
         for shard in fs::read_dir(&self.dir)? {
             let shard = shard?;
@@ -81,7 +81,7 @@ impl Retained {
             for link in fs::read_dir(shard.path())? {
                 let link = link?;
                 let name = format!("{}{}", shard.file_name().display(), link.file_name().display());
-                if name.parse().is_ok_and(|sha256| !keep.contains(&sha256)) {
+                if digest_of(&name).is_some_and(|digest| !keep.contains(&digest)) {
                     fs::remove_file(link.path())?;
                     removed += 1;
                 }
@@ -102,11 +102,11 @@ impl Retained {
         &self,
         tree: &DirectoryOrigin,
         path: &TreePath,
-        sha256: &Sha256,
+        digest: &Digest,
         size: u64,
     ) -> Result<bool, OriginError> {
-        let name = self.name(sha256);
-        if let Some(kept) = self.open_file(sha256).map_err(OriginError::Disk)? {
+        let name = self.path(digest);
+        if let Some(kept) = self.open_file(digest).map_err(OriginError::Disk)? {
             if kept.stamp.length == size {
                 return Ok(false);
             }
@@ -123,9 +123,25 @@ impl Retained {
         Ok(true)
     }
 
-    fn name(&self, sha256: &Sha256) -> PathBuf {
-        let hex = sha256.hex();
-        self.dir.join(&hex[..2]).join(&hex[2..])
+    fn path(&self, digest: &Digest) -> PathBuf {
+        let name = name_of(digest);
+        let (shard, rest) = name.split_at(name.len() - digest.hex().len() + 2);
+        self.dir.join(shard).join(rest)
+    }
+}
+
+/// Hex of a SHA-256; of any other digest with its algorithm before it.
+fn name_of(digest: &Digest) -> String {
+    match digest.algorithm() {
+        Algorithm::Sha256 => digest.hex(),
+        other => format!("{}-{}", other.name(), digest.hex()),
+    }
+}
+
+fn digest_of(name: &str) -> Option<Digest> {
+    match name.split_once('-') {
+        None => Digest::from_hex(Algorithm::Sha256, name),
+        Some((algorithm, hex)) => Digest::from_hex(Algorithm::named(algorithm)?, hex),
     }
 }
 

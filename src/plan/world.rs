@@ -130,11 +130,11 @@ fn generation<'a>(
         kind: kind.to_owned(),
         path: below(file),
         size: Some(file.size),
-        sha256: Some(file.sha256),
+        digest: Some(file.sha256.into()),
     };
     let repomd = Repomd { records: metadata.iter().zip(KINDS).map(record).collect(), ..Repomd::default() };
     let packages = files
-        .map(|file| ListedFile { path: below(file), size: file.size, sha256: Some(file.sha256) })
+        .map(|file| ListedFile { path: below(file), size: file.size, digest: Some(file.sha256.into()) })
         .collect();
     let bytes = format!("generation {}", previous.map_or(1, |previous| previous.sequence + 1)).into();
     Generation::assemble(&bytes, &repomd, packages, vec![], vec![], previous, published, flipped)
@@ -201,7 +201,7 @@ mod tests {
             let (listed, phase) = place(3660.0, file).unwrap();
             let listed = listed.unwrap();
             assert_eq!((listed.entry.since, listed.entry.size), (2, file.size));
-            assert!(listed.entry.sha256.is_some() && listed.entry.kind.is_provable());
+            assert!(listed.entry.digest.is_some() && listed.entry.kind.is_provable());
             assert_eq!(phase, Phase::Open { closes: time(3600.0 + 24.0 * 3600.0) });
         }
         let (old, _) = place(3660.0, &world.old[0]).unwrap();

@@ -135,7 +135,7 @@ pub fn last_resort(facts: &Facts<'_>, reason: Reason, has_room: &dyn Fn(usize) -
 fn redirectable<'a>(facts: &Facts<'a>) -> Option<(&'a Place<'a>, &'a Listed)> {
     let place = facts.place?;
     let listed = place.listed.as_ref()?;
-    (listed.entry.kind.is_provable() && listed.entry.sha256.is_some()).then_some((place, listed))
+    (listed.entry.kind.is_provable() && listed.entry.digest.is_some()).then_some((place, listed))
 }
 
 /// Why the node keeps the file for itself, pressure aside; `None`: mirrors should take it.
@@ -199,7 +199,7 @@ pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holdin
     let mut holdings = vec![Holding { path: place.path.clone(), size, ground }];
     if let Some(twin) = place.view.repo.twin {
         let view = &repos.views()[twin];
-        let same = view.history.find(place.relative).filter(|same| same.entry.sha256 == listed.entry.sha256);
+        let same = view.history.find(place.relative).filter(|same| same.entry.digest == listed.entry.digest);
         // The twin's path may be too long to be one.
         if let Some((listed, path)) = same.zip(view.repo.path.join(place.relative).ok()) {
             holdings.push(Holding { path, size, ground: Ground::Listed { repo: twin, listed } });

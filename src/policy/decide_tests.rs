@@ -9,7 +9,7 @@ use std::time::Duration;
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
 fn package() -> FileFacts {
-    FileFacts { size: 1000, sha256: Some(Sha256::of(b"a")), kind: Kind::Package }
+    FileFacts { size: 1000, digest: Some(Sha256::of(b"a").into()), kind: Kind::Package }
 }
 
 /// One repo that mirrors are to take, with one file.
@@ -131,7 +131,7 @@ fn only_who_stands_clear_is_redirected() {
 fn what_nothing_can_be_proven_of_is_served_and_says_so() {
     for (file, reason) in [
         (FileFacts { kind: Kind::Replaced, ..package() }, Reason::NoFreshMirror),
-        (FileFacts { sha256: None, ..package() }, Reason::NoFreshMirror),
+        (FileFacts { digest: None, ..package() }, Reason::NoFreshMirror),
         (FileFacts { kind: Kind::Reused, ..package() }, Reason::Metadata),
     ] {
         assert_eq!(decided_of(file, 3, "curl", Past::default()), Decision::Serve(reason), "{file:?}");

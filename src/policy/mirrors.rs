@@ -203,7 +203,7 @@ mod tests {
             (proof(3, 0), 1, None, false), // the mirror shows an unknown one
         ];
         for (proof, since, until, held) in cases {
-            let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since };
+            let entry = Entry { size: 1, digest: None, kind: Kind::Package, since };
             let covered = Covered::from(proof).covers(&Listed { entry, until });
             assert_eq!(covered, held, "{proof:?} since {since} until {until:?}");
         }

@@ -22,7 +22,7 @@ fn mirror(name: &str, url: &str) -> MirrorState {
 }
 
 fn holding() -> Holding {
-    let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since: 1 };
+    let entry = Entry { size: 1, digest: None, kind: Kind::Package, since: 1 };
     Holding {
         path: TreePath::new("7/os/a.rpm").unwrap(),
         size: entry.size,

@@ -150,7 +150,7 @@ mod tests {
                 let old = table.replace(mirror, state(*up, proofs));
                 prop_assert!(Arc::ptr_eq(&old, &before.states()[mirror]));
             }
-            let entry = Entry { size: 1, sha256: None, kind: Kind::Package, since };
+            let entry = Entry { size: 1, digest: None, kind: Kind::Package, since };
             let listed = Listed { entry, until };
             for repo in 0..4 {
                 let holds = |(_, state): &(usize, &Arc<MirrorState>)| state.reach.is_up() && state.holds(repo, &listed);

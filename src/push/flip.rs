@@ -7,7 +7,7 @@ use crate::clock::{self, Timestamp};
 use crate::config::Repo;
 use crate::origin::Linked;
 use crate::policy::{RepoView, Window};
-use crate::repo::{Generation, History, Pinned, Sha256};
+use crate::repo::{Digest, Generation, History, Pinned};
 use crate::store::Identity;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -153,7 +153,7 @@ async fn keep(shared: &Arc<Shared>, index: usize, history: &History, window: Opt
     let watched = &shared.repos[index];
     let Some(current) = history.current().cloned() else { return };
     let files = current.catalogue.iter().filter_map(|(path, entry)| {
-        let identity = Identity { sha256: entry.sha256?, size: entry.size };
+        let identity = Identity { digest: entry.digest?, size: entry.size };
         Some((watched.repo.path.join(path).ok()?, identity))
     });
     match shared.store.retain(files.collect()).await {
@@ -185,7 +185,7 @@ async fn sweep(shared: &Shared) {
     let histories: Vec<_> = (0..shared.repos.len()).map(|index| shared.history(index)).collect();
     let generations = histories.iter().flat_map(History::generations);
     let entries = generations.flat_map(|generation| generation.catalogue.iter());
-    let listed: HashSet<Sha256> = entries.filter_map(|(_, entry)| entry.sha256).collect();
+    let listed: HashSet<Digest> = entries.filter_map(|(_, entry)| entry.digest).collect();
     if let Err(error) = shared.store.sweep(listed).await {
         tracing::warn!("retained files could not be swept: {error}");
     }

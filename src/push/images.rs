@@ -28,14 +28,14 @@ pub(super) async fn read(
         let known = previous.as_deref().and_then(|previous| previous.catalogue.find(&path));
         let size = match (size, known) {
             (Some(size), _) => Some(size),
-            (None, Some(known)) if known.sha256 == Some(sha256) => Some(known.size),
+            (None, Some(known)) if known.digest == Some(sha256.into()) => Some(known.size),
             (None, known) => {
                 let replaces = known.and(previous.as_deref()).map(|previous| previous.flipped);
                 size_of(shared, repo.path.join(&path)?, sha256, replaces, gaps).await?
             }
         };
         match size {
-            Some(size) => files.push(ListedFile { path, size, sha256: Some(sha256) }),
+            Some(size) => files.push(ListedFile { path, size, digest: Some(sha256.into()) }),
             None => left_out += 1,
         }
     }

@@ -201,7 +201,7 @@ mod tests {
                 let name = if number == push { push } else { 0 };
                 let path = format!("Packages/package-{number}-{name}.rpm");
                 crate::repo::ListedFile {
-                    sha256: Some(crate::repo::Sha256::of(path.as_bytes())),
+                    digest: Some(crate::repo::Sha256::of(path.as_bytes()).into()),
                     path,
                     size: 1,
                 }

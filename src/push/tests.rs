@@ -466,7 +466,7 @@ async fn warming_holds_back_neither_its_push_nor_the_next() {
     until(|| node.handle.states()[0].warmed.is_some()).await;
     let listed = node.view(0).history.find("Packages/c.rpm").unwrap().entry;
     let path = crate::http::TreePath::new("7/updates/Packages/c.rpm").unwrap();
-    let object = Object::listed(path, listed.sha256.unwrap(), listed.size);
+    let object = Object::listed(path, listed.digest.unwrap(), listed.size);
     assert!(node.handle.shared.store.find(&object).await.is_some());
     let late = node.handle.shared.metrics.pushes.with_label_values(&["updates", "warmed_late"]).get();
     assert_eq!(late, 2);
@@ -686,11 +686,11 @@ async fn a_directory_origin_keeps_what_rsync_deletes_for_as_long_as_it_is_listed
     let listed = node.view(0).history.find("Packages/old.rpm").unwrap();
     assert_eq!((listed.until, listed.entry.kind), (Some(1), Kind::Package));
     let path = crate::http::TreePath::new("7/updates/Packages/old.rpm").unwrap();
-    let object = Object::listed(path, listed.entry.sha256.unwrap(), listed.entry.size);
+    let object = Object::listed(path, listed.entry.digest.unwrap(), listed.entry.size);
     let store = &node.handle.shared.store;
     assert_eq!(store.whole(&object, 100).await.unwrap(), "gone soon");
 
-    let hex = listed.entry.sha256.unwrap().hex();
+    let hex = listed.entry.digest.unwrap().hex();
     let link = dir.path().join("retained").join(&hex[..2]).join(&hex[2..]);
     assert!(link.exists());
     put(&repo(&[("new", "newer")]));

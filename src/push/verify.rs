@@ -221,8 +221,8 @@ struct Fetched {
 async fn fetch(shared: &Shared, path: TreePath, record: &Record) -> Result<Fetched, PushError> {
     let is_list = matches!(record.kind.as_str(), "primary" | "prestodelta");
     let failed = |error| PushError::Fetch { path: path.clone(), error };
-    if let (Some(sha256), Some(size)) = (record.sha256, record.size) {
-        let object = Object::listed(path.clone(), sha256, size);
+    if let (Some(digest), Some(size)) = (record.digest, record.size) {
+        let object = Object::listed(path.clone(), digest, size);
         if is_list {
             let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
             return Ok(Fetched { length: size, body: Some(body) });
@@ -240,7 +240,7 @@ async fn fetch(shared: &Shared, path: TreePath, record: &Record) -> Result<Fetch
     let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
     let length = body.len() as u64;
     let is_right = record.size.is_none_or(|size| size == length)
-        && record.sha256.is_none_or(|sha256| Sha256::of(&body) == sha256);
+        && record.digest.is_none_or(|digest| digest.is_of(&body));
     if !is_right {
         return Err(PushError::Mismatch { path });
     }

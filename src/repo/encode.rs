@@ -6,13 +6,16 @@
 
 use super::catalogue::{Catalogue, Entry, Kind, Parts};
 use super::checksum::Sha256;
+use super::digest::Digest;
 use super::generation::{Generation, Pinned};
 use crate::clock::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Changes with the layout of [`Wire`].
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The same with SHA-256 as the only kind of digest.
+const SHA256_ONLY: u8 = 2;
 
 const DIGEST_BYTES: usize = 32;
 
@@ -68,7 +71,7 @@ fn write(generation: &Generation, files: &[(&str, Entry)], step: Option<(u32, Ve
     let rows = files.iter().map(|(path, entry)| WireRow {
         length: u16::try_from(path.len()).expect("a catalogue has no path of more than 1024 bytes"),
         size: entry.size,
-        sha256: entry.sha256,
+        digest: entry.digest,
         kind: entry.kind,
         since: entry.since,
     });
@@ -141,16 +144,23 @@ pub fn decode(bytes: &[u8]) -> Result<Stored, DecodeError> {
         return Err(DecodeError::Damaged);
     }
     let (&version, body) = signed.split_first().ok_or(DecodeError::Damaged)?;
-    if version != VERSION {
-        return Err(DecodeError::Version(version));
+    match version {
+        VERSION => read::<Digest>(body),
+        SHA256_ONLY => read::<Sha256>(body),
+        other => Err(DecodeError::Version(other)),
     }
-    let (wire, rest): (Wire<'_>, _) =
+}
+
+/// The generation of which `body` is all, with digests that were written as `D`.
+fn read<'a, D: Deserialize<'a> + Into<Digest> + Copy>(body: &'a [u8]) -> Result<Stored, DecodeError> {
+    let (wire, rest): (Wire<'_, D>, _) =
         postcard::take_from_bytes(body).map_err(|_| DecodeError::Content("its fields"))?;
     if !rest.is_empty() {
         return Err(DecodeError::Content("more than its fields"));
     }
     let rows = wire.rows.iter().map(|row| {
-        (row.length, Entry { size: row.size, sha256: row.sha256, kind: row.kind, since: row.since })
+        let digest = row.digest.map(Into::into);
+        (row.length, Entry { size: row.size, digest, kind: row.kind, since: row.since })
     });
     let catalogue = Catalogue::from_sorted(wire.paths, rows).ok_or(DecodeError::Content("its catalogue"))?;
     let pinned = wire
@@ -177,7 +187,7 @@ pub fn decode(bytes: &[u8]) -> Result<Stored, DecodeError> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Wire<'a> {
+struct Wire<'a, D> {
     id: Sha256,
     sequence: u32,
     published: Timestamp,
@@ -190,7 +200,7 @@ struct Wire<'a> {
     left_out: u32,
     verified: bool,
     paths: &'a str,
-    rows: Vec<WireRow>,
+    rows: Vec<WireRow<D>>,
     #[serde(borrow)]
     step: Option<WireStep<'a>>,
 }
@@ -210,17 +220,18 @@ struct WirePinned<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireRow {
+struct WireRow<D> {
     /// Bytes of `paths` that are this file's.
     length: u16,
     size: u64,
-    sha256: Option<Sha256>,
+    digest: Option<D>,
     kind: Kind,
     since: u32,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::Algorithm;
     use super::super::generation::tests::{generation, package};
     use super::super::{FileFacts, History, REPOMD};
     use super::*;
@@ -232,12 +243,16 @@ mod tests {
 
     prop_compose! {
         fn any_generation()(
-            files in prop::collection::vec(("[a-zäß/]{1,9}", any::<u64>(), any::<Option<[u8; 32]>>(), kind()), 0..20),
+            files in prop::collection::vec(("[a-zäß/]{1,9}", any::<u64>(), any::<Option<(usize, u64)>>(), kind()), 0..20),
             times in any::<(u64, u64, Option<u64>)>(), sequence: u32, revision: Option<String>, new_files: u32,
             new_bytes: u64, left_out: u32, verified: bool, body: Vec<u8>,
         ) -> Generation {
             let files = files.into_iter()
-                .map(|(path, size, raw, kind)| (path, FileFacts { size, sha256: raw.map(Sha256::from), kind })).collect();
+                .map(|(path, size, content, kind)| {
+                    let digest = content.map(|(at, content)| Digest::of(Algorithm::ALL[at % 6], &content.to_le_bytes()));
+                    (path, FileFacts { size, digest, kind })
+                })
+                .collect();
             let time = Timestamp::from_millis;
             let body = Bytes::from(body);
             Generation {
@@ -280,14 +295,34 @@ mod tests {
         }
 
         #[test]
-        fn never_panics(bytes: Vec<u8>, version in 0..3_u8) {
+        fn never_panics(bytes: Vec<u8>, version in 0..5_u8) {
             let _ = decode(&bytes);
             let mut signed = [&[version], bytes.as_slice()].concat();
             let digest = Sha256::of(&signed);
             signed.extend_from_slice(digest.as_bytes());
             let decoded = decode(&signed);
-            prop_assert!(version == VERSION || decoded == Err(DecodeError::Version(version)));
+            prop_assert!([VERSION, SHA256_ONLY].contains(&version) || decoded == Err(DecodeError::Version(version)));
         }
+    }
+
+    #[test]
+    fn what_a_node_without_other_digests_wrote_is_read() {
+        let written: [&[u8]; 2] =
+            [include_bytes!("testdata/first.generation.v2"), include_bytes!("testdata/second.generation.v2")];
+        let [first, second] =
+            written.map(|bytes| decode(bytes).and_then(|stored| stored.complete(|_| None)).unwrap());
+        let listed = |generation: &Generation, path: &str| {
+            let entry = generation.catalogue.find(path).unwrap();
+            (entry.size, entry.digest, entry.kind, entry.since)
+        };
+        let of =
+            |body: &[u8], since| (body.len() as u64, Some(Sha256::of(body).into()), Kind::Package, since);
+        assert_eq!(listed(&first, "Packages/a.rpm"), of(b"first", 1));
+        assert_eq!(listed(&first, "Packages/b.rpm"), of(b"second", 1));
+        assert_eq!(listed(&second, "Packages/a.rpm"), of(b"first", 1));
+        assert_eq!(listed(&second, "Packages/c.rpm"), of(b"third", 2));
+        assert_eq!((second.sequence, second.verified, second.catalogue.len()), (2, true, 3));
+        assert!(second.root().is_some());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Generation {
     pub new_bytes: u64,
     /// Entries of the repodata that are not in the catalogue.
     pub left_out: u32,
-    /// Every entry of the catalogue has a SHA-256.
+    /// Every entry of the catalogue has a digest.
     pub verified: bool,
 }
 
@@ -109,13 +109,13 @@ impl Generation {
                 continue;
             };
             let kind = if record.versioned() { Kind::Metadata } else { Kind::Reused };
-            files.push((record.path.clone(), FileFacts { size, sha256: record.sha256, kind }));
+            files.push((record.path.clone(), FileFacts { size, digest: record.digest, kind }));
         }
-        for ListedFile { path, size, sha256 } in packages.into_iter().chain(drpms) {
+        for ListedFile { path, size, digest } in packages.into_iter().chain(drpms) {
             if path.starts_with("repodata/") || is_pinned(&path) {
                 left_out += 1;
             } else {
-                files.push((path, FileFacts { size, sha256, kind: Kind::Package }));
+                files.push((path, FileFacts { size, digest, kind: Kind::Package }));
             }
         }
 
@@ -127,7 +127,7 @@ impl Generation {
             new_files += 1;
             new_bytes = new_bytes.saturating_add(entry.size);
         }
-        let verified = catalogue.iter().all(|(_, entry)| entry.sha256.is_some());
+        let verified = catalogue.iter().all(|(_, entry)| entry.digest.is_some());
         Self {
             id,
             sequence,
@@ -163,7 +163,11 @@ pub(super) mod tests {
 
     /// A package whose content is named by a number.
     pub(in crate::repo) fn package(path: &str, content: u64) -> ListedFile {
-        ListedFile { path: path.into(), size: 10 + content, sha256: Some(Sha256::of(&content.to_le_bytes())) }
+        ListedFile {
+            path: path.into(),
+            size: 10 + content,
+            digest: Some(Sha256::of(&content.to_le_bytes()).into()),
+        }
     }
 
     /// A generation of these packages after `previous`, flipped at `secs`.
@@ -180,8 +184,12 @@ pub(super) mod tests {
     #[test]
     fn assembled_of_its_parts() {
         let sha256 = Sha256::of(b"primary");
-        let record =
-            |path: &str, size| Record { kind: "x".into(), path: path.into(), size, sha256: Some(sha256) };
+        let record = |path: &str, size| Record {
+            kind: "x".into(),
+            path: path.into(),
+            size,
+            digest: Some(sha256.into()),
+        };
         let versioned = format!("repodata/{sha256}-primary.xml.gz");
         let records = vec![
             record(&versioned, Some(5)),
@@ -229,7 +237,7 @@ pub(super) mod tests {
         assert!(first.pinned("repodata/repomd.xml.asc").is_some() && first.pinned("a").is_none());
         assert_eq!(&first.pinned[0].sha512[..8], "23c185e8");
 
-        let unsummed = ListedFile { path: "e".into(), size: 100, sha256: None };
+        let unsummed = ListedFile { path: "e".into(), size: 100, digest: None };
         let second = generation(vec![package("a", 1), package("b", 3), unsummed], Some(&first), 3);
         assert_eq!((second.sequence, second.new_files, second.new_bytes), (2, 2, 113));
         assert!(!second.verified);

@@ -27,11 +27,11 @@ pub struct Listed {
 
 impl Listed {
     /// True if a mirror that is proven at the generation of sequence `proven` holds these very bytes: every generation
-    /// from `entry.since` to `until` lists them. Never true without a SHA-256, and never for a name that had or gets other
+    /// from `entry.since` to `until` lists them. Never true without a digest, and never for a name that had or gets other
     /// bytes: there a mirror's may be those.
     #[must_use]
     pub fn held_at(&self, proven: u32) -> bool {
-        let identified = self.entry.sha256.is_some() && self.entry.kind.is_provable();
+        let identified = self.entry.digest.is_some() && self.entry.kind.is_provable();
         identified && self.entry.since <= proven && self.until.is_none_or(|until| proven <= until)
     }
 }
@@ -116,7 +116,7 @@ impl History {
         files.filter(move |(path, entry)| match (ahead, proven) {
             (Some(ahead), _) => {
                 let held = ahead.and_then(|ahead| ahead.catalogue.find(path));
-                held.is_none_or(|held| (held.size, held.sha256) != (entry.size, entry.sha256))
+                held.is_none_or(|held| (held.size, held.digest) != (entry.size, entry.digest))
             }
             (None, Some(proven)) => entry.since > proven,
             (None, None) => true,
@@ -167,7 +167,7 @@ mod tests {
                 prop_assert_eq!(listed.is_some(), last.is_some());
                 let (Some(listed), Some(last)) = (listed, last) else { continue };
                 let content = models[last][&path];
-                prop_assert_eq!(listed.entry.sha256, package("", content).sha256);
+                prop_assert_eq!(listed.entry.digest, package("", content).digest);
                 prop_assert_eq!(listed.until, (last + 1 < count).then_some(last as u32 + 1));
                 for proven in 0..count {
                     let held = proven <= last && all_list(&models[proven..=last], path, content);
@@ -240,7 +240,7 @@ mod tests {
         let signed = |path: &str, key: u64| ListedFile {
             path: path.into(),
             size: 100,
-            sha256: Some(Sha256::of(&key.to_le_bytes())),
+            digest: Some(Sha256::of(&key.to_le_bytes()).into()),
         };
         let mut history = History::default();
         for (at, keys) in [(1, [1, 1]), (2, [1, 2]), (3, [1, 2])] {
@@ -260,20 +260,20 @@ mod tests {
             kind: "group".into(),
             path: path.into(),
             size: Some(5),
-            sha256: Some(Sha256::of(b"x")),
+            digest: Some(Sha256::of(b"x").into()),
         };
         let versioned = format!("repodata/{}-comps.xml", Sha256::of(b"x"));
         let repomd =
             Repomd { records: vec![record("repodata/comps.xml"), record(&versioned)], ..Repomd::default() };
         let at = Timestamp::EPOCH;
         let bytes = bytes::Bytes::new();
-        let unsummed = ListedFile { path: "old.rpm".into(), size: 1, sha256: None };
+        let unsummed = ListedFile { path: "old.rpm".into(), size: 1, digest: None };
         let first = Generation::assemble(&bytes, &repomd, vec![unsummed], vec![], vec![], None, at, at);
         let mut history = History::default().with(first.clone(), LONG, at);
         let held = |history: &History, path: &str| history.find(path).map(|listed| listed.held_at(1));
         assert_eq!(held(&history, "repodata/comps.xml"), Some(false));
         assert_eq!(held(&history, &versioned), Some(true));
-        assert_eq!(held(&history, "old.rpm"), Some(false), "nothing proves what has no SHA-256");
+        assert_eq!(held(&history, "old.rpm"), Some(false), "nothing proves what has no digest");
         history = history.with(generation(vec![], Some(&first), 1), LONG, at);
         assert_eq!(held(&history, "repodata/comps.xml"), None);
         assert_eq!(held(&history, &versioned), Some(true));

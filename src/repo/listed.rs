@@ -1,6 +1,6 @@
 //! One file as a repodata document lists it, and the rules that its entry must keep.
 
-use super::checksum::Sha256;
+use super::digest::{Algorithm, Digest};
 
 /// A file that a repodata document lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,8 +9,8 @@ pub struct ListedFile {
     pub path: String,
     /// Length in bytes.
     pub size: u64,
-    /// None where the document gives a checksum of another kind.
-    pub sha256: Option<Sha256>,
+    /// None where the document gives no checksum of a known kind.
+    pub digest: Option<Digest>,
 }
 
 /// What one document held.
@@ -34,7 +34,7 @@ pub(super) const MAX_FILES: u32 = 2_000_000;
 pub(super) struct Draft {
     pub(super) path: Option<String>,
     pub(super) size: Option<u64>,
-    pub(super) sha256: Option<Sha256>,
+    pub(super) digest: Option<Digest>,
     /// Something in the entry rules it out, whatever else it says.
     pub(super) spoiled: bool,
 }
@@ -48,9 +48,9 @@ impl Draft {
 
     /// Takes a checksum of the kind that its `type` attribute names.
     pub(super) fn checksum(&mut self, kind: &str, hex: &str) {
-        if kind == "sha256" {
-            self.sha256 = hex.parse().ok();
-            self.spoiled |= self.sha256.is_none();
+        if let Some(algorithm) = Algorithm::named(kind) {
+            self.digest = Digest::from_hex(algorithm, hex);
+            self.spoiled |= self.digest.is_none();
         }
     }
 
@@ -59,7 +59,7 @@ impl Draft {
         if self.spoiled {
             return None;
         }
-        Some(ListedFile { path: self.path?, size: self.size?, sha256: self.sha256 })
+        Some(ListedFile { path: self.path?, size: self.size?, digest: self.digest })
     }
 }
 

@@ -36,6 +36,7 @@ pub fn parse(xml: impl BufRead, mut each: impl FnMut(ListedFile)) -> Result<Pars
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::{Algorithm, Digest};
     use super::*;
     use proptest::prelude::*;
 
@@ -69,8 +70,11 @@ mod tests {
         let parsed = parse(xml.as_bytes(), |file| files.push(file)).unwrap();
         assert_eq!(parsed, Parsed { packages: 2, left_out: 0 });
         let path = "drpms/synth-002-1.0-1_1.0-2.noarch.drpm".to_owned();
-        assert_eq!(files[0], ListedFile { path, size: 6904, sha256: HASH.parse().ok() });
-        assert_eq!((files[1].size, files[1].sha256), (7000, None));
+        assert_eq!(
+            files[0],
+            ListedFile { path, size: 6904, digest: Digest::from_hex(Algorithm::Sha256, HASH) }
+        );
+        assert_eq!((files[1].size, files[1].digest), (7000, Some(Digest::of(Algorithm::Sha1, b""))));
 
         let bad =
             ["", "<filename/>", "<filename>/x</filename>", r#"<filename xml:base="http://h/">x</filename>"#];

@@ -55,6 +55,7 @@ impl Parsed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::{Algorithm, Digest};
     use super::*;
     use proptest::prelude::*;
 
@@ -110,15 +111,19 @@ mod tests {
         let sha1 = r#"<checksum type="sha" pkgid="YES">da39a3ee5e6b4b0d3255bfef95601890afd80709</checksum>"#;
         let size = r#"<size package="14041" installed="5290" archive="8600"/>"#;
         let location = r#"<location href="Packages/synth-000-1.0-1.noarch.rpm"/>"#;
-        let listed = |path: &str, sha256| ListedFile { path: path.into(), size: 14041, sha256 };
+        let listed = |path: &str, digest| ListedFile { path: path.into(), size: 14041, digest };
 
+        let sha1_of_nothing = Some(Digest::of(Algorithm::Sha1, b""));
         let xml = primary(
             &(package(&sha256, size, location) + &package(sha1, size, r#"<location href="a&amp;b.rpm"/>"#)),
         );
         let (files, parsed) = read(&xml);
         assert_eq!(
             files,
-            [listed("Packages/synth-000-1.0-1.noarch.rpm", HASH.parse().ok()), listed("a&b.rpm", None)]
+            [
+                listed("Packages/synth-000-1.0-1.noarch.rpm", Digest::from_hex(Algorithm::Sha256, HASH)),
+                listed("a&b.rpm", sha1_of_nothing)
+            ]
         );
         assert_eq!(parsed.left_out, 0);
 
@@ -130,12 +135,13 @@ mod tests {
             package(&sha256, size, r#"<location href="a/../../x.rpm"/>"#),
             package(&sha256, size, r#"<location xml:base="media://1" href="x.rpm"/>"#),
             package(r#"<checksum type="sha256" pkgid="YES">nothex</checksum>"#, size, location),
+            package(&sha256.replace("sha256", "sha512"), size, location),
         ];
         for one in &bad {
             assert_eq!(read(&primary(one)).1, Parsed { packages: 0, left_out: 1 }, "{one}");
         }
         let (files, parsed) = read(&primary(&(bad.concat() + &package(&sha256, size, location))));
-        assert_eq!((files.len(), parsed.left_out), (1, 7));
+        assert_eq!((files.len(), parsed.left_out), (1, 8));
     }
 
     #[test]

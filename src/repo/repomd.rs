@@ -1,6 +1,6 @@
 //! repomd.xml: the root of a repo's metadata.
 
-use super::checksum::Sha256;
+use super::digest::Digest;
 use super::error::{Fault, RepodataError};
 use super::listed::Draft;
 use super::xml::{Step, walk};
@@ -36,8 +36,8 @@ pub struct Record {
     pub path: String,
     /// Length of the file as it stands there, in bytes. Absent from repomd.xml of the CentOS 5 era.
     pub size: Option<u64>,
-    /// Of the file as it stands there. None where it has a checksum of another kind.
-    pub sha256: Option<Sha256>,
+    /// Of the file as it stands there. None where it has no checksum of a known kind.
+    pub digest: Option<Digest>,
 }
 
 impl Record {
@@ -45,8 +45,10 @@ impl Record {
     #[must_use]
     pub fn versioned(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        self.sha256
-            .is_some_and(|sha256| name.get(..64).is_some_and(|p| p.eq_ignore_ascii_case(&sha256.hex())))
+        self.digest.is_some_and(|digest| {
+            let hex = digest.hex();
+            name.get(..hex.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(&hex))
+        })
     }
 }
 
@@ -107,7 +109,7 @@ impl Repomd {
         }
         match draft.path {
             Some(path) if !draft.spoiled && !kind.is_empty() => {
-                self.records.push(Record { kind, path, size: draft.size, sha256: draft.sha256 });
+                self.records.push(Record { kind, path, size: draft.size, digest: draft.digest });
             }
             _ => self.left_out += 1,
         }
@@ -122,6 +124,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::Algorithm;
     use super::*;
     use proptest::prelude::*;
 
@@ -167,16 +170,38 @@ mod tests {
             kind: "primary".into(),
             path: format!("repodata/{HASH}-primary.xml.gz"),
             size: Some(1507),
-            sha256: HASH.parse().ok(),
+            digest: Digest::from_hex(Algorithm::Sha256, HASH),
         };
-        let group =
-            Record { kind: "group".into(), path: "repodata/comps.xml".into(), size: None, sha256: None };
+        let group = Record {
+            kind: "group".into(),
+            path: "repodata/comps.xml".into(),
+            size: None,
+            digest: Some(Digest::of(Algorithm::Sha1, b"")),
+        };
         assert!(primary.versioned() && !group.versioned());
         assert_eq!(parsed.record("primary"), Some(&primary));
         assert_eq!(parsed.records, [primary.clone(), group]);
         let reused = Record { path: "repodata/primary.xml.gz".into(), ..primary.clone() };
-        let of_another = Record { sha256: Some(Sha256::of(b"")), ..primary };
+        let of_another = Record { digest: Some(Digest::of(Algorithm::Sha256, b"")), ..primary };
         assert!(!reused.versioned() && !of_another.versioned());
+    }
+
+    #[test]
+    fn a_name_may_begin_with_a_digest_of_any_kind() {
+        for algorithm in Algorithm::ALL {
+            let (digest, other) = (Digest::of(algorithm, b"x"), Digest::of(algorithm, b"y"));
+            let record = |name: String| Record {
+                kind: "primary".into(),
+                path: format!("repodata/{name}"),
+                size: None,
+                digest: Some(digest),
+            };
+            assert!(record(format!("{}-primary.xml.gz", digest.hex())).versioned(), "{algorithm:?}");
+            assert!(record(digest.hex().to_uppercase()).versioned());
+            assert!(!record(format!("{}-primary.xml.gz", other.hex())).versioned());
+            assert!(!record(digest.hex()[1..].to_owned()).versioned());
+            assert!(!record("primary.xml.gz".to_owned()).versioned());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::asked::Refused;
 use crate::http::range::ByteRange;
 use crate::policy::Reason;
 use crate::policy::fair::Class;
-use crate::repo::Sha256;
+use crate::repo::Digest;
 use crate::store::{Content, Object};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -21,8 +21,8 @@ pub enum Answer {
         location: HeaderValue,
         /// `Link` values of other mirrors with the same bytes.
         links: Vec<HeaderValue>,
-        /// SHA-256 of the file.
-        digest: Option<Sha256>,
+        /// Of the file.
+        digest: Option<Digest>,
         /// Why.
         reason: Reason,
     },

@@ -68,7 +68,7 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn object(&self) -> Object {
         let entry = self.place().and_then(|place| place.listed).map(|listed| listed.entry);
-        let identity = entry.and_then(|entry| Some(Identity { sha256: entry.sha256?, size: entry.size }));
+        let identity = entry.and_then(|entry| Some(Identity { digest: entry.digest?, size: entry.size }));
         Object { path: self.path.clone(), identity }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Question<'a> {
         let place = self.place()?;
         let generation = place.view.history.current()?;
         let pinned = generation.pinned(place.relative)?;
-        let listed = Identity { sha256: pinned.sha256, size: pinned.body.len() as u64 };
+        let listed = Identity { digest: pinned.sha256.into(), size: pinned.body.len() as u64 };
         let meta = pinned.derived.get_or_make(|| {
             Meta::listed(listed, pinned.last_modified, content_type::of(&self.path), generation.flipped)
         });

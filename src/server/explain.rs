@@ -15,7 +15,7 @@ use crate::http::TreePath;
 use crate::policy::client::Agent;
 use crate::policy::select::Unfit;
 use crate::policy::{Client, Currency, Decision, Past, Place, Reason, Redirect, Standing};
-use crate::repo::Kind;
+use crate::repo::{Digest, Kind};
 use crate::store::Content;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,9 @@ pub struct ListedFile {
     pub size: u64,
     /// In hex, where the repo gives one.
     pub sha256: Option<String>,
+    /// The digest that the repo gives, of whatever kind: `sha512:` and hex.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// `package`, `metadata` (a name with its checksum in it), or `reused`.
     pub kind: String,
     /// Sequence of the first generation that lists it.
@@ -245,10 +248,10 @@ fn location(edge: &Edge, redirect: &Redirect) -> String {
 
 fn listed(place: &Place<'_>) -> Option<ListedFile> {
     if let Some(pinned) = place.view.history.current().and_then(|current| current.pinned(place.relative)) {
-        let (size, sha256) = (pinned.body.len() as u64, Some(pinned.sha256.hex()));
         return Some(ListedFile {
-            size,
-            sha256,
+            size: pinned.body.len() as u64,
+            sha256: Some(pinned.sha256.hex()),
+            digest: Some(Digest::from(pinned.sha256).to_string()),
             kind: "reused".into(),
             since: place.view.sequence(),
             removed_after: None,
@@ -263,7 +266,8 @@ fn listed(place: &Place<'_>) -> Option<ListedFile> {
     };
     Some(ListedFile {
         size: listed.entry.size,
-        sha256: listed.entry.sha256.map(|sha256| sha256.hex()),
+        sha256: listed.entry.digest.and_then(|digest| digest.sha256()).map(|sha256| sha256.hex()),
+        digest: listed.entry.digest.map(|digest| digest.to_string()),
         kind: kind.to_owned(),
         since: listed.entry.since,
         removed_after: listed.until,

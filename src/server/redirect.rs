@@ -29,7 +29,7 @@ pub fn to_mirror(edge: &Edge, asked: &Asked, question: &Question<'_>, redirect: 
     redirects.inc();
     redirected_bytes.inc_by(bytes);
     let (location, links) = fields(&edge.config.mirrors, redirect, asked.client.fragile);
-    let digest = question.object().identity.map(|identity| identity.sha256);
+    let digest = question.object().identity.map(|identity| identity.digest);
     Answer::Redirect { mirror, location, links, digest, reason }
 }
 

@@ -11,7 +11,7 @@ use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};
 use crate::metrics::Outcome;
 use crate::policy::{Reason, client};
-use crate::repo::Sha256;
+use crate::repo::Digest;
 use crate::store::{Content, Meta, Source, Tail, Tier, repr_digest};
 use bytes::Bytes;
 use http::header::{
@@ -224,7 +224,7 @@ fn redirect(
     mirror: usize,
     location: HeaderValue,
     links: Vec<HeaderValue>,
-    digest: Option<Sha256>,
+    digest: Option<Digest>,
     reason: Reason,
 ) -> Draft {
     let mut draft = Draft::new(StatusCode::FOUND, Outcome::Redirect, reason);
@@ -235,7 +235,7 @@ fn redirect(
     for link in links {
         headers.append(LINK, link);
     }
-    if let Some(value) = digest.as_ref().map(repr_digest) {
+    if let Some(value) = digest.as_ref().and_then(repr_digest) {
         headers.insert(REPR_DIGEST, value);
     }
     draft

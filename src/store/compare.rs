@@ -2,7 +2,7 @@
 
 use super::{Backing, Object, Source, Store};
 use crate::http::ByteRange;
-use crate::repo::{Hasher, Sha256};
+use crate::repo::{Algorithm, Digest, Digester};
 use bytes::Bytes;
 use std::fs::File;
 use std::io;
@@ -22,7 +22,7 @@ enum Found {
 impl Store {
     /// The store's own bytes of a part of a listed object, where `theirs` are others. `None` where they are the same, where
     /// the store has nothing at hand, and where it is itself wrong: before it contradicts, all of its file is checked
-    /// against the SHA-256, and what isn't that is removed. Nothing is fetched, counted, or taken for a use.
+    /// against its digest, and what isn't that is removed. Nothing is fetched, counted, or taken for a use.
     pub async fn contradicts(&self, object: &Object, part: ByteRange, theirs: Bytes) -> Option<Bytes> {
         let listed = object.identity?;
         let held = match &self.backing {
@@ -37,7 +37,7 @@ impl Store {
                 (ours != theirs).then(|| all.slice_ref(ours))
             }
             Source::File(file) => {
-                let comparing = move || compare(&file, part, &theirs, listed.size, listed.sha256);
+                let comparing = move || compare(&file, part, &theirs, listed.size, listed.digest);
                 match self.runtime.spawn_blocking(comparing).await.ok()?.ok()? {
                     Found::Same => None,
                     Found::Differs(ours) => Some(ours),
@@ -55,25 +55,29 @@ impl Store {
     }
 }
 
-fn compare(file: &File, part: ByteRange, theirs: &[u8], length: u64, sha256: Sha256) -> io::Result<Found> {
+fn compare(file: &File, part: ByteRange, theirs: &[u8], length: u64, listed: Digest) -> io::Result<Found> {
     let mut ours = vec![0; usize::try_from(part.len()).map_err(io::Error::other)?];
     file.read_exact_at(&mut ours, part.start)?;
     if ours == theirs {
         return Ok(Found::Same);
     }
-    Ok(if digest(file, length)? == sha256 { Found::Differs(ours.into()) } else { Found::Rotten })
+    Ok(if digest(listed.algorithm(), file, length)? == listed {
+        Found::Differs(ours.into())
+    } else {
+        Found::Rotten
+    })
 }
 
-/// SHA-256 of the first `length` bytes.
-pub(super) fn digest(file: &File, length: u64) -> io::Result<Sha256> {
-    let mut hasher = Hasher::default();
+/// Of the first `length` bytes.
+pub(super) fn digest(algorithm: Algorithm, file: &File, length: u64) -> io::Result<Digest> {
+    let mut digester = Digester::new(algorithm);
     let mut buffer = vec![0; CHECKED_BYTES];
     let mut at = 0;
     while at < length {
         let wanted = usize::try_from(length - at).unwrap_or(usize::MAX).min(buffer.len());
         file.read_exact_at(&mut buffer[..wanted], at)?;
-        hasher.update(&buffer[..wanted]);
+        digester.update(&buffer[..wanted]);
         at += wanted as u64;
     }
-    Ok(hasher.finish())
+    Ok(digester.finish())
 }

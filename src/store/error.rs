@@ -1,7 +1,7 @@
 //! Why there are no bytes, or no more of them: whose fault it is.
 
 use crate::origin::OriginError;
-use crate::repo::Sha256;
+use crate::repo::Digest;
 use std::io;
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ pub enum FillError {
     #[error(transparent)]
     Origin(OriginError),
     /// The origin's fault, or the catalogue's: these are not the bytes that are listed.
-    #[error("SHA-256 is {received}, listed is {expected}")]
+    #[error("{} is {}, listed is {}", expected.algorithm().title(), received.hex(), expected.hex())]
     Mismatch {
         /// By the catalogue.
-        expected: Sha256,
+        expected: Box<Digest>,
         /// Of what came.
-        received: Sha256,
+        received: Box<Digest>,
     },
     /// The disk's fault.
     #[error("the cache's disk: {0}")]

@@ -25,6 +25,7 @@ mod refusals;
 mod settings;
 mod spans;
 mod stats;
+mod sums;
 mod tail;
 mod tree;
 mod trouble;
@@ -45,7 +46,7 @@ pub use trouble::DiskTrouble;
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
 use crate::origin::{DirEntry, Health, Linked, Origin, OriginError, PollValidators, Polled};
-use crate::repo::Sha256;
+use crate::repo::Digest;
 use bytes::Bytes;
 use cache::Cache;
 use memory::Memory;
@@ -264,7 +265,7 @@ impl Store {
     }
 
     /// Lets go of retained files that are not in `keep`; how many.
-    pub async fn sweep(&self, keep: HashSet<Sha256>) -> Result<usize, FetchError> {
+    pub async fn sweep(&self, keep: HashSet<Digest>) -> Result<usize, FetchError> {
         match &self.backing {
             Backing::Cache(_) => Ok(0),
             Backing::Tree(tree) => tree.sweep(keep).await,
@@ -428,12 +429,11 @@ impl Store {
             Source::Apart(_) => return Err(FetchError::NotStored),
         };
         match object.identity {
-            Some(listed) if Sha256::of(&bytes) != listed.sha256 => {
-                let (expected, received) = (listed.sha256, Sha256::of(&bytes));
-                Err(FetchError::Body(Arc::new(FillError::Mismatch { expected, received })))
-            }
-            _ => Ok(bytes),
+            Some(listed) => listed.check(Digest::of(listed.digest.algorithm(), &bytes)),
+            None => Ok(()),
         }
+        .map(|()| bytes)
+        .map_err(|error| FetchError::Body(Arc::new(error)))
     }
 
     async fn read_file(&self, file: Arc<File>, length: u64) -> Result<Bytes, FetchError> {

@@ -1,11 +1,11 @@
 //! What the store is asked for, and what it gives back.
 
-use super::{PassBody, Tail};
+use super::{FillError, PassBody, Tail};
 use crate::clock::Timestamp;
 use crate::http::freshness::{Grace, Terms};
 use crate::http::{Fields, TreePath, date};
 use crate::origin::Version;
-use crate::repo::{Derived, Sha256};
+use crate::repo::{Algorithm, Derived, Digest, Digester, Sha256};
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use std::any::Any;
@@ -14,16 +14,31 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Stands for "always": an object whose SHA-256 is listed can't go stale.
+/// Stands for "always": an object whose digest is listed can't go stale.
 pub const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
 
 /// Bytes known by their digest, from a catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// SHA-256 of all bytes.
-    pub sha256: Sha256,
+    /// Of all bytes.
+    pub digest: Digest,
     /// Length in bytes.
     pub size: u64,
+}
+
+impl Identity {
+    /// For a body that is to be checked.
+    pub(super) fn digester(&self) -> Digester {
+        Digester::new(self.digest.algorithm())
+    }
+
+    /// Whether a body of the digest `received` is it.
+    pub(super) fn check(&self, received: Digest) -> Result<(), FillError> {
+        if received == self.digest {
+            return Ok(());
+        }
+        Err(FillError::Mismatch { expected: Box::new(self.digest), received: Box::new(received) })
+    }
 }
 
 /// The name of what is asked for. Two identities of one path are two objects.
@@ -38,8 +53,8 @@ pub struct Object {
 impl Object {
     /// An object that a catalogue lists.
     #[must_use]
-    pub const fn listed(path: TreePath, sha256: Sha256, size: u64) -> Self {
-        Self { path, identity: Some(Identity { sha256, size }) }
+    pub fn listed(path: TreePath, digest: impl Into<Digest>, size: u64) -> Self {
+        Self { path, identity: Some(Identity { digest: digest.into(), size }) }
     }
 
     /// An object that no catalogue lists.
@@ -57,7 +72,7 @@ impl Object {
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path)?;
-        self.identity.map_or(Ok(()), |identity| write!(f, "@{:?}", identity.sha256))
+        self.identity.map_or(Ok(()), |identity| write!(f, "@{:?}", identity.digest))
     }
 }
 
@@ -66,7 +81,7 @@ impl fmt::Debug for Object {
 pub struct Meta {
     /// Bytes of the whole object; `None` while an origin that promised no length still sends.
     pub length: Option<u64>,
-    /// With quotes. Of a listed object the first half of its SHA-256, so that all nodes agree; else the origin's.
+    /// With quotes. Of a listed object the first 128 bits of its digest, so that all nodes agree; else the origin's.
     pub etag: Option<HeaderValue>,
     /// When the origin says it was last modified.
     pub last_modified: Option<Timestamp>,
@@ -76,7 +91,9 @@ pub struct Meta {
     pub content_type: HeaderValue,
     /// SHA-256 of all bytes, where it is known.
     pub sha256: Option<Sha256>,
-    /// The same, as `Repr-Digest` (RFC 9530).
+    /// As a catalogue lists them.
+    pub listed: Option<Digest>,
+    /// One of the two, as `Repr-Digest` (RFC 9530).
     pub repr_digest: Option<HeaderValue>,
     /// When the bytes came from the origin.
     pub stored: Timestamp,
@@ -124,6 +141,7 @@ pub(super) struct Facts {
     pub(super) last_modified: Option<Timestamp>,
     pub(super) content_type: HeaderValue,
     pub(super) sha256: Option<Sha256>,
+    pub(super) listed: Option<Digest>,
     pub(super) stored: Timestamp,
     pub(super) fresh_until: Timestamp,
     pub(super) terms: Terms,
@@ -139,7 +157,12 @@ impl Meta {
             last_modified_value: facts.last_modified.map(date::format),
             content_type: facts.content_type,
             sha256: facts.sha256,
-            repr_digest: facts.sha256.as_ref().map(repr_digest),
+            listed: facts.listed,
+            repr_digest: facts
+                .listed
+                .as_ref()
+                .and_then(repr_digest)
+                .or_else(|| repr_digest(&facts.sha256?.into())),
             stored: facts.stored,
             fresh_until: facts.fresh_until,
             terms: facts.terms,
@@ -158,10 +181,11 @@ impl Meta {
     ) -> Self {
         Self::new(Facts {
             length: Some(listed.size),
-            etag: Some(etag(&listed.sha256)),
+            etag: Some(etag(&listed.digest)),
             last_modified,
             content_type,
-            sha256: Some(listed.sha256),
+            sha256: listed.digest.sha256(),
+            listed: Some(listed.digest),
             stored,
             fresh_until: FOREVER,
             terms: Terms::none(stored),
@@ -196,6 +220,7 @@ impl Meta {
             last_modified: self.last_modified,
             content_type: self.content_type.clone(),
             sha256: Some(sha256),
+            listed: self.listed,
             stored: self.stored,
             fresh_until: self.fresh_until,
             terms: self.terms,
@@ -204,17 +229,22 @@ impl Meta {
     }
 }
 
-/// The ETag of a listed object, the same on all nodes: 128 bits of its SHA-256.
+/// The ETag of a listed object, the same on all nodes: 128 bits of its digest.
 #[must_use]
-pub fn etag(sha256: &Sha256) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{}\"", &sha256.hex()[..32]))
+pub fn etag(digest: &Digest) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{}\"", &digest.hex()[..32]))
         .expect("hex digits in quotes are a header value")
 }
 
-/// `Repr-Digest` (RFC 9530).
+/// `Repr-Digest` (RFC 9530), for which there are names of two algorithms that anybody should rely on.
 #[must_use]
-pub fn repr_digest(sha256: &Sha256) -> HeaderValue {
-    HeaderValue::try_from(format!("sha-256=:{}:", sha256.base64())).expect("base64 is a header value")
+pub fn repr_digest(digest: &Digest) -> Option<HeaderValue> {
+    let name = match digest.algorithm() {
+        Algorithm::Sha256 => "sha-256",
+        Algorithm::Sha512 => "sha-512",
+        Algorithm::Md5 | Algorithm::Sha1 | Algorithm::Sha224 | Algorithm::Sha384 => return None,
+    };
+    HeaderValue::try_from(format!("{name}=:{}:", digest.base64())).ok()
 }
 
 /// Where an answer's bytes come from: hit in which tier, or no hit.

@@ -6,7 +6,6 @@
 use super::FillError;
 use super::object::Identity;
 use crate::origin::OriginBody;
-use crate::repo::Hasher;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ impl fmt::Debug for PassBody {
 }
 
 impl PassBody {
-    /// Starts to read. With an identity the last piece is held back until the SHA-256 has matched.
+    /// Starts to read. With an identity the last piece is held back until its digest has matched.
     pub(super) fn start(
         body: OriginBody,
         identity: Option<Identity>,
@@ -84,7 +83,7 @@ async fn pump(
     identity: Option<Identity>,
     sender: &Sender<Result<Piece, Arc<FillError>>>,
 ) -> Result<bool, FillError> {
-    let mut checked = identity.map(|identity| (identity.sha256, Hasher::default()));
+    let mut checked = identity.map(|identity| (identity, identity.digester()));
     let mut held: Option<Bytes> = None;
     loop {
         let next = tokio::select! {
@@ -94,17 +93,15 @@ async fn pump(
         let ready = match (&mut checked, next) {
             (None, None) => return Ok(true),
             (None, Some(piece)) => piece,
-            (Some((_, hasher)), Some(piece)) => {
-                hasher.update(&piece);
+            (Some((_, digester)), Some(piece)) => {
+                digester.update(&piece);
                 let Some(ready) = held.replace(piece) else { continue };
                 ready
             }
-            (Some((expected, hasher)), None) => {
-                let (expected, received) = (*expected, std::mem::take(hasher).finish());
-                if received != expected {
-                    return Err(FillError::Mismatch { expected, received });
+            (Some(_), None) => {
+                if let Some((identity, digester)) = checked.take() {
+                    identity.check(digester.finish())?;
                 }
-                checked = None;
                 let Some(last) = held.take() else { return Ok(true) };
                 last
             }

@@ -78,7 +78,7 @@ impl Refusals {
 fn key(object: &Object) -> Sha256 {
     let mut hasher = Hasher::default();
     if let Some(identity) = object.identity {
-        hasher.update(identity.sha256.as_bytes());
+        hasher.update(identity.digest.as_bytes());
         hasher.update(&identity.size.to_le_bytes());
     }
     // No path has a NUL in it.

@@ -7,12 +7,12 @@ use super::evict::Uses;
 use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Identity, Meta, Object, Tier, etag};
 use super::refusals::Refusals;
-use super::{Counters, FetchError, FillError, Scope, Settings};
+use super::{Counters, FetchError, Scope, Settings};
 use crate::clock;
 use crate::http::freshness::Terms;
 use crate::http::{Fields, TreePath, content_type};
 use crate::origin::{DirEntry, DirectoryOrigin, Linked, Opened, OriginError};
-use crate::repo::{Hasher, Sha256};
+use crate::repo::Digest;
 use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -86,13 +86,13 @@ impl Tree {
     ) -> Result<Linked, FetchError> {
         let origin = Arc::clone(&self.origin);
         self.on_pool(move || {
-            let sources = files.iter().map(|(path, listed)| (path, listed.sha256, listed.size));
+            let sources = files.iter().map(|(path, listed)| (path, listed.digest, listed.size));
             Ok(origin.retained().map(|retained| retained.link(&origin, sources)).unwrap_or_default())
         })
         .await
     }
 
-    pub(super) async fn sweep(self: &Arc<Self>, keep: HashSet<Sha256>) -> Result<usize, FetchError> {
+    pub(super) async fn sweep(self: &Arc<Self>, keep: HashSet<Digest>) -> Result<usize, FetchError> {
         let origin = Arc::clone(&self.origin);
         self.on_pool(move || {
             origin
@@ -143,7 +143,7 @@ impl Tree {
     fn open(&self, object: &Object) -> Result<Cached, FetchError> {
         let now = clock::now();
         let (opened, etag, fresh_until) = match &object.identity {
-            Some(listed) => (self.listed(&object.path, listed)?, etag(&listed.sha256), FOREVER),
+            Some(listed) => (self.listed(&object.path, listed)?, etag(&listed.digest), FOREVER),
             None => {
                 let opened = self.origin.file(&object.path)?;
                 let etag = opened.stamp.etag();
@@ -156,7 +156,8 @@ impl Tree {
             etag: Some(etag),
             last_modified: Some(opened.stamp.modified()),
             content_type: content_type::of(&object.path),
-            sha256: object.identity.map(|listed| listed.sha256),
+            sha256: object.identity.and_then(|listed| listed.digest.sha256()),
+            listed: object.identity.map(|listed| listed.digest),
             stored: now,
             fresh_until,
             terms: Terms::none(now),
@@ -165,7 +166,7 @@ impl Tree {
         let body = match &object.identity {
             Some(listed) if self.memory.takes(length) => {
                 let bytes = opened.read(length)?;
-                matches(listed, Sha256::of(&bytes))?;
+                matches(listed, Digest::of(listed.digest.algorithm(), &bytes))?;
                 Body::Bytes(bytes.into())
             }
             _ => Body::File(Arc::new(opened.file)),
@@ -174,7 +175,7 @@ impl Tree {
     }
 
     fn listed(&self, path: &TreePath, listed: &Identity) -> Result<Opened, FetchError> {
-        Ok(self.origin.listed_file(path, &listed.sha256, listed.size)?)
+        Ok(self.origin.listed_file(path, &listed.digest, listed.size)?)
     }
 
     async fn on_pool<T: Send + 'static>(
@@ -186,14 +187,14 @@ impl Tree {
 }
 
 fn check(opened: &Opened, listed: &Identity) -> Result<(), FetchError> {
-    let mut hasher = Hasher::default();
+    let mut digester = listed.digester();
     let mut buffer = vec![0; CHECKED_BYTES];
     let mut at = 0;
     loop {
         match opened.file.read_at(&mut buffer, at) {
-            Ok(0) => return matches(listed, hasher.finish()),
+            Ok(0) => return matches(listed, digester.finish()),
             Ok(read) => {
-                hasher.update(&buffer[..read]);
+                digester.update(&buffer[..read]);
                 at += read as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -202,9 +203,6 @@ fn check(opened: &Opened, listed: &Identity) -> Result<(), FetchError> {
     }
 }
 
-fn matches(listed: &Identity, received: Sha256) -> Result<(), FetchError> {
-    if received == listed.sha256 {
-        return Ok(());
-    }
-    Err(FetchError::Body(Arc::new(FillError::Mismatch { expected: listed.sha256, received })))
+fn matches(listed: &Identity, received: Digest) -> Result<(), FetchError> {
+    listed.check(received).map_err(|error| FetchError::Body(Arc::new(error)))
 }

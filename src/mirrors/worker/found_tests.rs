@@ -86,7 +86,7 @@ async fn a_doubt_stays_until_the_very_part_is_right() {
     let mut worker = worker();
     worker.finish(Ok(Done::Alive(Ok(()))));
     worker.state.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });
-    let file = judge::File { path: "Packages/a.rpm".to_owned(), size: 10, sha256: None };
+    let file = judge::File { path: "Packages/a.rpm".to_owned(), size: 10, digest: None };
     let part = crate::http::ByteRange { start: 2, end: 4 };
     let doubt = Doubt { file, part, ours: bytes::Bytes::from_static(b"xy") };
     worker.finish(Ok(Done::Spotted { repo: 0, result: Ok(Compared::Differs(doubt)), throughput: None }));

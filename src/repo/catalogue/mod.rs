@@ -6,7 +6,7 @@
 mod difference;
 mod whole;
 
-use super::checksum::Sha256;
+use super::digest::Digest;
 use difference::Difference;
 pub(super) use difference::Parts;
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,8 @@ impl Kind {
 pub struct Entry {
     /// Length in bytes.
     pub size: u64,
-    /// None where repodata has a checksum of another kind.
-    pub sha256: Option<Sha256>,
+    /// None where repodata has no checksum of a known kind.
+    pub digest: Option<Digest>,
     /// What it is.
     pub kind: Kind,
     /// Sequence of the first generation from which on this very file has been listed without a gap.
@@ -74,15 +74,15 @@ pub struct Entry {
 pub struct FileFacts {
     /// Length in bytes.
     pub size: u64,
-    /// None where repodata has a checksum of another kind.
-    pub sha256: Option<Sha256>,
+    /// None where repodata has no checksum of a known kind.
+    pub digest: Option<Digest>,
     /// What it is.
     pub kind: Kind,
 }
 
 impl Catalogue {
-    /// Puts `files` in order. A file that `previous`, the generation before, lists with the same size and SHA-256
-    /// inherits its `since`; any other is new in `sequence`. A package that has another SHA-256 and the same size there is
+    /// Puts `files` in order. A file that `previous`, the generation before, lists with the same size and digest
+    /// inherits its `since`; any other is new in `sequence`. A package that has another digest and the same size there is
     /// [`Kind::Replaced`], and stays so.
     ///
     /// Also returns how many paths were left out. A path listed twice with different facts is one: which of them holds
@@ -235,10 +235,16 @@ impl std::fmt::Debug for Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repo::digest::Algorithm;
     use crate::repo::listed::MAX_PATH_BYTES;
 
     fn facts(size: u64) -> FileFacts {
-        FileFacts { size, sha256: Some(Sha256::of(&size.to_le_bytes())), kind: Kind::Package }
+        facts_by(Algorithm::Sha256, size)
+    }
+
+    fn facts_by(algorithm: Algorithm, size: u64) -> FileFacts {
+        let digest = Some(Digest::of(algorithm, &size.to_le_bytes()));
+        FileFacts { size, digest, kind: Kind::Package }
     }
 
     fn files(list: &[(&str, u64)]) -> Vec<(String, FileFacts)> {
@@ -251,7 +257,7 @@ mod tests {
         assert_eq!(left_out, 0);
         let listed: Vec<_> = first.iter().map(|(path, entry)| (path, entry.size, entry.since)).collect();
         assert_eq!(listed, [("a", 1, 7), ("a/c", 3, 7), ("b", 2, 7)]);
-        assert_eq!(first.find("a/c").map(|entry| entry.sha256), Some(facts(3).sha256));
+        assert_eq!(first.find("a/c").map(|entry| entry.digest), Some(facts(3).digest));
         for absent in ["", "a/", "a/b", "c", "aa"] {
             assert_eq!(first.find(absent), None);
         }
@@ -277,6 +283,51 @@ mod tests {
             let each = catalogue.memory_bytes() / files as usize - "Packages/p0000".len();
             assert!((61..=68).contains(&each), "{each} for each of {files}");
         }
+    }
+
+    #[test]
+    fn a_longer_digest_costs_its_length_and_a_shorter_one_saves_it() {
+        let size = |algorithm| {
+            let list = (0..1000).map(|n| (format!("Packages/p{n:04}"), facts_by(algorithm, n))).collect();
+            Catalogue::build(list, None, 1).0.memory_bytes()
+        };
+        for algorithm in Algorithm::ALL {
+            let expected = size(Algorithm::Sha256) + 1000 * algorithm.bytes() - 1000 * 32;
+            assert_eq!(size(algorithm), expected, "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn each_file_has_the_digest_that_it_was_listed_by() {
+        let list: Vec<_> = (0..60_u64)
+            .map(|n| {
+                let facts = facts_by(Algorithm::ALL[n as usize % 6], n);
+                (format!("p{n}"), FileFacts { digest: facts.digest.filter(|_| n % 7 != 0), ..facts })
+            })
+            .collect();
+        let (catalogue, _) = Catalogue::build(list.clone(), None, 1);
+        for (path, facts) in &list {
+            assert_eq!(catalogue.find(path).map(|entry| entry.digest), Some(facts.digest), "{path}");
+        }
+        let (other, _) = Catalogue::build(list[..30].to_vec(), None, 1);
+        assert_eq!(catalogue.before(&other), catalogue);
+    }
+
+    #[test]
+    fn what_another_algorithm_lists_is_not_taken_for_replaced() {
+        let list = |algorithm, content: u64| {
+            let digest = Some(Digest::of(algorithm, &content.to_le_bytes()));
+            vec![("a".to_owned(), FileFacts { size: 9, digest, kind: Kind::Package })]
+        };
+        let (first, _) = Catalogue::build(list(Algorithm::Sha1, 1), None, 1);
+        let then = |algorithm, content| {
+            let entry = Catalogue::build(list(algorithm, content), Some(&first), 2).0.find("a").unwrap();
+            (entry.kind, entry.since)
+        };
+        assert_eq!(then(Algorithm::Sha1, 1), (Kind::Package, 1));
+        assert_eq!(then(Algorithm::Sha1, 2), (Kind::Replaced, 2));
+        // Nothing tells whether they are the same bytes: mirrors are to be asked anew.
+        assert_eq!(then(Algorithm::Sha512, 1), (Kind::Package, 2));
     }
 
     #[test]

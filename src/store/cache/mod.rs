@@ -336,7 +336,7 @@ fn meta(object: &Object, headers: &HeaderMap, length: Option<u64>, terms: Terms)
     let last_modified = headers.get(header::LAST_MODIFIED).and_then(date::parse);
     let stated = headers.get(header::CONTENT_TYPE);
     let (length, etag, fresh_until, fields) = match object.identity {
-        Some(listed) => (Some(listed.size), Some(etag(&listed.sha256)), FOREVER, Fields::default()),
+        Some(listed) => (Some(listed.size), Some(etag(&listed.digest)), FOREVER, Fields::default()),
         None => {
             let fields = Fields::of(headers, terms.confirmed);
             (length, headers.get(header::ETAG).cloned(), terms.fresh_until(), fields)
@@ -347,7 +347,8 @@ fn meta(object: &Object, headers: &HeaderMap, length: Option<u64>, terms: Terms)
         etag,
         last_modified,
         content_type: type_of(object, stated),
-        sha256: object.identity.map(|listed| listed.sha256),
+        sha256: object.identity.and_then(|listed| listed.digest.sha256()),
+        listed: object.identity.map(|listed| listed.digest),
         stored: terms.confirmed,
         fresh_until,
         terms,

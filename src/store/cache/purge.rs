@@ -8,6 +8,7 @@ use super::super::disk::{Described, Key};
 use super::super::purge::{Ban, Bans};
 use super::super::{Mode, PurgeError, Purged, Scope};
 use super::*;
+use crate::repo::Algorithm;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -317,7 +318,9 @@ impl Cache {
                 mark(&file)?;
                 &swept.marked
             }
-            (Some(Mode::Soft), Some(_)) if Some(digest(&file, length)?) == sha256 => &swept.verified,
+            (Some(Mode::Soft), Some(_)) if digest(Algorithm::Sha256, &file, length)?.sha256() == sha256 => {
+                &swept.verified
+            }
             (Some(Mode::Soft), Some(_)) => {
                 self.damaged(&object);
                 &swept.removed

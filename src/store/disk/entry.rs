@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! body (from offset 0) | CRC-32 of each of its blocks (4 each, LE)
-//!   | trailer: postcard Record | magic and version (8) | trailer length (4, LE) | SHA-256 of length and trailer (32)
+//!   | trailer: postcard Record | magic and version (8) | trailer length (4, LE) | SHA-256 of these three (32)
 //! ```
+//!
+//! In version 2 a catalogue's digest is always a SHA-256, and the last field isn't of the magic. It is read, and written no more.
 
 use super::files::Files;
 use super::sums;
@@ -11,13 +13,15 @@ use crate::clock::Timestamp;
 use crate::http::freshness::Terms;
 use crate::http::{ByteRange, Fields, TreePath};
 use crate::origin::Version;
-use crate::repo::{Hasher, Sha256};
+use crate::repo::{Digest, Hasher, Sha256};
 use crate::store::object::{Facts, Identity, Meta, Object};
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use std::io;
 
-const MAGIC: [u8; 8] = *b"freshet\x02";
+const MAGIC: [u8; 8] = *b"freshet\x03";
+/// The same with SHA-256 as the only kind of digest.
+const SHA256_ONLY: [u8; 8] = *b"freshet\x02";
 const FOOTER_BYTES: u64 = 8 + 4 + 32;
 /// A trailer holds a path (4 KiB at most) and some header values.
 const MAX_TRAILER_BYTES: u64 = 64 * 1024;
@@ -31,10 +35,10 @@ pub(in crate::store) const fn overhead_bytes(length: u64) -> u64 {
 
 /// The trailer.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct Record<D = Digest> {
     pub(super) origin: String,
     pub(super) path: String,
-    pub(super) listed: Option<(Sha256, u64)>,
+    pub(super) listed: Option<(D, u64)>,
     pub(super) length: u64,
     /// Known where it is whole.
     pub(super) sha256: Option<Sha256>,
@@ -95,7 +99,7 @@ impl Record {
         Some(Self {
             origin: origin.to_owned(),
             path: object.path.as_str().to_owned(),
-            listed: object.identity.map(|identity| (identity.sha256, identity.size)),
+            listed: object.identity.map(|identity| (identity.digest, identity.size)),
             length: meta.length?,
             sha256: meta.sha256,
             etag: meta.etag.as_ref().map(|value| value.as_bytes().to_vec()),
@@ -112,17 +116,41 @@ impl Record {
 
     /// The object that it describes.
     pub(super) fn object(&self) -> Option<Object> {
-        let identity = self.listed.map(|(sha256, size)| Identity { sha256, size });
+        let identity = self.listed.map(|(digest, size)| Identity { digest, size });
         Some(Object { path: TreePath::new(&self.path).ok()?, identity })
     }
 
     /// Whether it describes this object of this origin.
     pub(super) fn is_of(&self, origin: &str, object: &Object) -> bool {
-        let listed = object.identity.map(|identity| (identity.sha256, identity.size));
+        let listed = object.identity.map(|identity| (identity.digest, identity.size));
         self.origin == origin
             && self.path == object.path.as_str()
             && self.listed == listed
-            && listed.is_none_or(|(sha256, size)| self.sha256 == Some(sha256) && self.length == size)
+            && listed.is_none_or(|(digest, size)| {
+                let agree = digest.sha256().is_none_or(|sha256| self.sha256 == Some(sha256));
+                agree && self.length == size
+            })
+    }
+}
+
+impl From<Record<Sha256>> for Record {
+    fn from(old: Record<Sha256>) -> Self {
+        Self {
+            origin: old.origin,
+            path: old.path,
+            listed: old.listed.map(|(sha256, size)| (sha256.into(), size)),
+            length: old.length,
+            sha256: old.sha256,
+            etag: old.etag,
+            last_modified: old.last_modified,
+            content_type: old.content_type,
+            stored: old.stored,
+            fresh_until: old.fresh_until,
+            terms: old.terms,
+            fields: old.fields,
+            sums: old.sums,
+            parts: old.parts,
+        }
     }
 }
 
@@ -135,7 +163,7 @@ pub(super) fn encode_sums(sums: &[u32]) -> Vec<u8> {
 pub(super) fn encode(sums: Vec<u8>, record: &Record) -> io::Result<Vec<u8>> {
     let trailer = postcard::to_stdvec(record).map_err(io::Error::other)?;
     let length = u32::try_from(trailer.len()).map_err(io::Error::other)?.to_le_bytes();
-    let digest = trailer_digest(length, &trailer);
+    let digest = trailer_digest(MAGIC, length, &trailer);
     let mut end = sums;
     end.extend_from_slice(&trailer);
     end.extend_from_slice(&MAGIC);
@@ -144,8 +172,12 @@ pub(super) fn encode(sums: Vec<u8>, record: &Record) -> io::Result<Vec<u8>> {
     Ok(end)
 }
 
-fn trailer_digest(length: [u8; 4], trailer: &[u8]) -> Sha256 {
+/// Of all that tells how to read it, and of the trailer itself.
+fn trailer_digest(magic: [u8; 8], length: [u8; 4], trailer: &[u8]) -> Sha256 {
     let mut hasher = Hasher::default();
+    if magic != SHA256_ONLY {
+        hasher.update(&magic);
+    }
     hasher.update(&length);
     hasher.update(trailer);
     hasher.finish()
@@ -162,20 +194,25 @@ pub(super) fn read_any<F: Files>(files: &F, file: &F::File, size: u64) -> io::Re
     let mut footer = [0; FOOTER_BYTES as usize];
     files.read_exact_at(file, &mut footer, footer_at)?;
     let (magic, rest) = footer.split_at(8);
+    let magic: [u8; 8] = magic.try_into().expect("split at 8");
     let (length, digest) = rest.split_at(4);
     let length: [u8; 4] = length.try_into().expect("split at 4");
     let trailer_bytes = u64::from(u32::from_le_bytes(length));
-    if magic != MAGIC || trailer_bytes > MAX_TRAILER_BYTES {
+    if !matches!(magic, MAGIC | SHA256_ONLY) || trailer_bytes > MAX_TRAILER_BYTES {
         return Ok(None);
     }
     let Some(trailer_at) = footer_at.checked_sub(trailer_bytes) else { return Ok(None) };
     let mut trailer = vec![0; usize::try_from(trailer_bytes).unwrap_or(0)];
     files.read_exact_at(file, &mut trailer, trailer_at)?;
-    if trailer_digest(length, &trailer).as_bytes() != digest {
+    if trailer_digest(magic, length, &trailer).as_bytes() != digest {
         return Ok(None);
     }
     let ends_there = |record: &Record| record.length.checked_add(sums_bytes(record)) == Some(trailer_at);
-    Ok(postcard::from_bytes::<Record>(&trailer).ok().filter(ends_there))
+    let record = match magic {
+        SHA256_ONLY => postcard::from_bytes::<Record<Sha256>>(&trailer).map(Record::from),
+        _ => postcard::from_bytes(&trailer),
+    };
+    Ok(record.ok().filter(ends_there))
 }
 
 /// The sums of an entry, if they verify.
@@ -205,6 +242,7 @@ pub(super) fn meta(record: Record) -> Option<Meta> {
         last_modified: record.last_modified,
         content_type: HeaderValue::from_bytes(&record.content_type).ok()?,
         sha256: record.sha256,
+        listed: record.listed.map(|(digest, _)| digest),
         stored: record.stored,
         fresh_until: record.fresh_until,
         terms: record.terms,

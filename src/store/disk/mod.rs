@@ -374,7 +374,8 @@ fn key_of(origin: &str, object: &Object) -> Key {
         hasher.update(part);
     }
     if let Some(identity) = object.identity {
-        hasher.update(identity.sha256.as_bytes());
+        // Its length says of which algorithm it is.
+        hasher.update(identity.digest.as_bytes());
         hasher.update(&identity.size.to_le_bytes());
     }
     Key(hasher.finish())

@@ -134,7 +134,7 @@ impl<F: Files> Disk<F> {
             return Ok(Examined::Settled);
         }
         let record = read_record(&*self.files, &file, facts.length)?.filter(|record| {
-            let identity = record.listed.map(|(sha256, size)| Identity { sha256, size });
+            let identity = record.listed.map(|(digest, size)| Identity { digest, size });
             let object = TreePath::new(&record.path).map(|path| Object { path, identity });
             object.is_ok_and(|object| key_of(&record.origin, &object) == *key)
         });

@@ -9,7 +9,8 @@ use super::stream::{Sort, Stream};
 use super::{Fill, FillError};
 use crate::http::ByteRange;
 use crate::origin::OriginBody;
-use crate::repo::{Hasher, Sha256};
+use crate::repo::Sha256;
+use crate::store::sums::Sums;
 use crate::store::tail::NEAR_BYTES;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ enum Next {
 pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Result<Pumped, FillError> {
     let fill = &*fill;
     let mut stream = first.map(|body| Stream::whole(fill, body));
-    let mut writer = Writer::new(fill, 0, Some(Hasher::default()));
+    let mut writer = Writer::new(fill, 0, Some(Sums::of(fill.object.identity)));
     if let (Some(0), Some(empty)) = (fill.length, &mut stream) {
         // It still has to say that it ends.
         writer.pump(empty, Some(0)).await?;
@@ -65,12 +66,7 @@ pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Resu
         }
     }
     let length = writer.at();
-    let sha256 = writer.into_hasher().finish();
-    if let Some(listed) = fill.object.identity
-        && listed.sha256 != sha256
-    {
-        return Err(FillError::Mismatch { expected: listed.sha256, received: sha256 });
-    }
+    let sha256 = writer.into_sums().ok_or(FillError::Abandoned)?.check()?;
     Ok(Pumped { length, sha256 })
 }
 

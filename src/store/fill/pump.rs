@@ -5,7 +5,7 @@
 use super::stream::Stream;
 use super::{Fill, FillError};
 use crate::http::ByteRange;
-use crate::repo::Hasher;
+use crate::store::sums::Sums;
 use bytes::Bytes;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -19,13 +19,13 @@ const GATHERED_BYTES: usize = 1024 * 1024;
 /// Read at once where bytes that are there already are hashed.
 const READ_BYTES: u64 = 1024 * 1024;
 
-type Writing = JoinHandle<(Option<Hasher>, io::Result<()>)>;
+type Writing = JoinHandle<(Option<Sums>, io::Result<()>)>;
 
 /// What goes into the file, in order from some offset on.
 pub(super) struct Writer<'a> {
     fill: &'a Fill,
     /// What is written, or read back, is hashed; absent while a write has it.
-    hasher: Option<Hasher>,
+    sums: Option<Sums>,
     batch: Vec<Bytes>,
     batched: usize,
     /// The end of what was handed to the disk.
@@ -34,9 +34,9 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// From `at` on; with a hasher for what is hashed in order.
-    pub(super) fn new(fill: &'a Fill, at: u64, hasher: Option<Hasher>) -> Self {
-        Self { fill, hasher, batch: Vec::new(), batched: 0, issued: at, writing: None }
+    /// From `at` on; with sums for what is hashed in order.
+    pub(super) fn new(fill: &'a Fill, at: u64, sums: Option<Sums>) -> Self {
+        Self { fill, sums, batch: Vec::new(), batched: 0, issued: at, writing: None }
     }
 
     /// The end of what was taken.
@@ -44,9 +44,9 @@ impl<'a> Writer<'a> {
         self.issued + self.batched as u64
     }
 
-    /// What was hashed.
-    pub(super) fn into_hasher(self) -> Hasher {
-        self.hasher.unwrap_or_default()
+    /// Of what was hashed.
+    pub(super) fn into_sums(self) -> Option<Sums> {
+        self.sums
     }
 
     /// Takes the bytes from here to `to`, or to the stream's end, and returns once they are in the file; whether the stream
@@ -86,7 +86,7 @@ impl<'a> Writer<'a> {
     /// Hashes the bytes from here to `to`, which are in the file.
     pub(super) async fn pass_over(&mut self, to: u64) -> Result<(), FillError> {
         let (file, written) = (Arc::clone(&self.fill.file), Arc::clone(&self.fill.written));
-        let (mut hasher, from) = (self.hasher.take().unwrap_or_default(), self.issued);
+        let (mut sums, from) = (self.sums.take().ok_or(FillError::Abandoned)?, self.issued);
         let reading = move || {
             let mut buffer = vec![0; usize::try_from(READ_BYTES.min(to - from)).map_err(io::Error::other)?];
             let mut at = from;
@@ -94,14 +94,14 @@ impl<'a> Writer<'a> {
                 let part =
                     &mut buffer[..usize::try_from(READ_BYTES.min(to - at)).map_err(io::Error::other)?];
                 file.read_exact_at(part, at)?;
-                hasher.update(part);
+                sums.update(part);
                 written.note(at, part);
                 at += part.len() as u64;
             }
-            Ok(hasher)
+            Ok(sums)
         };
         let read = self.fill.cache.runtime.spawn_blocking(reading).await;
-        self.hasher = Some(read.map_err(|_| FillError::Abandoned)?.map_err(FillError::Disk)?);
+        self.sums = Some(read.map_err(|_| FillError::Abandoned)?.map_err(FillError::Disk)?);
         self.issued = to;
         Ok(())
     }
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
         if self.fill.length.is_none() {
             self.fill.make_room_to(range.end).await?;
         }
-        let (batch, mut hasher) = (std::mem::take(&mut self.batch), self.hasher.take());
+        let (batch, mut sums) = (std::mem::take(&mut self.batch), self.sums.take());
         let under_way = Arc::clone(&self.fill.writing).read_owned().await;
         let (file, evictor) = (Arc::clone(&self.fill.file), self.fill.cache.evictor.clone());
         let written = Arc::clone(&self.fill.written);
@@ -131,19 +131,19 @@ impl<'a> Writer<'a> {
             let _under_way = under_way;
             let mut at = range.start;
             for bytes in batch {
-                if let Some(hasher) = &mut hasher {
-                    hasher.update(&bytes);
+                if let Some(sums) = &mut sums {
+                    sums.update(&bytes);
                 }
                 let writing = || file.write_all_at(&bytes, at);
                 if let Err(error) = evictor.with_space(bytes.len() as u64, writing) {
-                    return (hasher, Err(error));
+                    return (sums, Err(error));
                 }
-                if hasher.is_some() {
+                if sums.is_some() {
                     written.note(at, &bytes);
                 }
                 at += bytes.len() as u64;
             }
-            (hasher, Ok(()))
+            (sums, Ok(()))
         });
         (self.issued, self.batched) = (range.end, 0);
         self.writing = Some((range, writing));
@@ -151,8 +151,8 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(&mut self, wrote: Wrote) -> Result<(), FillError> {
-        let Wrote { range, hasher, result } = wrote;
-        self.hasher = hasher;
+        let Wrote { range, sums, result } = wrote;
+        self.sums = sums;
         result?;
         self.fill.arrived(range);
         Ok(())
@@ -161,7 +161,7 @@ impl<'a> Writer<'a> {
 
 struct Wrote {
     range: ByteRange,
-    hasher: Option<Hasher>,
+    sums: Option<Sums>,
     result: Result<(), FillError>,
 }
 
@@ -171,7 +171,7 @@ async fn written(writing: &mut Option<(ByteRange, Writing)>) -> Wrote {
     let (range, ended) = (*range, task.await);
     *writing = None;
     match ended {
-        Ok((hasher, result)) => Wrote { range, hasher, result: result.map_err(FillError::Disk) },
-        Err(_) => Wrote { range, hasher: None, result: Err(FillError::Abandoned) },
+        Ok((sums, result)) => Wrote { range, sums, result: result.map_err(FillError::Disk) },
+        Err(_) => Wrote { range, sums: None, result: Err(FillError::Abandoned) },
     }
 }

@@ -19,7 +19,7 @@ fn a_crowd_shares_one_fill_that_outlives_its_first_reader() {
     bench.run(async {
         let first = store.fetch(&object).await.unwrap();
         assert_eq!(first.tier, Tier::Fill);
-        assert_eq!(first.meta.etag, Some(etag(&Sha256::of(&bytes))));
+        assert_eq!(first.meta.etag, Some(etag(&Sha256::of(&bytes).into())));
         let Source::Growing(mut tail) = first.source else { panic!("{first:?}") };
         assert!(tail.past(0).await.unwrap() < 1_000_000);
         drop(tail);
@@ -235,7 +235,7 @@ fn heads_begin_no_fill() {
     }
     assert!(stub.requests()[0].starts_with("head /x.rpm "));
     let right = listed("y.rpm", &body(5000));
-    assert_eq!(bench.run(store.head(&right)).unwrap().meta.etag, Some(etag(&Sha256::of(&body(5000)))));
+    assert_eq!(bench.run(store.head(&right)).unwrap().meta.etag, Some(etag(&Sha256::of(&body(5000)).into())));
     assert!(bench.run(store.head(&listed("y.rpm", b"short"))).is_err());
     assert_eq!((stub.requests().len(), store.stats().fills_started), (3, 0));
 }

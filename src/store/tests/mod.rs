@@ -3,6 +3,7 @@
 
 mod cache;
 mod compare;
+mod digests;
 mod eviction;
 mod faults;
 mod hostile;
@@ -15,6 +16,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::origin::stub::{Stub, response, send};
 use crate::origin::{DirectoryOrigin, HttpOrigin, Wait, http};
+use crate::repo::Sha256;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;

@@ -74,7 +74,7 @@ fn retained_files_outlive_rsync() {
     // The missing one's bytes are retained already, by another name.
     assert_eq!((linked.made, linked.kept, linked.failed), (3, 1, 0), "{linked:?}");
     let wrong_size = Identity { size: 1, ..objects[1].identity.unwrap() };
-    let other = Identity { sha256: Sha256::of(b"other"), size: 1 };
+    let other = Identity { digest: Sha256::of(b"other").into(), size: 1 };
     let linked =
         bench.run(store.retain(vec![(path("7/os/small"), other), (path("7/os/none"), other)])).unwrap();
     assert_eq!((linked.failed, linked.first_failure.is_some()), (2, true));
@@ -99,7 +99,7 @@ fn retained_files_outlive_rsync() {
     let lie = Object::listed(path("7/os/replaced"), Sha256::of(b"lie"), 5000);
     assert!(matches!(bench.run(store.complete(&lie)), Err(FetchError::Body(_))));
 
-    let keep = HashSet::from([objects[0].identity.unwrap().sha256]);
+    let keep = HashSet::from([objects[0].identity.unwrap().digest]);
     assert_eq!(bench.run(store.sweep(keep)).unwrap(), 2);
     for object in &objects {
         bench.run(store.purge(object));

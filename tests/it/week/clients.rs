@@ -105,7 +105,7 @@ impl Week {
             let below = File {
                 path: place.relative.to_owned(),
                 size: listed.entry.size,
-                sha256: listed.entry.sha256,
+                digest: listed.entry.digest,
             };
             self.bounced(mirror, &below);
         }
@@ -153,7 +153,7 @@ impl Week {
             _ if !disk.alive => self.figures.failed += 1,
             None => self.figures.absent += 1,
             Some(found) if found.size != wanted.size => self.figures.other_size += 1,
-            Some(found) if Some(found.sha256) != wanted.sha256 => {
+            Some(found) if Some(found.sha256.into()) != wanted.digest => {
                 self.figures.failed += 1;
                 return Outcome::Failed(whole);
             }
@@ -172,7 +172,7 @@ impl Week {
         let held = matches!(decision, Decision::Serve(Reason::Window | Reason::Superseded));
         let has = |disk: &&super::disks::Disk| {
             let found = disk.files.get(place.relative);
-            disk.alive && found.is_some_and(|found| Some(found.sha256) == listed.entry.sha256)
+            disk.alive && found.is_some_and(|found| Some(found.sha256.into()) == listed.entry.digest)
         };
         if held || !self.mirrors.iter().any(|disk| has(&disk)) {
             return;

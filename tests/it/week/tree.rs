@@ -98,7 +98,7 @@ impl Origin {
                 let file = self.content(rng);
                 let path = format!("repodata/{}-{kind}.xml.gz", file.sha256);
                 files.insert(path.as_str().into(), file);
-                Record { kind: kind.into(), path, size: Some(file.size), sha256: Some(file.sha256) }
+                Record { kind: kind.into(), path, size: Some(file.size), digest: Some(file.sha256.into()) }
             })
             .into();
         self.files = files;
@@ -109,7 +109,7 @@ impl Origin {
         let listed = |(path, file): (&Arc<str>, &File)| ListedFile {
             path: path.to_string(),
             size: file.size,
-            sha256: Some(file.sha256),
+            digest: Some(file.sha256.into()),
         };
         let packages =
             self.files.iter().filter(|(path, _)| path.starts_with("Packages/")).map(listed).collect();

@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::http::freshness::Terms;
 use crate::http::{ByteRange, Fields, TreePath};
 use crate::origin::Version;
-use crate::repo::Sha256;
+use crate::repo::{Algorithm, Digest, Sha256};
 use crate::store::disk::files::Files;
 use crate::store::disk::{Disk, Draft, Examined, Finding, Look, Parts, Stage, Verified};
 use crate::store::object::{FOREVER, Facts, Meta, Object};
@@ -90,7 +90,8 @@ fn object(number: u8) -> Object {
         Object::unlisted(path)
     } else {
         let body = body(number, 0);
-        Object::listed(path, Sha256::of(&body), body.len() as u64)
+        let algorithm = Algorithm::ALL[usize::from(number / 2) % Algorithm::ALL.len()];
+        Object::listed(path, Digest::of(algorithm, &body), body.len() as u64)
     }
 }
 
@@ -109,6 +110,7 @@ fn meta(body: &[u8]) -> Meta {
         last_modified: None,
         content_type: HeaderValue::from_static("text/plain"),
         sha256: Some(Sha256::of(body)),
+        listed: None,
         stored: Timestamp::from_secs(1_800_000_000),
         fresh_until: FOREVER,
         terms: Terms::none(Timestamp::from_secs(1_800_000_000)),
