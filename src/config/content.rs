@@ -71,7 +71,7 @@ pub(super) fn origin(t: &mut Table<'_>) -> Origin {
         first_byte_timeout: t.or(
             "first_byte_timeout",
             &kinds::duration("10ms", "10m"),
-            Duration::from_secs(30),
+            Duration::from_secs(8),
         ),
         stall_timeout: t.or("stall_timeout", &kinds::duration("10ms", "10m"), Duration::from_secs(30)),
         patience: t.or("patience", &kinds::duration("0s", "60s"), Duration::from_secs(15)),

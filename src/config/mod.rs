@@ -168,7 +168,8 @@ pub enum Origin {
         ca: Option<PathBuf>,
         /// 10ms to 5m, default 5s.
         connect_timeout: Duration,
-        /// From the request to the first byte of the answer. 10ms to 10m, default 30s.
+        /// From the request, on a connection, to the first byte of the answer. 10ms to 10m, default 8s: clients give up after
+        /// 30 s without a byte, and a second request must have had its time by then.
         first_byte_timeout: Duration,
         /// Between two pieces of a body. 10ms to 10m, default 30s.
         stall_timeout: Duration,

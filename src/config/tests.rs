@@ -112,9 +112,8 @@ fn a_full_file_resolves() {
     assert_eq!(config.https.as_ref().unwrap().key, at("key.pem"));
     assert_eq!(config.admin.token.as_deref(), Some("0123456789abcdef"));
     assert!(!format!("{config:?}").contains("0123456789abcdef"), "a token is never shown");
-    assert!(
-        matches!(&config.origin, Origin::Http { url, .. } if url == "https://master.example.org/centos/")
-    );
+    assert!(matches!(&config.origin, Origin::Http { url, first_byte_timeout, .. }
+            if url == "https://master.example.org/centos/" && *first_byte_timeout == Duration::from_secs(8)));
     assert_eq!(config.cache.disk, Some(DiskCache { path: "/var/cache/freshet".into(), size: 200 << 30 }));
     assert_eq!(config.egress.capacity, Some(Bandwidth::from_bits_per_second(20_000_000_000)));
     assert_eq!((config.push.poll, config.push.warm), (Duration::from_secs(1), 100 << 30));

@@ -6,13 +6,14 @@ pub mod index;
 pub mod link;
 pub mod metalink;
 pub mod mirrorlist;
+pub mod named;
 pub mod own;
 pub mod query;
 
 pub use index::{IndexEntry, index};
 pub use metalink::{Metalink, Resource, Version, metalink};
 pub use mirrorlist::{Order, mirrorlist};
-pub use own::own_entries;
+pub use own::{OwnEntries, own_entries};
 pub use query::{Form, Protocol, Query, QueryError};
 
 /// Escapes text for XML and HTML, in content as in quoted attributes. What XML 1.0 can't carry at all is left out.

@@ -1,5 +1,7 @@
 //! The own nodes' entries in mirrorlists and metalinks.
 
+use super::Protocol;
+
 /// The highest `N` of a `~N` prefix: what [`TreePath::from_uri`](crate::http::TreePath::from_uri) strips.
 const MAX_PREFIX: usize = 99;
 
@@ -26,11 +28,53 @@ pub fn own_entries(urls: &[String], at_least: usize) -> Vec<String> {
     bases
 }
 
+/// The own nodes' entries by the scheme that a client takes.
+#[derive(Clone, Debug, Default)]
+pub struct OwnEntries {
+    all: Vec<String>,
+    http: Vec<String>,
+    https: Vec<String>,
+}
+
+impl OwnEntries {
+    /// [`own_entries`] of `urls`, and of those with either scheme alone.
+    #[must_use]
+    pub fn new(urls: &[String], at_least: usize) -> Self {
+        let with = |scheme: &str| {
+            let urls: Vec<String> = urls.iter().filter(|url| url.starts_with(scheme)).cloned().collect();
+            own_entries(&urls, at_least)
+        };
+        Self { all: own_entries(urls, at_least), http: with("http://"), https: with("https://") }
+    }
+
+    /// Those that a client can use.
+    #[must_use]
+    pub fn of(&self, protocol: Option<Protocol>) -> &[String] {
+        match protocol {
+            None => &self.all,
+            Some(Protocol::Http) => &self.http,
+            Some(Protocol::Https) => &self.https,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::http::TreePath;
     use std::collections::HashSet;
+
+    #[test]
+    fn entries_of_one_scheme_are_as_many() {
+        let own = OwnEntries::new(&["http://a/".to_owned(), "https://b/".to_owned()], 4);
+        assert_eq!(own.of(None), ["http://a/", "https://b/", "http://a/~1/", "https://b/~1/"]);
+        assert_eq!(
+            own.of(Some(Protocol::Https)),
+            ["https://b/", "https://b/~1/", "https://b/~2/", "https://b/~3/"]
+        );
+        assert_eq!(own.of(Some(Protocol::Http)).len(), 4);
+        assert!(OwnEntries::new(&["http://a/".to_owned()], 4).of(Some(Protocol::Https)).is_empty());
+    }
 
     #[test]
     fn entries() {

@@ -15,9 +15,10 @@ pub const MAX_COUNTRIES: usize = 16;
 pub struct Query {
     /// Which form it came in, and the answer takes.
     pub form: Form,
-    /// The repo's name, without release: `updates`.
-    pub repo: String,
-    /// The release: `7`.
+    /// The repo's name: `updates`. Without [`release`](Self::release) it stands at its end, and where it begins the config alone
+    /// can tell: `updates-7`, `centos-baseos-9-stream`.
+    pub text: String,
+    /// The release, where it was given for itself: `7`.
     pub release: Option<String>,
     /// The architecture; empty where none was given.
     pub arch: String,
@@ -79,11 +80,11 @@ impl Query {
         let repo = named("repo")?.ok_or(QueryError::Missing("repo"))?;
         let arch = id_part("arch", named("arch")?)?;
         let form = if release.is_some() { Form::Centos } else { Form::Fedora };
-        let (repo, release, arch) = names(&repo, release, arch)?;
+        let (text, release, arch) = names(&repo, release, arch)?;
         Ok(Self {
             form,
-            repo,
-            release: Some(release),
+            text,
+            release,
             arch: arch.unwrap_or_default(),
             countries: countries(query_string),
             protocol: named("protocol").ok().flatten().and_then(|list| protocol(&list)),
@@ -100,13 +101,26 @@ impl Query {
         })
     }
 
-    /// The ids of the repos that this can mean, likeliest first: `updates/7/x86_64`, then `updates/7`, for repos whose path has no
-    /// architecture.
+    /// The ids of the repos that this can mean by the likeliest reading: `updates/7/x86_64`, then `updates/7`, for repos whose path
+    /// has no architecture. [`named::find`](super::named::find) knows more of them.
     #[must_use]
     pub fn repo_ids(&self) -> Vec<String> {
-        let Some(release) = &self.release else { return Vec::new() };
-        let with_arch = (!self.arch.is_empty()).then(|| format!("{}/{release}/{}", self.repo, self.arch));
-        with_arch.into_iter().chain([format!("{}/{release}", self.repo)]).collect()
+        let name = match &self.release {
+            Some(release) => format!("{}/{release}", self.text),
+            None => match self.text.rsplit_once('-') {
+                Some((name, release)) => format!("{name}/{release}"),
+                None => self.text.clone(),
+            },
+        };
+        let with_arch = (!self.arch.is_empty()).then(|| format!("{name}/{}", self.arch));
+        with_arch.into_iter().chain([name]).collect()
+    }
+
+    /// What is wrong with it, if no repo is found that it names.
+    #[must_use]
+    pub fn lacks(&self) -> Option<QueryError> {
+        let is_bare = self.release.is_none() && !self.text.contains('-');
+        is_bare.then_some(QueryError::Missing("release"))
     }
 }
 
@@ -115,22 +129,20 @@ fn names(
     repo: &str,
     release: Option<String>,
     arch: Option<String>,
-) -> Result<(String, String, Option<String>), QueryError> {
+) -> Result<(String, Option<String>, Option<String>), QueryError> {
     const MALFORMED: QueryError = QueryError::Malformed("repo");
     let part = |text: &str| id_part("repo", Some(text.to_owned()))?.ok_or(MALFORMED);
     if repo.contains('/') {
         let parts: Vec<&str> = repo.split('/').collect();
         return match parts[..] {
-            [name, release, arch] => Ok((part(name)?, part(release)?, Some(part(arch)?))),
-            [name, release] => Ok((part(name)?, part(release)?, arch)),
+            [name, release, arch] => Ok((part(name)?, Some(part(release)?), Some(part(arch)?))),
+            [name, release] => Ok((part(name)?, Some(part(release)?), arch)),
             _ => Err(MALFORMED),
         };
     }
-    if let Some(release) = release {
-        return Ok((part(repo)?, release, arch));
-    }
-    let (name, release) = repo.rsplit_once('-').ok_or(QueryError::Missing("release"))?;
-    Ok((part(name)?, part(release)?, arch))
+    let is_cut = release.is_none()
+        && repo.rsplit_once('-').is_some_and(|(name, release)| name.is_empty() || release.is_empty());
+    if is_cut { Err(MALFORMED) } else { Ok((part(repo)?, release, arch)) }
 }
 
 /// Empty is as good as absent. Whatever else has a character that no id has is malformed.
@@ -207,6 +219,8 @@ mod tests {
             ("repo=updates%2f7%2Fx86_64&arch=i386", Fedora, &["updates/7/x86_64", "updates/7"]),
             ("repo=updates/7&arch=x86_64", Fedora, &["updates/7/x86_64", "updates/7"]),
             ("repo=source-7", Fedora, &["source/7"]),
+            // What has no release at all; if no repo has that name, it is the release that is missing.
+            ("repo=rawhide&arch=x86_64", Fedora, &["rawhide/x86_64", "rawhide"]),
         ] {
             let query = Query::parse(text).unwrap();
             assert_eq!(
@@ -218,7 +232,6 @@ mod tests {
         for (text, error) in [
             ("", QueryError::Missing("repo")),
             ("release=7&arch=x86_64", QueryError::Missing("repo")),
-            ("repo=updates&arch=x86_64", QueryError::Missing("release")),
             ("repo=-7", QueryError::Malformed("repo")),
             ("repo=updates-", QueryError::Malformed("repo")),
             ("repo=a/b/c/d", QueryError::Malformed("repo")),
@@ -230,6 +243,11 @@ mod tests {
         ] {
             assert_eq!(Query::parse(text), Err(error), "{text}");
         }
+        assert_eq!(
+            Query::parse("repo=updates&arch=x86_64").unwrap().lacks(),
+            Some(QueryError::Missing("release"))
+        );
+        assert_eq!(Query::parse("repo=updates-7").unwrap().lacks(), None);
         let long = "a".repeat(MAX_VALUE + 1);
         assert_eq!(Query::parse(&format!("release=7&repo={long}")), Err(QueryError::TooLong));
         assert_eq!(Query::parse(&format!("repo=a-7&ip={long}")).unwrap().ip, None);

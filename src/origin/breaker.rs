@@ -3,7 +3,7 @@
 //! While the origin is up everybody may ask. It is down once [`THRESHOLD`] failures came in a row, with no answer
 //! between them: connections that failed, each for itself, or answers that failed (5xx, 429, silence, a break before the
 //! head), of which those of one path count once, since one broken path says nothing of the others. While it is down one
-//! request at a time is the probe, at intervals that double up to a cap; everybody else is refused at once. Where it can
+//! request at a time is the probe, at intervals that double up to a second; everybody else is refused at once. Where it can
 //! be reached, and only answers badly, paths that are not known to fail may be asked as well, a few each second: one of
 //! them may well work. Any answer brings it up. A path whose answer said Retry-After is left alone for that long, up to
 //! the cap, whatever the state.
@@ -20,9 +20,12 @@ const OTHERS: u32 = 8;
 const OTHERS_WINDOW: Duration = Duration::from_secs(1);
 /// Between two probes of an origin that doesn't talk, a path that is not known to fail has its turn first.
 const OTHERS_TURN: Duration = Duration::from_secs(1);
+/// The longest time between two probes, however long the origin is down. They are sent only while something is wanted of it:
+/// a client waits no longer than this for an origin that works again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A probe that has said nothing for so long no longer keeps the next one from asking: its origin may have been
 /// switched off and on again under it.
-const PROBE_LEASE: Duration = Duration::from_secs(5);
+const PROBE_LEASE: Duration = PROBE_EVERY;
 /// Failing or held paths remembered at once; the oldest make room.
 const MAX_PATHS: usize = 1024;
 
@@ -153,7 +156,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Up. No probe waits longer than `cap`.
+    /// Up. No Retry-After counts for longer than `cap`.
     pub(super) fn new(cap: Duration) -> Self {
         Self {
             cap,
@@ -201,7 +204,7 @@ impl Breaker {
                 if let State::Down(down) = &mut self.state
                     && down.is_probed_by(ticket)
                 {
-                    (down.probe, down.next) = (None, now + FIRST_DELAY.min(self.cap));
+                    (down.probe, down.next) = (None, now + FIRST_DELAY);
                 }
             }
             Outcome::Unreachable(reason) => {
@@ -324,7 +327,7 @@ impl Breaker {
     fn postpone(&mut self, at_least: Duration, now: Instant, jitter: f64) {
         let State::Down(down) = &mut self.state else { return };
         let doubled = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(down.failed_probes));
-        let delay = doubled.min(self.cap).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 4.0);
+        let delay = doubled.min(PROBE_EVERY).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 4.0);
         down.next = now + delay.max(at_least);
         if !at_least.is_zero() {
             (down.others_since, down.others) = (now + at_least, 0);

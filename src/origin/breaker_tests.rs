@@ -81,12 +81,12 @@ fn what_makes_it_count_as_down() {
 }
 
 #[test]
-fn probes_come_one_at_a_time_and_ever_slower() {
+fn probes_come_one_at_a_time_and_more_slowly_up_to_each_second() {
     let mut bench = Bench::new();
     for _ in 0..3 {
         bench.meets(1, unreachable());
     }
-    for delay in [250, 500, 1000, 2000, 4000, 4000, 4000] {
+    for delay in [250, 500, 1000, 1000, 1000, 1000, 1000] {
         bench.wait(delay - 1);
         assert_eq!(bench.admits(1), None, "{delay} ms are not over");
         assert!(!bench.breaker.may_connect());
@@ -96,7 +96,7 @@ fn probes_come_one_at_a_time_and_ever_slower() {
         assert!(bench.breaker.may_connect());
         bench.settle(probe, unreachable());
     }
-    bench.wait(4000);
+    bench.wait(1000);
     bench.meets(2, Outcome::Answered);
     assert!(bench.is_up() && bench.admits(1).is_some() && bench.admits(2).is_some(), "up at once");
     // And from the beginning again.
@@ -115,7 +115,7 @@ fn a_silent_or_abandoned_probe_makes_room_for_the_next() {
     }
     bench.wait(250);
     let silent = bench.admits(1).unwrap();
-    bench.wait(4999);
+    bench.wait(999);
     assert_eq!(bench.admits(1), None);
     bench.wait(1);
     let abandoned = bench.admits(1).expect("the lease is over");
@@ -333,7 +333,7 @@ proptest! {
     }
 
     #[test]
-    fn a_dead_origin_is_asked_ever_more_slowly(
+    fn a_dead_origin_is_asked_now_and_then(
         steps in steps(prop_oneof![Just(unreachable()), Just(broken()), Just(Outcome::Dropped)]),
     ) {
         let mut bench = Bench::new();

@@ -81,7 +81,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// No probe waits longer than `cap` for its turn.
+    /// No Retry-After counts for longer than `cap`.
     pub(super) fn new(cap: Duration) -> Arc<Self> {
         Arc::new(Self {
             breaker: Mutex::new(Breaker::new(cap)),

@@ -19,12 +19,13 @@ use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,12 +53,12 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// Between two pieces of a body.
     pub stall_timeout: Duration,
-    /// The longest time between two probes of an origin that is down, and for which a Retry-After is honoured.
+    /// The longest time for which a Retry-After is honoured.
     pub backoff_cap: Duration,
 }
 
 impl Settings {
-    /// With the default timers: 5 s, 30 s, 30 s, and a backoff of 5 s at most.
+    /// With the default timers: 5 s, 8 s, 30 s, and a backoff of 5 s at most.
     #[must_use]
     pub fn new(url: &str, node: &str) -> Self {
         Self {
@@ -65,7 +66,7 @@ impl Settings {
             ca: None,
             node: node.to_owned(),
             connect_timeout: Duration::from_secs(5),
-            first_byte_timeout: Duration::from_secs(30),
+            first_byte_timeout: Duration::from_secs(8),
             stall_timeout: Duration::from_secs(30),
             backoff_cap: Duration::from_secs(5),
         }
@@ -116,6 +117,8 @@ pub enum Answer {
     /// 304, with its header fields.
     NotModified(HeaderMap),
 }
+
+type Answered = Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error>;
 
 type Connector = Connects<HttpsConnector<HttpConnector>>;
 
@@ -285,10 +288,8 @@ impl HttpOrigin {
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         headers.insert(header::VIA, self.via.clone());
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        // Covers the TLS handshake too, which the connector's own timer doesn't.
-        let after = self.settings.connect_timeout + self.settings.first_byte_timeout;
-        match tokio::time::timeout(after, self.client.request(request)).await {
-            Err(_) => {
+        match self.answer(request).await {
+            Err(after) => {
                 let error = OriginError::Silent { wait: Wait::FirstByte, after };
                 admitted.broken(&error);
                 Err(error)
@@ -314,6 +315,21 @@ impl HttpOrigin {
                 Ok(response)
             }
         }
+    }
+
+    /// The head of the answer, or how long it was waited for.
+    async fn answer(&self, mut request: Request<Empty<Bytes>>) -> Result<Answered, Duration> {
+        let Settings { connect_timeout, first_byte_timeout, .. } = self.settings;
+        let mut connection = capture_connection(&mut request);
+        let mut answer = pin!(self.client.request(request));
+        // Covers the TLS handshake too, which the connector's own timer doesn't.
+        let connecting = connect_timeout + first_byte_timeout;
+        tokio::select! {
+            answer = &mut answer => return Ok(answer),
+            _ = connection.wait_for_connection_metadata() => {}
+            () = tokio::time::sleep(connecting) => return Err(connecting),
+        }
+        tokio::time::timeout(first_byte_timeout, answer).await.map_err(|_| first_byte_timeout)
     }
 
     /// Where a redirect leads: a path on this very authority.

@@ -8,7 +8,7 @@ use super::listings::Listings;
 use super::seats::Seats;
 use crate::config::{Bandwidth, Config, Mirror};
 use crate::geo::Geo;
-use crate::listing::own::own_entries;
+use crate::listing::OwnEntries;
 use crate::metrics::Metrics;
 use crate::policy::load::MirrorLoad;
 use crate::policy::{BounceReport, Orders, Published, Sightings, sightings};
@@ -56,7 +56,7 @@ pub struct Edge {
     /// Has the prober look at mirrors for such a file.
     pub looks: mpsc::Sender<sightings::Request>,
     /// The own nodes' base URLs as lists name them.
-    pub own_entries: Vec<String>,
+    pub own_entries: OwnEntries,
     /// `Via` of every response (RFC 9110, section 7.6.3).
     pub via: HeaderValue,
     /// `Cache-Status` of every response.
@@ -104,7 +104,7 @@ impl Edge {
             load: MirrorLoad::new(donated),
             orders: Orders::new(&config.mirrors),
             redirected: config.mirrors.iter().map(redirected).collect(),
-            own_entries: own_entries(&config.node.urls, OWN_ENTRIES),
+            own_entries: OwnEntries::new(&config.node.urls, OWN_ENTRIES),
             cache_status: CacheStatus::new(&config.node.name),
             via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 freshet")),
             config,

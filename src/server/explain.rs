@@ -4,7 +4,8 @@
 //! looked up by its address and User-Agent, so only with the very User-Agent of a real client does its past show.
 
 use super::Edge;
-use super::choices;
+use super::answer::Answer;
+use super::choices::{self, Wish};
 use super::clients::Seen;
 use super::consider::Question;
 use super::redirect;
@@ -57,7 +58,7 @@ pub struct Explanation {
     pub cached: bool,
     /// The load that was decided on.
     pub egress: Load,
-    /// `serve`, `redirect`, or `answer` (mirrorlist, metalink, moved).
+    /// `serve`, `redirect`, or `answer` (mirrorlist, metalink, what is wrong with their query, moved).
     pub decision: String,
     /// The reason's word.
     pub reason: String,
@@ -166,7 +167,15 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
     let at_hand = question.pinned().is_some() || content.is_some();
     let held = at_hand || edge.store.find(&question.object()).await.is_some();
     let past = past(edge, &question, supposed, &client, now);
-    let outcome = outcome(edge, &question, (&path, query), (at_hand, content.as_ref()), past);
+    let outcome = match choices::wanted(&path, query) {
+        Some(choice) => {
+            let query = query.unwrap_or_default();
+            let list = choices::would_be(edge, &Wish { choice, query, client: &client, now });
+            let reason = if let Answer::Page { reason, .. } = list { reason } else { Reason::Mirrorlist };
+            answer(reason, None)
+        }
+        None => outcome(edge, &question, (at_hand, content.as_ref()), past),
+    };
 
     let place = question.place();
     let last_resort = match outcome.word {
@@ -210,18 +219,17 @@ struct Outcome {
     mirror: Option<usize>,
 }
 
-/// The steps of `handle`, in its order.
+fn answer(reason: Reason, location: Option<String>) -> Outcome {
+    Outcome { word: "answer", reason, location, mirror: None }
+}
+
+/// The steps of `handle` for what is no list, in its order.
 fn outcome(
     edge: &Edge,
     question: &Question<'_>,
-    (path, query): (&TreePath, Option<&str>),
     (at_hand, content): (bool, Option<&Content>),
     past: Past,
 ) -> Outcome {
-    let answer = |reason, location| Outcome { word: "answer", reason, location, mirror: None };
-    if choices::wanted(path, query).is_some() {
-        return answer(Reason::Mirrorlist, None);
-    }
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {
         return answer(Reason::Moved, Some(url));
     }

@@ -26,8 +26,7 @@ pub async fn reply(tally: Rc<Tally>, path: Result<TreePath, Refused>) -> Reply {
 async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     let edge = &*peer.edge;
     if let Some(choice) = choices::wanted(path, asked.target.query()) {
-        return choices::answer(edge, asked, choice)
-            .unwrap_or_else(|why| Answer::from(Refused::bad_request(why)));
+        return Box::pin(choices::answer(edge, asked, choice)).await;
     }
     let question = Question::new(edge, path, &asked.client, asked.now);
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {

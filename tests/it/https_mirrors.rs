@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 /// A certificate of its own authority, for a host, as PEM and as what a server has of it.
-fn certified(authority: &str, host: &str, expired: bool) -> (String, Arc<ServerConfig>) {
+pub fn certified(authority: &str, host: &str, expired: bool) -> (String, Arc<ServerConfig>) {
     let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, authority);
     if expired {
@@ -35,7 +35,7 @@ fn certified(authority: &str, host: &str, expired: bool) -> (String, Arc<ServerC
 }
 
 /// Puts TLS before `origin`; the port.
-fn secured(runtime: &Runtime, origin: SocketAddr, config: Arc<ServerConfig>) -> u16 {
+pub fn secured(runtime: &Runtime, origin: SocketAddr, config: Arc<ServerConfig>) -> u16 {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let port = listener.local_addr().unwrap().port();
     let acceptor = TlsAcceptor::from(config);

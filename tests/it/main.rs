@@ -15,6 +15,7 @@ mod fills;
 mod http1;
 mod https_mirrors;
 mod images;
+mod lists;
 mod observed;
 mod origins;
 mod plan;

@@ -182,6 +182,24 @@ fn broken_paths_do_not_take_the_others_down() {
 }
 
 #[test]
+fn an_origin_that_takes_a_request_and_never_answers_is_asked_anew() {
+    let tree = scratch();
+    let origin = Origin::serve(tree.path());
+    origin.put("f", "at last");
+    origin.act("f", [Act::Hang]);
+    // Once there is a connection, the time for making one no longer counts.
+    let keys = "origin.connect_timeout = \"1m\"\norigin.first_byte_timeout = \"500ms\"";
+    let node = Node::start(&config::cached(&origin, keys));
+    let mut waiting = Connection::open(node.http()).unwrap();
+    waiting.send(client::head("GET", "/f", &[])).unwrap();
+    wait_until("a second request", || origin.seen_for("f").len() == 2);
+    origin.act("f", []);
+    let response = waiting.response("GET").unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "at last"));
+    assert!(requests(&node, "silent") >= 2);
+}
+
+#[test]
 fn retry_after_is_honoured() {
     let tree = scratch();
     let origin = Origin::serve(tree.path());
