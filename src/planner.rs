@@ -38,6 +38,8 @@ pub struct Wanted<'a> {
 #[derive(Serialize)]
 struct Planned<'a> {
     outcome: &'a Outcome,
+    /// Of the same files without the rapid repo, where the scenario has one.
+    by_window: Option<&'a Outcome>,
     sweep: Option<&'a Sweep>,
 }
 
@@ -47,8 +49,16 @@ struct Planned<'a> {
 /// The page can't be written.
 pub fn plan(scenario: &Scenario, wanted: &Wanted<'_>) -> Result<String> {
     let outcome = plan::simulate(scenario, wanted.sample);
+    let by_window = scenario.by_window().map(|scenario| plan::simulate(&scenario, wanted.sample));
     let sweep = wanted.target.map(|target| sweep::sweep(scenario, target, wanted.sample.min(sweep::SAMPLE)));
     let mut parts = report::parts(scenario, &outcome);
+    if let Some(by_window) = &by_window {
+        let window = report::duration(scenario.policy.window.as_secs_f64());
+        parts.push(Part::Heading(format!(
+            "The rapid repo beside the same in one push, with a window of {window}"
+        )));
+        parts.push(Part::Table(report::side_by_side(&outcome, by_window)));
+    }
     if let Some(sweep) = &sweep {
         parts.extend(advice(scenario, sweep));
     }
@@ -60,7 +70,7 @@ pub fn plan(scenario: &Scenario, wanted: &Wanted<'_>) -> Result<String> {
         write_plots(dir, &parts)?;
     }
     if wanted.json {
-        let planned = Planned { outcome: &outcome, sweep: sweep.as_ref() };
+        let planned = Planned { outcome: &outcome, by_window: by_window.as_ref(), sweep: sweep.as_ref() };
         return Ok(serde_json::to_string_pretty(&planned)? + "\n");
     }
     Ok(report::text(&parts))

@@ -170,12 +170,17 @@ fn unlisted(root: &mut Table<'_>, aliases: &[Alias]) -> Vec<Unlisted> {
     all
 }
 
+/// Reads who delivers a repo.
+pub(super) fn delivery(t: &mut Table<'_>, default: Delivery) -> Delivery {
+    let deliveries = [("window", Delivery::Window), ("own", Delivery::Own), ("offload", Delivery::Offload)];
+    t.or("delivery", &kinds::choice(deliveries), default)
+}
+
 /// Reads who delivers a repo, and for how long.
 pub(super) fn rules(t: &mut Table<'_>) -> Rules {
-    let deliveries = [("window", Delivery::Window), ("own", Delivery::Own), ("offload", Delivery::Offload)];
     let scopes = [("repo", Scope::Repo), ("push", Scope::Push)];
     Rules {
-        delivery: t.or("delivery", &kinds::choice(deliveries), Delivery::Window),
+        delivery: delivery(t, Delivery::Window),
         window: t.or("window", &kinds::duration("1ms", "90days"), Duration::from_secs(24 * 3600)),
         window_scope: t.or("window_scope", &kinds::choice(scopes), Scope::Repo),
         window_max_push: t.or("window_max_push", &kinds::size("1 B", "1 PiB"), 2 << 30),

@@ -57,7 +57,7 @@ impl Simulation<'_> {
     }
 
     /// The mirror that stands first in a list of the time `listed`; None if the nodes do.
-    fn named_first(&self, client: &Client, listed: f64, now: f64) -> Option<usize> {
+    pub(super) fn named_first(&self, client: &Client, listed: f64, now: f64) -> Option<usize> {
         let policy = &self.scenario.policy;
         // A list that is older than the push was made outside of any window.
         let is_pushed = self.world.is_pushed(listed);

@@ -23,6 +23,8 @@ pub struct Host {
     /// Share of the push that it has installed.
     pub needs: f64,
     asks: Asks,
+    /// Its looks at which it asks for metadata of the rapid repo: one of them, and from one to the next, in seconds.
+    rapid: (f64, f64),
 }
 
 /// The looks at which it asks for metadata.
@@ -54,14 +56,18 @@ impl Host {
         let region = weighted(scenario.regions.iter().map(|region| region.share), rng);
         let (habits, place) = (&scenario.kinds[kind], &scenario.regions[region]);
         let (least, most) = habits.needs;
-        Self {
-            kind,
-            region,
-            link: rng.usize(..place.links.len()),
-            drpms: rng.f64() < habits.drpms,
-            needs: least + (most - least) * rng.f64(),
-            asks: Asks::draw(habits, place, midnight(scenario), rng),
-        }
+        let (link, drpms) = (rng.usize(..place.links.len()), rng.f64() < habits.drpms);
+        let needs = least + (most - least) * rng.f64();
+        let asks = Asks::draw(habits, place, midnight(scenario), rng);
+        let rapid = rapid(asks.first, habits, scenario, rng);
+        Self { kind, region, link, drpms, needs, asks, rapid }
+    }
+
+    /// The first time that it asks for metadata of the rapid repo at `from` or later, in seconds after the start.
+    #[must_use]
+    pub fn asks_rapid_from(&self, from: f64) -> f64 {
+        let (first, every) = self.rapid;
+        first + ((from - first) / every).ceil() * every
     }
 
     /// The first time that it asks at `from` or later, in seconds after the start.
@@ -81,8 +87,7 @@ impl Host {
 impl Asks {
     fn draw(kind: &HostKind, region: &Region, midnight: f64, rng: &mut fastrand::Rng) -> Self {
         let every = kind.every.as_secs_f64();
-        // Metadata that are as old as that aren't used any more.
-        let looks = (kind.expire.as_secs_f64() / every).ceil().max(1.0);
+        let looks = looks(kind, kind.expire);
         let asks_every = every * looks;
         let begin = kind.from.map_or(0.0, |from| {
             let (east, west) = (region.zones.1 as f64, region.zones.0 as f64);
@@ -97,6 +102,20 @@ impl Asks {
         let first = begin + spread + which * every;
         Self { first, every: asks_every, list_each, remainder: rng.i64(..list_each) }
     }
+}
+
+/// The looks at which a host asks for the rapid repo's metadata: one of them, and from one to the next, in seconds.
+fn rapid(look: f64, kind: &HostKind, scenario: &Scenario, rng: &mut fastrand::Rng) -> (f64, f64) {
+    let expire = scenario.rapid.as_ref().map_or(Duration::ZERO, |rapid| rapid.expire);
+    let (every, looks) = (kind.every.as_secs_f64(), looks(kind, expire));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few looks")]
+    let which = if looks > 1.0 { rng.u64(..looks as u64) as f64 } else { 0.0 };
+    (look + which * every, every * looks)
+}
+
+/// Looks from one that asks to the next, where metadata that are as old as `expire` aren't used any more.
+fn looks(kind: &HostKind, expire: Duration) -> f64 {
+    (expire.as_secs_f64() / kind.every.as_secs_f64()).ceil().max(1.0)
 }
 
 /// The midnight, UTC, of the day of the push, in seconds after the start.
@@ -166,6 +185,19 @@ mod tests {
         assert!(asks.iter().all(|ask| ask.at - ask.listed < 24.0 * 3600.0));
         let next = hosts("every = \"6h\"")[0].ask_from(1.0);
         assert_eq!(next.at, next.listed, "without a cache each ask brings a list");
+    }
+
+    #[test]
+    fn a_rapid_repo_is_asked_at_each_look_after_its_metadata_have_expired() {
+        let asks = |text: &str| -> Vec<(f64, f64)> {
+            hosts(text).iter().map(|host| (host.asks_rapid_from(0.0), host.ask_from(0.0).at)).collect()
+        };
+        let day = 24.0 * 3600.0;
+        for (rapid, updates) in asks("expire = \"48h\"\n[rapid]") {
+            assert!(rapid < day && updates < 2.0 * day);
+            assert!(((updates - rapid) / day).fract().min(1.0) < 1e-9, "{rapid} {updates}: the same looks");
+        }
+        assert!(asks("[rapid]\nexpire = \"48h\"").iter().any(|(rapid, _)| *rapid > day));
     }
 
     #[test]

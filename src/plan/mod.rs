@@ -14,6 +14,7 @@ pub mod hosts;
 pub mod line;
 mod node;
 mod outcome;
+mod rapid;
 mod recorder;
 pub mod report;
 mod scale;

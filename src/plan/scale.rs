@@ -90,7 +90,8 @@ fn pace(scenario: &Scenario, weight: f64) -> f64 {
     if weight <= 2.0 {
         return 1.0;
     }
-    let files = || scenario.push.files.iter().map(|file| file.size);
+    let rapid = || scenario.rapid.iter().flat_map(|rapid| &rapid.files);
+    let files = || scenario.push.files.iter().chain(rapid()).map(|file| file.size);
     let bundle = (files().sum::<u64>() / BUNDLES as u64 * 2).max(files().max().unwrap_or(0));
     let bytes = bundle.max(scenario.push.metadata) as f64 * weight;
     let capacity = scenario.regions.iter().map(|region| region.capacity.bytes_per_second()).min();

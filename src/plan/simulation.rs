@@ -77,6 +77,8 @@ pub(super) struct Simulation<'a> {
     pub(super) rng: fastrand::Rng,
     pub(super) agenda: Agenda<Event>,
     pub(super) hosts: Vec<(Host, Who)>,
+    /// Which of them have what is urgent, where there is a rapid repo.
+    pub(super) has_urgent: Vec<bool>,
     pub(super) synced: Vec<Synced>,
     pub(super) table: MirrorTable,
     pub(super) orders: Orders,
@@ -105,6 +107,7 @@ impl<'a> Simulation<'a> {
             agenda: Agenda::new(),
             live: Vec::new(),
             free: Vec::new(),
+            has_urgent: vec![false; hosts.len()],
             scenario,
             world,
             scale,
@@ -117,7 +120,7 @@ impl<'a> Simulation<'a> {
     fn run(&mut self) {
         let push = self.scenario.push.at.as_secs_f64();
         for host in 0..self.hosts.len() {
-            let first = self.hosts[host].0.ask_from(push).at;
+            let first = self.asks_from(host, push);
             self.agenda.add(first, Event::Asks(host));
             self.notes_mirrors_alone(host);
         }
@@ -154,7 +157,10 @@ impl<'a> Simulation<'a> {
 
     fn happens(&mut self, event: Event, now: f64) {
         match event {
-            Event::Asks(host) => self.asks(host, now),
+            Event::Asks(host) => match &self.world.rapid {
+                Some(rapid) => self.asks_both(rapid, host, now),
+                None => self.asks(host, now),
+            },
             Event::Install => self.installs(now),
             Event::Free(transfer) => self.is_there(transfer, now),
             Event::Proven(mirror) => world::proves(&mut self.table, mirror, self.world),

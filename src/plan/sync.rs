@@ -18,7 +18,7 @@ pub struct Synced {
 #[must_use]
 pub fn synced(scenario: &Scenario, rng: &mut fastrand::Rng) -> Vec<Synced> {
     let (sync, count) = (&scenario.sync, scenario.mirrors.iter().map(|group| group.count).sum::<usize>());
-    let push = scenario.push.at.as_secs_f64();
+    let push = scenario.published().as_secs_f64();
     let mut all: Vec<Synced> = Vec::with_capacity(count);
     let mut dead = Vec::with_capacity(count);
     for mirror in 0..count {

@@ -4,7 +4,7 @@
 //! ([`Trail`]), and for the rest in bundles of about one size, which are decided alike.
 
 use super::hosts::Host;
-use super::world::{File, World};
+use super::world::{File, Rapid, Urgent, World};
 use crate::policy::{Client, Trail};
 use std::collections::VecDeque;
 
@@ -29,8 +29,10 @@ pub struct Bundle<'a> {
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The push.
+    /// The push; where there is a rapid repo, what is urgent, and maybe more.
     Update,
+    /// What else the push brought.
+    Rest,
     /// Something that was there before.
     Install,
 }
@@ -62,6 +64,17 @@ pub fn updates<'a>(world: &'a World, host: &Host, rng: &mut fastrand::Rng) -> Ve
     let all =
         world.pushed.iter().map(|(package, drpm)| drpm.as_ref().filter(|_| host.drpms).unwrap_or(package));
     some(all, host.needs, rng)
+}
+
+/// The urgent files that a host fetches, `by` the rapid repo or by updates.
+#[must_use]
+pub fn urgent<'a>(
+    rapid: &'a Rapid,
+    host: &Host,
+    by: fn(&Urgent) -> &File,
+    rng: &mut fastrand::Rng,
+) -> Vec<&'a File> {
+    some(rapid.urgent.iter().map(by), host.needs, rng)
 }
 
 /// The files of an installation.

@@ -1,7 +1,7 @@
-//! The repo before and after the push, and the mirrors, as the node's own types have them.
+//! The repos before and after the push, and the mirrors, as the node's own types have them.
 
 use crate::clock::Timestamp;
-use crate::config::scenario::{PlannedFile, Scenario};
+use crate::config::scenario::{PlannedFile, PlannedRapid, Scenario};
 use crate::config::{Mirror, Repo};
 use crate::http::TreePath;
 use crate::policy::{MirrorState, MirrorTable, Pair, Proof, Reach, RepoView, Repos, Window};
@@ -32,11 +32,11 @@ impl File {
     }
 }
 
-/// What clients may ask for; nothing changes in it but by the push.
+/// What clients may ask for; nothing changes in it but by what is published.
 #[derive(Debug)]
 pub struct World {
-    before: Repos,
-    after: Repos,
+    /// What the nodes offer, and from when on, in seconds after the start.
+    states: Vec<(f64, Repos)>,
     flips: f64,
     /// repomd.xml.
     pub root: File,
@@ -46,6 +46,29 @@ pub struct World {
     pub pushed: Vec<(File, Option<File>)>,
     /// There before and after.
     pub old: Vec<File>,
+    /// The rapid repo, if there is one.
+    pub rapid: Option<Rapid>,
+}
+
+/// The rapid repo, and what is urgent.
+#[derive(Debug)]
+pub struct Rapid {
+    flips: f64,
+    /// repomd.xml.
+    pub root: File,
+    /// The other metadata.
+    pub metadata: Vec<File>,
+    /// New in it, and in the push.
+    pub urgent: Vec<Urgent>,
+}
+
+/// An urgent package.
+#[derive(Clone, Debug)]
+pub struct Urgent {
+    /// In the rapid repo.
+    pub rapid: File,
+    /// The same in updates.
+    pub updates: File,
 }
 
 /// `seconds` after the start.
@@ -58,9 +81,9 @@ impl World {
     /// As the scenario has it.
     #[must_use]
     pub fn new(scenario: &Scenario) -> Self {
-        let repo = Arc::new(scenario.policy.repo());
-        let file = |below: &str, size| File::new(&repo, below, size, Sha256::of(below.as_bytes()));
-        let metadata = |generation: u64| metadata(&repo, generation, scenario.push.metadata);
+        let repos: Vec<Arc<Repo>> = scenario.repos().into_iter().map(Arc::new).collect();
+        let updates = &*repos[0];
+        let file = |below: &str, size| File::new(updates, below, size, Sha256::of(below.as_bytes()));
         let pushed = |(number, planned): (usize, &PlannedFile)| {
             let package = file(&format!("Packages/p{number}-2.rpm"), planned.size);
             let drpm = planned.drpm.map(|size| file(&format!("drpms/p{number}-1_2.drpm"), size));
@@ -71,22 +94,20 @@ impl World {
         let old: Vec<_> = (0..scenario.installs.packages * CHOICE)
             .map(|number| file(&format!("Packages/old{number}-1.rpm"), size))
             .collect();
-        let (published, flips) =
-            (scenario.push.at.as_secs_f64(), (scenario.push.at + scenario.push.flip).as_secs_f64());
-        let metadata = [metadata(1), metadata(2)];
-        let first = generation(&repo, &metadata[0], old.iter(), None, (START, START));
+        let metadata = [1, 2].map(|generation| metadata(updates, generation, scenario.push.metadata));
+        let rapid = scenario.rapid.as_ref().zip(repos.get(1)).map(|(planned, repo)| {
+            Rapid::new(planned, [repo, updates], (scenario.push.at + scenario.push.flip).as_secs_f64())
+        });
+        let urgent = rapid.iter().flat_map(|rapid| &rapid.urgent);
         let new = pushed.iter().flat_map(|(package, drpm)| std::iter::once(package).chain(drpm));
-        let at = (time(published), time(flips));
-        let second = generation(&repo, &metadata[1], old.iter().chain(new), Some(&first), at);
-        let window = Window::opened_by(&second, &repo);
-        let view = |history, window| {
-            let view = RepoView { repo: repo.clone(), history, window, confirmed: Arc::default() };
-            Repos::new(vec![Arc::new(view)])
-        };
-        let before = view(History::new([Arc::new(first.clone())]), None);
-        let history = History::new([Arc::new(first), Arc::new(second)]);
+        let new = new.chain(urgent.map(|urgent| &urgent.updates)).collect::<Vec<_>>();
+        let published = scenario.published().as_secs_f64();
+        let flips = (scenario.published() + scenario.push.flip).as_secs_f64();
+        let old_files: Vec<&File> = old.iter().collect();
+        let mut changes = vec![Change::new(&repos[0], &metadata, (&old_files, &new), (published, flips))];
+        changes.extend(rapid.as_ref().map(|rapid| rapid.change(&repos[1], scenario.push.at.as_secs_f64())));
         let root = file("repodata/repomd.xml", 4096);
-        Self { before, after: view(history, window), flips, root, metadata, pushed, old }
+        Self { states: states(&changes), flips, root, metadata, pushed, old, rapid }
     }
 
     /// The nodes offer the push at `now`, in seconds after the start.
@@ -98,7 +119,8 @@ impl World {
     /// What the nodes offer at `now`, in seconds after the start.
     #[must_use]
     pub fn repos(&self, now: f64) -> &Repos {
-        if self.is_pushed(now) { &self.after } else { &self.before }
+        let later = self.states.partition_point(|(from, _)| *from <= now);
+        &self.states[later.saturating_sub(1)].1
     }
 
     /// The metadata that go with it.
@@ -106,6 +128,81 @@ impl World {
     pub fn metadata(&self, now: f64) -> &[File] {
         &self.metadata[usize::from(self.is_pushed(now))]
     }
+
+    /// The name of what updates offer after the push (`pushed`), or before it.
+    fn id(&self, pushed: bool) -> Option<Sha256> {
+        let at = if pushed { f64::INFINITY } else { f64::NEG_INFINITY };
+        self.repos(at).views()[0].history.current().map(|current| current.id)
+    }
+}
+
+impl Rapid {
+    fn new(planned: &PlannedRapid, [repo, updates]: [&Repo; 2], flips: f64) -> Self {
+        let urgent = |(number, planned): (usize, &PlannedFile)| {
+            let below = format!("Packages/u{number}-2.rpm");
+            let [rapid, updates] = [repo, updates]
+                .map(|repo| File::new(repo, &below, planned.size, Sha256::of(below.as_bytes())));
+            Urgent { rapid, updates }
+        };
+        Self {
+            flips,
+            root: File::new(repo, "repodata/repomd.xml", 4096, Sha256::of(b"repodata/repomd.xml")),
+            metadata: metadata(repo, 2, planned.metadata),
+            urgent: planned.files.iter().enumerate().map(urgent).collect(),
+        }
+    }
+
+    /// The nodes offer it at `now`, in seconds after the start.
+    #[must_use]
+    pub fn is_offered(&self, now: f64) -> bool {
+        now >= self.flips
+    }
+
+    /// It is published in an empty repo.
+    fn change(&self, repo: &Arc<Repo>, published: f64) -> Change {
+        let metadata = [metadata(repo, 1, 1), self.metadata.clone()];
+        let new: Vec<&File> = self.urgent.iter().map(|urgent| &urgent.rapid).collect();
+        Change::new(repo, &metadata, (&[], &new), (published, self.flips))
+    }
+}
+
+/// A repo before something is published in it, and after it.
+struct Change {
+    before: Arc<RepoView>,
+    after: Arc<RepoView>,
+    flips: f64,
+}
+
+impl Change {
+    fn new(
+        repo: &Arc<Repo>,
+        metadata: &[Vec<File>; 2],
+        (old, new): (&[&File], &[&File]),
+        (published, flips): (f64, f64),
+    ) -> Self {
+        let first = generation(repo, &metadata[0], old, None, (START, START));
+        let all = [old, new].concat();
+        let second = generation(repo, &metadata[1], &all, Some(&first), (time(published), time(flips)));
+        let window = Window::opened_by(&second, repo);
+        let view = |history, window| {
+            Arc::new(RepoView { repo: repo.clone(), history, window, confirmed: Arc::default() })
+        };
+        let before = view(History::new([Arc::new(first.clone())]), None);
+        Self { before, after: view(History::new([Arc::new(first), Arc::new(second)]), window), flips }
+    }
+
+    fn at(&self, now: f64) -> Arc<RepoView> {
+        if now >= self.flips { self.after.clone() } else { self.before.clone() }
+    }
+}
+
+/// What is offered from the start on, and from each flip on.
+fn states(changes: &[Change]) -> Vec<(f64, Repos)> {
+    let mut times: Vec<f64> = changes.iter().map(|change| change.flips).collect();
+    times.push(f64::NEG_INFINITY);
+    times.sort_by(f64::total_cmp);
+    let state = |from| (from, Repos::new(changes.iter().map(|change| change.at(from)).collect()));
+    times.into_iter().map(state).collect()
 }
 
 /// The files of a generation's metadata.
@@ -118,10 +215,10 @@ fn metadata(repo: &Repo, generation: u64, bytes: u64) -> Vec<File> {
     KINDS.into_iter().map(file).collect()
 }
 
-fn generation<'a>(
+fn generation(
     repo: &Repo,
     metadata: &[File],
-    files: impl Iterator<Item = &'a File>,
+    files: &[&File],
     previous: Option<&Generation>,
     (published, flipped): (Timestamp, Timestamp),
 ) -> Generation {
@@ -134,6 +231,7 @@ fn generation<'a>(
     };
     let repomd = Repomd { records: metadata.iter().zip(KINDS).map(record).collect(), ..Repomd::default() };
     let packages = files
+        .iter()
         .map(|file| ListedFile { path: below(file), size: file.size, digest: Some(file.sha256.into()) })
         .collect();
     let bytes = format!("generation {}", previous.map_or(1, |previous| previous.sequence + 1)).into();
@@ -155,27 +253,28 @@ pub fn mirrors(scenario: &Scenario) -> Vec<Mirror> {
 /// As they stand before the push: all hold what was there.
 #[must_use]
 pub fn table(mirrors: &[Mirror], world: &World) -> MirrorTable {
-    let id = world.before.views()[0].history.current().map(|current| current.id);
-    MirrorTable::new(mirrors.iter().map(|mirror| Arc::new(state(mirror, 1, id))).collect())
+    let state = |mirror: &Mirror| Arc::new(state(mirror, 1, world.id(false), world));
+    MirrorTable::new(mirrors.iter().map(state).collect())
 }
 
 /// Mirror number `mirror` is proven to hold the push.
 pub fn proves(table: &mut MirrorTable, mirror: usize, world: &World) {
-    let id = world.after.views()[0].history.current().map(|current| current.id);
     let settings = table.states()[mirror].mirror.clone();
-    table.replace(mirror, Arc::new(state(&settings, 2, id)));
+    table.replace(mirror, Arc::new(state(&settings, 2, world.id(true), world)));
 }
 
-fn state(mirror: &Mirror, sequence: u32, seen: Option<Sha256>) -> MirrorState {
+/// Mirrors have updates alone.
+fn state(mirror: &Mirror, sequence: u32, seen: Option<Sha256>, world: &World) -> MirrorState {
     let proof = Proof { sequence, shown: sequence, verified: START };
-    let pair = Pair { proof: Some(proof), seen, ..Pair::default() };
+    let updates = Pair { proof: Some(proof), seen, ..Pair::default() };
+    let pairs = std::iter::once(updates).chain(world.rapid.as_ref().map(|_| Pair::default())).collect();
     MirrorState {
         // Seen alive at any time.
         reach: Reach::Up { seen: Timestamp::from_millis(u64::MAX / 2) },
         ranges: true,
         ipv4: true,
         ipv6: true,
-        pairs: vec![pair],
+        pairs,
         ..MirrorState::untried(Arc::new(mirror.clone()), 1)
     }
 }
@@ -183,7 +282,7 @@ fn state(mirror: &Mirror, sequence: u32, seen: Option<Sha256>) -> MirrorState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Phase;
+    use crate::policy::{Phase, decide};
     use std::path::Path;
 
     #[test]
@@ -208,8 +307,33 @@ mod tests {
         assert_eq!(old.unwrap().entry.since, 1);
 
         let mut table = table(&mirrors(&scenario), &world);
+        assert_eq!(table.states()[0].pairs.len(), 1);
         assert_eq!(table.fresh(0, 2), 0);
         proves(&mut table, 17, &world);
         assert_eq!(table.current(0, 2).collect::<Vec<_>>(), [17]);
+    }
+
+    #[test]
+    fn what_is_urgent_is_in_the_rapid_repo_and_then_in_updates() {
+        let text = "[push]\nat = \"1h\"\nflip = \"1m\"\n[rapid]\nbefore_updates = \"2h\"";
+        let (scenario, _) = Scenario::parse(text, Path::new("s.toml")).unwrap();
+        let world = World::new(&scenario);
+        let rapid = world.rapid.as_ref().unwrap();
+        let urgent = &rapid.urgent[0];
+        let hour = |hours: f64| hours * 3600.0 + 60.0;
+        for (now, listed, holdings) in
+            [(0.5, [false, false], 0), (1.0, [true, false], 1), (3.0, [true, true], 2)]
+        {
+            let repos = world.repos(hour(now));
+            let places = [&urgent.rapid, &urgent.updates].map(|file| repos.locate(&file.path).unwrap());
+            assert_eq!(places.each_ref().map(|place| place.listed.is_some()), listed, "after {now} h");
+            let found =
+                places[0].listed.map_or(0, |listed| decide::holdings(repos, &places[0], &listed).len());
+            assert_eq!(found, holdings, "after {now} h");
+        }
+        assert_eq!(
+            [hour(0.5), hour(1.0), hour(3.0)].map(|now| (rapid.is_offered(now), world.is_pushed(now))),
+            [(false, false), (true, false), (true, true)]
+        );
     }
 }

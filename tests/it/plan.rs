@@ -29,16 +29,33 @@ fn bytes(planned: &Value) -> f64 {
 #[test]
 fn the_scenarios_that_come_with_it_are_sound() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for scenario in ["config/scenarios/seed.toml", "config/scenarios/push-day.toml"] {
+    for scenario in
+        ["config/scenarios/seed.toml", "config/scenarios/push-day.toml", "config/scenarios/rapid.toml"]
+    {
         let output = plan(root, &[scenario]);
         let text = said(&output);
         assert!(output.status.success() && text.contains("When hosts have the push"), "{text}");
         assert!(!text.contains("warning"), "{text}");
+        assert_eq!(scenario.contains("rapid"), text.contains("window alone"), "{text}");
     }
     // What stands in the first is what holds without a file.
     let [with, without] = [json(root, &["config/scenarios/seed.toml"]), json(root, &[])];
     assert_eq!(with, without);
     assert!(with["outcome"]["updated"]["p50"].as_f64() < with["outcome"]["by_mirrors_alone"]["p50"].as_f64());
+}
+
+#[test]
+fn a_rapid_repo_stands_beside_the_window_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let planned = json(root, &["config/scenarios/rapid.toml"]);
+    let served = |by: &str| -> f64 {
+        let regions = planned[by]["regions"].as_array().unwrap().iter();
+        regions.map(|region| region["served"].as_f64().unwrap()).sum()
+    };
+    assert!(served("outcome") < served("by_window") / 5.0, "{} {}", served("outcome"), served("by_window"));
+    let [rapid, window] =
+        ["outcome", "by_window"].map(|by| planned[by]["updated"]["p95"].as_f64().unwrap() / 3600.0);
+    assert!(rapid < 24.0 && window > 40.0, "{rapid} {window}");
 }
 
 #[test]

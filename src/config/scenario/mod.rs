@@ -23,6 +23,8 @@ pub struct Scenario {
     pub seed: u64,
     /// `[push]`
     pub push: PlannedPush,
+    /// `[rapid]`; None: there is no rapid repo.
+    pub rapid: Option<PlannedRapid>,
     /// `[installs]`
     pub installs: Installs,
     /// `[clients]`
@@ -52,6 +54,21 @@ pub struct PlannedPush {
     pub files: Vec<PlannedFile>,
     /// Of the metadata that a host fetches, without repomd.xml. Default 12 MB.
     pub metadata: u64,
+}
+
+/// An urgent update, that is in a rapid repo before it is in updates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedRapid {
+    /// Its packages, which are new in updates beside those of the push. Nobody takes drpms of them.
+    pub files: Vec<PlannedFile>,
+    /// Of the metadata of the rapid repo that a host fetches, without repomd.xml. Default 100 kB.
+    pub metadata: u64,
+    /// Hosts use these for so long without asking (`metadata_expire`). Default 15m.
+    pub expire: Duration,
+    /// From its publication in the rapid repo, which is when times of a plan begin, until updates are published. Default 0s.
+    pub before_updates: Duration,
+    /// Of the rapid repo, as `[[repo]]` has it. Default own.
+    pub delivery: Delivery,
 }
 
 /// One package of a push.
@@ -175,16 +192,45 @@ pub struct Policy {
     pub shed_all: f64,
 }
 
-impl Policy {
-    /// As the settings of the repo that is pushed to.
+impl Scenario {
+    /// When updates are published, after the start.
     #[must_use]
-    pub fn repo(&self) -> Repo {
+    pub fn published(&self) -> Duration {
+        self.push.at + self.rapid.as_ref().map_or(Duration::ZERO, |rapid| rapid.before_updates)
+    }
+
+    /// The same without the rapid repo: one push to updates, that the nodes deliver for the window. None where there is no
+    /// rapid repo.
+    #[must_use]
+    pub fn by_window(&self) -> Option<Self> {
+        let mut scenario = self.clone();
+        scenario.push.files.extend(scenario.rapid.take()?.files);
+        scenario.policy.delivery = Delivery::Window;
+        Some(scenario)
+    }
+
+    /// The repos, as a node has them: updates first, then the rapid repo, if there is one.
+    #[must_use]
+    pub fn repos(&self) -> Vec<Repo> {
+        let updates = self.policy.repo("updates");
+        let rapid = self.rapid.as_ref().map(|rapid| Repo {
+            delivery: rapid.delivery,
+            twin: Some(0),
+            ..self.policy.repo("rapid")
+        });
+        std::iter::once(updates).chain(rapid).collect()
+    }
+}
+
+impl Policy {
+    /// As the settings of a repo with that name.
+    fn repo(&self, name: &str) -> Repo {
         Repo {
-            name: "updates".to_owned(),
+            name: name.to_owned(),
             release: "9".to_owned(),
             arch: "x86_64".to_owned(),
-            id: "updates/9/x86_64".to_owned(),
-            path: TreePath::new("9/updates/x86_64").expect("it is one"),
+            id: format!("{name}/9/x86_64"),
+            path: TreePath::new(&format!("9/{name}/x86_64")).expect("it is one"),
             delivery: self.delivery,
             window: self.window,
             window_scope: self.window_scope,

@@ -1,11 +1,12 @@
 //! Reads a scenario.
 
 use super::{
-    Clients, HostKind, Installs, MirrorGroup, PlannedFile, PlannedPush, Policy, Region, Scenario, Sync,
+    Clients, HostKind, Installs, MirrorGroup, PlannedFile, PlannedPush, PlannedRapid, Policy, Region,
+    Scenario, Sync,
 };
 use crate::config::load::{outside_window, text_of, toml};
 use crate::config::read::{Kind, Report, Source, Table};
-use crate::config::{Bandwidth, Mistake, Warning, kinds, node, repos};
+use crate::config::{Bandwidth, Delivery, Mistake, Warning, kinds, node, repos};
 use crate::geo::Code;
 use std::path::Path;
 use std::time::Duration;
@@ -50,11 +51,14 @@ impl Scenario {
 fn scenario(t: &mut Table<'_>) -> Scenario {
     let lasts = t.or("lasts", &kinds::duration("1s", "60days"), 2 * DAY);
     let push = t.section("push", |t| push(t, lasts));
+    let rapid =
+        t.given("rapid").then(|| t.section("rapid", |t| rapid(t, lasts.saturating_sub(push.at + push.flip))));
     Scenario {
         lasts,
         hosts: t.or("hosts", &kinds::count(1, MOST_HOSTS), 1_000_000) as u64,
         seed: t.or("seed", &kinds::count(0, MOST_HOSTS), 1) as u64,
         push,
+        rapid,
         installs: t.section("installs", installs),
         clients: t.section("clients", clients),
         kinds: host_kinds(t),
@@ -93,6 +97,26 @@ fn push(t: &mut Table<'_>, lasts: Duration) -> PlannedPush {
         t.mistake("at", "expected a push that is offered before the end");
     }
     push
+}
+
+/// `left`: from when the rapid repo is offered until the end.
+fn rapid(t: &mut Table<'_>, left: Duration) -> PlannedRapid {
+    let count = t.or("packages", &kinds::count(1, 100_000), 8);
+    let bytes = t.or("bytes", &kinds::size("1 kB", "1 PB"), 25_000_000);
+    let rapid = PlannedRapid {
+        files: uneven(count, bytes).into_iter().map(|size| PlannedFile { size, drpm: None }).collect(),
+        metadata: t.or("metadata", &kinds::size("1 kB", "10 GB"), 100_000),
+        expire: t.or("expire", &kinds::duration("0s", "30days"), Duration::from_secs(15 * 60)),
+        before_updates: t.or("before_updates", &kinds::duration("0s", "60days"), Duration::ZERO),
+        delivery: repos::delivery(t, Delivery::Own),
+    };
+    if rapid.before_updates >= left {
+        t.mistake("before_updates", "expected updates that are offered before the end");
+    }
+    if rapid.delivery == Delivery::Window {
+        t.mistake("delivery", "expected \"own\" or \"offload\": a plan has one window, that of updates");
+    }
+    rapid
 }
 
 /// So many sizes that come to `bytes` as packages do: a few hold most of it. (The quantiles of an exponential distribution, cubed:

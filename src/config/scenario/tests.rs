@@ -24,6 +24,27 @@ fn an_empty_file_is_a_whole_scenario() {
 }
 
 #[test]
+fn a_rapid_repo_has_defaults_and_bounds() {
+    assert_eq!(parse("").unwrap().rapid, None);
+    let scenario = parse("[rapid]").unwrap();
+    let rapid = scenario.rapid.as_ref().unwrap();
+    assert_eq!((rapid.files.len(), rapid.expire.as_secs(), rapid.metadata), (8, 900, 100_000));
+    let names: Vec<_> = scenario.repos().iter().map(|repo| (repo.id.clone(), repo.twin)).collect();
+    assert_eq!(names, [("updates/9/x86_64".to_owned(), None), ("rapid/9/x86_64".to_owned(), Some(0))]);
+    let alone = scenario.by_window().unwrap();
+    assert_eq!((alone.rapid.is_none(), alone.push.files.len(), alone.repos().len()), (true, 88, 1));
+    let mistakes =
+        parse("lasts = \"10h\"\n[rapid]\nbefore_updates = \"10h\"\ndelivery = \"window\"").unwrap_err();
+    assert_eq!(
+        mistakes,
+        [
+            "s.toml:3: rapid.before_updates = \"10h\": expected updates that are offered before the end",
+            "s.toml:4: rapid.delivery = \"window\": expected \"own\" or \"offload\": a plan has one window, that of updates",
+        ]
+    );
+}
+
+#[test]
 fn every_mistake_is_told_with_its_line() {
     let text = "\
 hosts = 0

@@ -1,8 +1,10 @@
 //! A plan for people: tables, what they mean, and plots.
 
+mod beside;
 mod page;
 mod plot;
 
+pub use beside::side_by_side;
 pub use page::{Part, Table, html, text};
 pub use plot::{Line, NoPlot, Plot};
 
@@ -40,8 +42,17 @@ fn premise(scenario: &Scenario) -> String {
             format!("the nodes deliver what is new for {}", duration(policy.window.as_secs_f64()))
         }
     };
+    let rapid = scenario.rapid.as_ref().map_or_else(String::new, |rapid| {
+        let bytes: u64 = rapid.files.iter().map(|file| file.size).sum();
+        let first = match rapid.before_updates.as_secs_f64() {
+            seconds if seconds > 0.0 => format!(" for {} before updates", duration(seconds)),
+            _ => String::new(),
+        };
+        let files = rapid.files.len();
+        format!(" {files} more packages with {} are in the rapid repo{first}, too.", size(bytes as f64))
+    });
     format!(
-        "{} hosts, a push of {} packages with {} and {} of metadata, {} mirrors; {delivery}.",
+        "{} hosts, a push of {} packages with {} and {} of metadata, {} mirrors; {delivery}.{rapid}",
         count(scenario.hosts),
         push.files.len(),
         size(bytes as f64),
