@@ -132,7 +132,7 @@ impl Day<'_> {
         let number = u32::try_from(number % (128 * 256)).unwrap_or_default();
         let [.., high, low] = number.to_be_bytes();
         let link = self.scenario.regions[host.region].links[host.link].bytes_per_second();
-        let repo = self.scenario.policy.repo();
+        let repo = self.scenario.updates();
         Client {
             source: Ipv4Addr::new(127, 64 + high, low, 1),
             agent: agent.to_owned(),

@@ -95,6 +95,11 @@ fn scenario(line: &PushDay) -> anyhow::Result<Scenario> {
         "{}: push-day's hosts ask for a mirrorlist each time: no checks.list",
         line.scenario.display()
     );
+    ensure!(
+        scenario.rapid.is_none(),
+        "{}: push-day's hosts have one repo: no [rapid]",
+        line.scenario.display()
+    );
     ensure!(scenario.lasts <= LONGEST, "a push day lasts at most half an hour");
     ensure!(scenario.hosts <= MOST_HOSTS, "a push day has at most {MOST_HOSTS} hosts");
     let bytes: u64 = scenario.push.files.iter().map(|file| file.size + file.drpm.unwrap_or(0)).sum();
@@ -159,7 +164,7 @@ fn config(scenario: &Scenario, mirrors: &Mirrors) -> String {
         OutsideWindow::MirrorsFirst => "mirrors-first",
         OutsideWindow::OwnFirst => "own-first",
     };
-    let repo = scenario.policy.repo();
+    let repo = scenario.updates();
     let mut text = format!(
         r#"
 egress.capacity = "{}"

@@ -36,7 +36,7 @@ pub struct Body {
 impl Tree {
     /// Makes it below `root`, and shows what was there before the push.
     pub fn make(root: &Path, scenario: &Scenario, world: &World) -> anyhow::Result<Self> {
-        let repo = scenario.policy.repo().path.as_str().to_owned();
+        let repo = scenario.updates().path.as_str().to_owned();
         let mut random = fastrand::Rng::with_seed(scenario.seed);
         let mut files = HashMap::new();
         let new = world.pushed.iter().flat_map(|(package, drpm)| std::iter::once(package).chain(drpm));

@@ -209,16 +209,21 @@ impl Scenario {
         Some(scenario)
     }
 
-    /// The repos, as a node has them: updates first, then the rapid repo, if there is one.
+    /// The repo that is pushed to, as a node has it.
+    #[must_use]
+    pub fn updates(&self) -> Repo {
+        self.policy.repo("updates")
+    }
+
+    /// All repos: updates first, then the rapid repo, if there is one.
     #[must_use]
     pub fn repos(&self) -> Vec<Repo> {
-        let updates = self.policy.repo("updates");
         let rapid = self.rapid.as_ref().map(|rapid| Repo {
             delivery: rapid.delivery,
             twin: Some(0),
             ..self.policy.repo("rapid")
         });
-        std::iter::once(updates).chain(rapid).collect()
+        std::iter::once(self.updates()).chain(rapid).collect()
     }
 }
 
