@@ -1,14 +1,14 @@
 //! Which header fields of an answer a cache keeps and sends on (RFC 9111 sections 3.1 and 3.2).
 //!
-//! All end-to-end ones, but for those that the node itself determines, those that speak of the host that answers rather than of
-//! the file, and those that yum 3 misreads.
+//! All end-to-end ones, but for those that the node itself determines, and those that speak of the host that answers rather than
+//! of the file. To yum 3 those are not sent that it misreads.
 
 use super::{date, freshness};
 use crate::clock::Timestamp;
 use http::header::{
     ACCEPT_RANGES, AGE, ALT_SVC, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName, LAST_MODIFIED, LINK, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    PROXY_AUTHORIZATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -32,28 +32,15 @@ const HOP_BY_HOP: [HeaderName; 11] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// What the node says itself. A body is never encoded here, so that Content-Encoding has nothing to say.
-const OWN: [HeaderName; 10] = [
-    ACCEPT_RANGES,
-    AGE,
-    CONTENT_ENCODING,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    ETAG,
-    LAST_MODIFIED,
-    VIA,
-    HeaderName::from_static("cache-status"),
-];
+/// What the node says itself.
+const OWN: [HeaderName; 6] = [ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED];
 
-/// What holds for the origin's host: cookies, transport, other addresses.
-const OF_THE_HOST: [HeaderName; 5] = [
-    ALT_SVC,
-    SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY,
-    HeaderName::from_static("clear-site-data"),
-    HeaderName::from_static("set-cookie2"),
-];
+/// What a 304 can't change of a stored answer: how its bytes are to be read (RFC 9111 3.2).
+const OF_THE_BYTES: [HeaderName; 2] = [CONTENT_ENCODING, CONTENT_RANGE];
+
+/// What holds for the origin's host: cookies (a client's never reach the origin), transport, other addresses.
+const OF_THE_HOST: [HeaderName; 4] =
+    [ALT_SVC, SET_COOKIE, STRICT_TRANSPORT_SECURITY, HeaderName::from_static("set-cookie2")];
 
 /// The fields of a stored answer that are sent with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +52,7 @@ impl Fields {
     pub fn of(response: &HeaderMap, received: Timestamp) -> Self {
         let mut kept = HeaderMap::new();
         for (name, value) in response {
-            if is_kept(response, name, value) {
+            if is_kept(response, name) {
                 kept.append(name.clone(), value.clone());
             }
         }
@@ -79,7 +66,10 @@ impl Fields {
     /// 3.2).
     #[must_use]
     pub fn updated(&self, not_modified: &HeaderMap, received: Timestamp) -> Self {
-        let (mut kept, newer) = (self.0.clone(), Self::of(not_modified, received).0);
+        let (mut kept, mut newer) = (self.0.clone(), Self::of(not_modified, received).0);
+        for name in &OF_THE_BYTES {
+            newer.remove(name);
+        }
         for name in newer.keys() {
             kept.remove(name);
         }
@@ -111,6 +101,12 @@ impl Fields {
         self.0.contains_key(CACHE_CONTROL) || self.0.contains_key(EXPIRES)
     }
 
+    /// Whether yum 3 misreads one of them.
+    #[must_use]
+    pub fn has_misread(&self) -> bool {
+        self.0.iter().any(|(name, value)| is_misread(name, value))
+    }
+
     /// As pairs, to be written down.
     #[must_use]
     pub fn pairs(&self) -> Vec<(String, Vec<u8>)> {
@@ -128,11 +124,29 @@ impl Fields {
     }
 }
 
-fn is_kept(response: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> bool {
+/// Takes out what yum 3 misreads.
+pub fn remove_misread(headers: &mut HeaderMap) {
+    let misread = |(name, value): (&HeaderName, &HeaderValue)| is_misread(name, value).then(|| name.clone());
+    let names: Vec<HeaderName> = headers.iter().filter_map(misread).collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Takes out what describes a body, which isn't sent.
+pub fn remove_content(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("content-")).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn is_kept(response: &HeaderMap, name: &HeaderName) -> bool {
     let unwanted = [&HOP_BY_HOP[..], &OWN[..], &OF_THE_HOST[..]].iter().any(|names| names.contains(name));
     // Date is the node's to set where the origin's is unusable.
     let no_date = name == DATE && freshness::only_date(response).is_none();
-    !unwanted && !no_date && !is_named_in_connection(response, name) && !is_misread(name, value)
+    !unwanted && !no_date && !is_named_in_connection(response, name)
 }
 
 fn is_named_in_connection(response: &HeaderMap, name: &HeaderName) -> bool {
@@ -204,24 +218,43 @@ mod tests {
             ("trailer", "x"),
             ("content-length", "5"),
             ("content-type", "text/plain"),
-            ("content-encoding", "identity"),
-            ("content-range", "bytes 0-1/2"),
             ("accept-ranges", "none"),
             ("etag", "\"1\""),
             ("last-modified", "Sun, 06 Nov 1994 08:49:00 GMT"),
             ("age", "5"),
-            ("via", "1.1 x"),
-            ("cache-status", "x; hit"),
             ("set-cookie", "a=b"),
+            ("set-cookie2", "a=b"),
             ("alt-svc", "h3=\":443\""),
             ("strict-transport-security", "max-age=5"),
+        ] {
+            assert_eq!(kept(&[DATED, unwanted]), [(DATED.0.to_owned(), DATED.1.to_owned())], "{unwanted:?}");
+        }
+    }
+
+    #[test]
+    fn what_yum_3_misreads_is_kept_and_not_sent_to_it() {
+        for misread in [
             ("link", "</x>; rel=next"),
             ("content-location", "/x"),
             ("x-original-location", "/x"),
             ("access-control-expose-headers", "LoCation"),
             ("x-said", "Content-Length: 7"),
         ] {
-            assert_eq!(kept(&[DATED, unwanted]), [(DATED.0.to_owned(), DATED.1.to_owned())], "{unwanted:?}");
+            let fields = Fields::of(&headers(&[DATED, ("x-a", "1"), misread, ("x-a", "2")]), NOW);
+            assert_eq!(
+                (fields.has_misread(), fields.map().get(misread.0).is_some()),
+                (true, true),
+                "{misread:?}"
+            );
+            let mut sent = fields.map().clone();
+            remove_misread(&mut sent);
+            assert_eq!(sent, headers(&[DATED, ("x-a", "1"), ("x-a", "2")]), "{misread:?}");
+        }
+        for harmless in
+            [("content-encoding", "gzip"), ("via", "1.1 x"), ("cache-status", "x; hit"), ("x", "loc")]
+        {
+            let fields = Fields::of(&headers(&[DATED, harmless]), NOW);
+            assert_eq!((fields.has_misread(), fields.map().len()), (false, 2), "{harmless:?}");
         }
     }
 
@@ -260,6 +293,7 @@ mod tests {
             ("content-type", "x/y"),
             ("content-length", "0"),
             ("content-encoding", "gzip"),
+            ("content-range", "bytes 0-1/2"),
             ("connection", "x-b"),
             ("x-b", "6"),
             ("cache-control", "no-cache"),

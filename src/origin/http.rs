@@ -4,12 +4,15 @@
 //! nothing of the client's. Every wait has a timer: connection, first byte, and each next piece of the body. Every request
 //! passes the `guard`: while the origin is down only its probes are sent.
 
-use super::guard::{Connects, Guard};
+use super::connect::{Clients, Connection};
+use super::guard::Guard;
 use super::version::validators;
 use super::{
-    Health, MAX_OBJECT_BYTES, MAX_POLLED_BYTES, OriginBody, OriginError, PollValidators, Polled, Wait, chain,
+    Health, MAX_OBJECT_BYTES, MAX_POLLED_BYTES, OriginBody, OriginError, Passed, PollValidators, Polled,
+    Wait, chain, is_failure,
 };
 use crate::clock;
+use crate::http::freshness::Exchange;
 use crate::http::{ByteRange, TreePath, date};
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -17,24 +20,14 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use std::path::{Path, PathBuf};
+use hyper_util::client::legacy::connect::capture_connection;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Redirects followed on the origin's own authority.
 pub const MAX_REDIRECTS: usize = 3;
-/// Idle connections kept: as many as fills usually run at once.
-const MAX_IDLE_CONNECTIONS: usize = 64;
-/// Shorter than the keep-alive of common servers, so that few requests meet a connection that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// A Location is remembered with so many characters.
 const MAX_LOCATION_CHARS: usize = 256;
 
@@ -120,11 +113,9 @@ pub enum Answer {
 
 type Answered = Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error>;
 
-type Connector = Connects<HttpsConnector<HttpConnector>>;
-
 /// An HTTP(S) origin.
 pub struct HttpOrigin {
-    client: Client<Connector, Empty<Bytes>>,
+    clients: Clients,
     guard: Arc<Guard>,
     id: String,
     scheme: Scheme,
@@ -154,7 +145,7 @@ impl HttpOrigin {
             .map_err(|_| OriginError::Setup("the node's name can't stand in a header".to_owned()))?;
         let guard = Guard::new(settings.backoff_cap);
         Ok(Self {
-            client: client(&settings, scheme == Scheme::HTTPS, Arc::clone(&guard))?,
+            clients: Clients::new(&settings, scheme == Scheme::HTTPS, &guard)?,
             guard,
             id: format!("{scheme}://{authority}{base_path}"),
             scheme,
@@ -183,26 +174,44 @@ impl HttpOrigin {
         self.guard.is_up()
     }
 
-    /// GETs an object. `listed` is its size where the catalogue knows size and SHA-256: then, and only then, an end
-    /// without a length and a stray Content-Encoding are accepted, since the SHA-256 decides.
+    /// GETs an object. `listed` is its size where the catalogue knows size and checksum: then, and only then, an end
+    /// without a length is accepted, since the checksum decides. Behind the origin's name may be several hosts, of which
+    /// one has a push later than the others: where a listed object is denied, another connection is tried at once.
     pub async fn get(&self, path: &TreePath, ask: Ask, listed: Option<u64>) -> Result<Answer, OriginError> {
+        match self.get_over(Connection::Kept, path, &ask, listed).await {
+            Err(error) if listed.is_some() && error.is_denial() => {
+                self.get_over(Connection::New, path, &ask, listed).await
+            }
+            other => other,
+        }
+    }
+
+    async fn get_over(
+        &self,
+        connection: Connection,
+        path: &TreePath,
+        ask: &Ask,
+        listed: Option<u64>,
+    ) -> Result<Answer, OriginError> {
         let mut headers = HeaderMap::new();
         let (conditional, range) = match ask {
             Ask::Whole => (false, None),
             Ask::Unless { etag, last_modified } => {
                 let conditional = etag.is_some() || last_modified.is_some();
-                set(&mut headers, header::IF_NONE_MATCH, etag);
-                set(&mut headers, header::IF_MODIFIED_SINCE, last_modified);
+                set(&mut headers, header::IF_NONE_MATCH, etag.clone());
+                set(&mut headers, header::IF_MODIFIED_SINCE, last_modified.clone());
                 (conditional, None)
             }
             Ask::Range { range, if_range } => {
                 let value = HeaderValue::try_from(format!("bytes={}-{}", range.start, range.end - 1));
                 set(&mut headers, header::RANGE, value.ok());
-                set(&mut headers, header::IF_RANGE, if_range);
-                (false, Some(range))
+                set(&mut headers, header::IF_RANGE, if_range.clone());
+                (false, Some(*range))
             }
         };
-        let response = self.send(Method::GET, path, &headers).await?;
+        let asked = clock::now();
+        let response = self.send(connection, Method::GET, path, &headers).await?;
+        let exchange = Exchange { asked, received: clock::now() };
         match (response.status(), range) {
             (StatusCode::OK, None) => Ok(Answer::Body(Box::new(self.whole(response, listed)?))),
             (StatusCode::PARTIAL_CONTENT, Some(range)) => {
@@ -212,16 +221,37 @@ impl HttpOrigin {
             (StatusCode::NOT_MODIFIED, None) if conditional => {
                 Ok(Answer::NotModified(response.into_parts().0.headers))
             }
-            (status, _) => Err(refusal(status)),
+            (status, _) if answers_another_question(status, range) || is_failure(status) => {
+                Err(OriginError::Status(status))
+            }
+            (status, _) if listed.is_some() => Err(match response.headers().get(header::LOCATION) {
+                Some(to) if is_redirect(status) => redirected(&String::from_utf8_lossy(to.as_bytes())),
+                _ => OriginError::Denied { status },
+            }),
+            _ => {
+                let passed = Passed::read(response, exchange, self.settings.stall_timeout).await?;
+                Err(OriginError::Answered(Arc::new(passed)))
+            }
         }
     }
 
-    /// HEADs an object: its header fields.
-    pub async fn head(&self, path: &TreePath) -> Result<HeaderMap, OriginError> {
-        let response = self.send(Method::HEAD, path, &HeaderMap::new()).await?;
+    /// HEADs an object: its header fields. A HEAD that isn't allowed, or answered by something in between, says nothing of the
+    /// file: there a GET tells, whose body isn't read.
+    pub async fn head(&self, path: &TreePath, listed: Option<u64>) -> Result<HeaderMap, OriginError> {
+        let response = self.send(Connection::Kept, Method::HEAD, path, &HeaderMap::new()).await?;
+        let is_right =
+            || listed.is_none_or(|listed| content_length(response.headers()).is_none_or(|l| l == listed));
         match response.status() {
-            StatusCode::OK => Ok(response.into_parts().0.headers),
-            status => Err(refusal(status)),
+            StatusCode::OK if is_right() => return Ok(response.into_parts().0.headers),
+            // It has enough to do.
+            status if is_failure(status) && status != StatusCode::INTERNAL_SERVER_ERROR => {
+                return Err(OriginError::Status(status));
+            }
+            _ => {}
+        }
+        match self.get(path, Ask::Whole, listed).await? {
+            Answer::Body(response) | Answer::Whole(response) => Ok(response.headers),
+            Answer::NotModified(_) => Err(OriginError::Status(StatusCode::NOT_MODIFIED)),
         }
     }
 
@@ -232,15 +262,13 @@ impl HttpOrigin {
         set(&mut headers, header::IF_NONE_MATCH, known.etag.clone());
         set(&mut headers, header::IF_MODIFIED_SINCE, known.last_modified.clone());
         let conditional = headers.len() > 1;
-        let response = match self.send(Method::GET, path, &headers).await {
-            Err(OriginError::Absent) => return Ok(Polled::Absent),
-            other => other?,
-        };
+        let response = self.send(Connection::Kept, Method::GET, path, &headers).await?;
         match response.status() {
             StatusCode::NOT_MODIFIED if conditional => return Ok(Polled::Unchanged),
             StatusCode::OK => {}
-            status if refusal(status).is_absent() => return Ok(Polled::Absent),
-            status => return Err(refusal(status)),
+            // A release that is being staged is unreadable: 403 is as absent as 404.
+            StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(Polled::Absent),
+            status => return Err(OriginError::Status(status)),
         }
         let validators = validators(response.headers());
         let last_modified = response.headers().get(header::LAST_MODIFIED).and_then(date::parse);
@@ -248,26 +276,32 @@ impl HttpOrigin {
         Ok(Polled::Changed { body, last_modified, validators })
     }
 
+    /// Sends a request, and follows redirects within the origin; one that leads elsewhere is the answer.
     async fn send(
         &self,
+        connection: Connection,
         method: Method,
         path: &TreePath,
         more: &HeaderMap,
     ) -> Result<hyper::Response<Incoming>, OriginError> {
         let mut target = format!("{}{}", self.base_path, path.encoded());
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send_once(&method, &target, more).await?;
-            let redirect = [301, 302, 303, 307, 308].contains(&response.status().as_u16());
-            if !redirect {
+            let response = self.send_once(connection, &method, &target, more).await?;
+            if !is_redirect(response.status()) {
                 return Ok(response);
             }
-            target = self.hop(&target, response.headers())?;
+            target = match self.hop(&target, response.headers()) {
+                Ok(target) => target,
+                Err(OriginError::Redirected { .. }) => return Ok(response),
+                Err(other) => return Err(other),
+            };
         }
         Err(redirected(&target))
     }
 
     async fn send_once(
         &self,
+        connection: Connection,
         method: &Method,
         target: &str,
         more: &HeaderMap,
@@ -288,7 +322,7 @@ impl HttpOrigin {
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         headers.insert(header::VIA, self.via.clone());
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        match self.answer(request).await {
+        match self.answer(connection, request).await {
             Err(after) => {
                 let error = OriginError::Silent { wait: Wait::FirstByte, after };
                 admitted.broken(&error);
@@ -305,12 +339,11 @@ impl HttpOrigin {
                 Err(error)
             }
             Ok(Ok(response)) => {
-                match response.status().as_u16() {
-                    429 | 500 | 502 | 503 | 504 => {
-                        let (error, wait) = (refusal(response.status()), retry_after(response.headers()));
-                        admitted.failed(&error, wait);
-                    }
-                    _ => admitted.answered(),
+                if is_failure(response.status()) {
+                    let error = OriginError::Status(response.status());
+                    admitted.failed(&error, retry_after(response.headers()));
+                } else {
+                    admitted.answered();
                 }
                 Ok(response)
             }
@@ -318,10 +351,14 @@ impl HttpOrigin {
     }
 
     /// The head of the answer, or how long it was waited for.
-    async fn answer(&self, mut request: Request<Empty<Bytes>>) -> Result<Answered, Duration> {
+    async fn answer(
+        &self,
+        over: Connection,
+        mut request: Request<Empty<Bytes>>,
+    ) -> Result<Answered, Duration> {
         let Settings { connect_timeout, first_byte_timeout, .. } = self.settings;
         let mut connection = capture_connection(&mut request);
-        let mut answer = pin!(self.client.request(request));
+        let mut answer = pin!(self.clients.over(over).request(request));
         // Covers the TLS handshake too, which the connector's own timer doesn't.
         let connecting = connect_timeout + first_byte_timeout;
         tokio::select! {
@@ -393,9 +430,6 @@ impl HttpOrigin {
         let (parts, incoming) = response.into_parts();
         let length = range.end - range.start;
         let promised = check_body(&parts.headers, &incoming, Some(length))?;
-        if listed.is_none() {
-            refuse_coding(&parts.headers)?;
-        }
         let (start, end, total) = parts
             .headers
             .get(header::CONTENT_RANGE)
@@ -419,60 +453,25 @@ impl HttpOrigin {
     }
 }
 
-fn client(
-    settings: &Settings,
-    tls: bool,
-    guard: Arc<Guard>,
-) -> Result<Client<Connector, Empty<Bytes>>, OriginError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| OriginError::Setup(format!("TLS: {e}")))?;
-    let config = match &settings.ca {
-        Some(ca) => config.with_root_certificates(authorities(ca)?),
-        None if tls => config
-            .with_native_roots()
-            .map_err(|e| OriginError::Setup(format!("the system's certificate authorities: {e}")))?,
-        None => config.with_root_certificates(RootCertStore::empty()),
-    };
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(settings.connect_timeout));
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(config.with_no_client_auth())
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-        .build(Connects::new(connector, guard)))
-}
-
-fn authorities(ca: &Path) -> Result<RootCertStore, OriginError> {
-    let refuse = |why: String| OriginError::Setup(format!("{}: {why}", ca.display()));
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| refuse(e.to_string()))? {
-        let certificate = certificate.map_err(|e| refuse(e.to_string()))?;
-        roots.add(certificate).map_err(|e| refuse(e.to_string()))?;
-    }
-    if roots.is_empty() { Err(refuse("no certificate in it".to_owned())) } else { Ok(roots) }
-}
-
 fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     if let Some(value) = value {
         headers.insert(name, value);
     }
 }
 
-/// A release that is being staged is unreadable: 403 is as absent as 404.
-const fn refusal(status: StatusCode) -> OriginError {
-    match status {
-        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => OriginError::Absent,
-        status => OriginError::Status(status),
-    }
+const fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Whether the answer is to a condition, or about a range, that the client didn't ask the node for: of the file it says
+/// nothing.
+fn answers_another_question(status: StatusCode, range: Option<ByteRange>) -> bool {
+    matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+        || status == StatusCode::RANGE_NOT_SATISFIABLE && range.is_some()
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The length promised, if any; refuses a body whose meaning or end is uncertain.
@@ -484,7 +483,6 @@ fn check_body(headers: &HeaderMap, body: &Incoming, listed: Option<u64>) -> Resu
     if listed.is_some() {
         return Ok(promised);
     }
-    refuse_coding(headers)?;
     if promised.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(OriginError::NoLength);
     }
@@ -497,15 +495,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     match value.to_str().ok()?.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Some(date::parse(value)?.since(clock::now())),
-    }
-}
-
-fn refuse_coding(headers: &HeaderMap) -> Result<(), OriginError> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            Err(OriginError::Encoded { coding: String::from_utf8_lossy(coding.as_bytes()).into_owned() })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -6,9 +6,11 @@
 
 mod body;
 mod breaker;
+mod connect;
 mod directory;
 mod guard;
 pub mod http;
+mod passed;
 mod retained;
 mod version;
 
@@ -21,6 +23,7 @@ pub use body::OriginBody;
 pub use directory::{DirEntry, DirectoryOrigin, MAX_LISTED, Node, Opened, Stamp};
 pub use guard::Health;
 pub use http::HttpOrigin;
+pub use passed::Passed;
 pub use retained::{Linked, Retained};
 pub use version::Version;
 
@@ -132,9 +135,19 @@ impl fmt::Display for Wait {
 /// Why the origin gave no usable answer. All are the origin's fault, or the network's, but for `Disk` and `Setup`.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
-    /// 404, 410 or 403; in a directory: absent, unreadable, or a symlink out of the tree.
+    /// In a directory: absent, unreadable, or a symlink out of the tree.
     #[error("the origin has no such file")]
     Absent,
+    /// An answer that is neither a file nor a failure, about what no catalogue lists.
+    #[error("the origin answered {}", .0.status)]
+    Answered(Arc<Passed>),
+    /// An answer that is neither a file nor a failure, about what a catalogue lists: one of the origin's hosts may have it
+    /// later than another.
+    #[error("the origin answered {status} for a file that its repo lists")]
+    Denied {
+        /// 404 as a rule.
+        status: StatusCode,
+    },
     /// The path is a directory, and was asked for without the slash at its end.
     #[error("the path is a directory")]
     IsDirectory,
@@ -166,12 +179,6 @@ pub enum OriginError {
     Redirected {
         /// The Location.
         to: String,
-    },
-    /// A content coding nobody asked for.
-    #[error("the origin encoded the body as {coding:?}")]
-    Encoded {
-        /// The Content-Encoding.
-        coding: String,
     },
     /// An end that can't be told from a cut (close-delimited), of an object whose size and SHA-256 nobody knows.
     #[error("the body has neither a length nor chunks, so that a cut would go unnoticed")]
@@ -224,18 +231,19 @@ pub enum OriginError {
 }
 
 impl OriginError {
-    /// Whether the origin answered, and has no such file.
+    /// Whether another host of the origin may answer otherwise, about what a catalogue lists.
     #[must_use]
-    pub const fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
+    pub const fn is_denial(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::Redirected { .. } | Self::Length { .. })
     }
 
     /// Whether the same request may be answered in a moment.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Down { .. } | Self::Silent { .. } | Self::Withheld { .. } => true,
-            Self::Status(status) => status.is_server_error(),
+            // Of what is denied a push may be on its way to one of the origin's hosts.
+            Self::Down { .. } | Self::Silent { .. } | Self::Withheld { .. } | Self::Denied { .. } => true,
+            Self::Status(status) => is_failure(*status),
             _ => self.is_interruption(),
         }
     }
@@ -245,6 +253,11 @@ impl OriginError {
     pub const fn is_interruption(&self) -> bool {
         matches!(self, Self::Cut { .. } | Self::Truncated { .. } | Self::Silent { wait: Wait::NextBytes, .. })
     }
+}
+
+/// Whether a status says that something is wrong with the origin at present, rather than what it has.
+const fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502..)
 }
 
 /// An error and all its causes in one line.

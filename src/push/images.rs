@@ -82,8 +82,8 @@ async fn size_of(
                 Err(error) => unfinished(&format!("isn't as listed yet: {error}")),
             }
         }
-        Err(FetchError::Absent | FetchError::IsDirectory) if gaps == Gaps::Accept => Ok(None),
-        Err(FetchError::Absent | FetchError::IsDirectory) => unfinished("is listed, and not there"),
+        Err(error) if error.is_absent() && gaps == Gaps::Accept => Ok(None),
+        Err(error) if error.is_absent() => unfinished("is listed, and not there"),
         Err(error) => Err(PushError::Fetch { path, error }),
     }
 }

@@ -2,12 +2,14 @@
 
 use super::asked::Refused;
 use crate::http::range::ByteRange;
+use crate::origin::Passed;
 use crate::policy::Reason;
 use crate::policy::fair::Class;
 use crate::repo::Digest;
 use crate::store::{Content, Object};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
 
 /// What a request gets.
 pub enum Answer {
@@ -26,6 +28,8 @@ pub enum Answer {
         /// Why.
         reason: Reason,
     },
+    /// What the origin answered, which is no file.
+    Passed(Arc<Passed>),
     /// A page of the node's own.
     Page {
         /// The status code.

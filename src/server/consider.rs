@@ -72,6 +72,12 @@ impl<'a> Question<'a> {
         Object { path: self.path.clone(), identity }
     }
 
+    /// Whether the file is listed by an earlier generation alone: a push has removed it since.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.place().and_then(|place| place.listed).is_some_and(|listed| listed.until.is_some())
+    }
+
     /// What the file goes before, or after, while the capacity is used up.
     #[must_use]
     pub fn class(&self) -> Class {

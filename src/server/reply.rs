@@ -64,7 +64,7 @@ impl From<Reply> for Response<ResponseBody> {
         *response.headers_mut() = reply.fields.ready.map(|ready| ready.fields.clone()).unwrap_or_default();
         response.headers_mut().extend(reply.fields.more);
         if let Some(value) = reply.fields.cache_status {
-            response.headers_mut().insert(CACHE_STATUS, value);
+            response.headers_mut().append(CACHE_STATUS, value);
         }
         response
     }
@@ -76,7 +76,7 @@ impl Ready {
         let make = || {
             let mut fields = HeaderMap::new();
             describe(&mut fields, StatusCode::OK, meta, cache_control.clone());
-            fields.insert(VIA, via.clone());
+            fields.append(VIA, via.clone());
             fields.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
             let mut text = Vec::new();
             lines(&mut text, &fields);
@@ -116,8 +116,10 @@ pub fn describe(headers: &mut HeaderMap, status: StatusCode, meta: &Meta, cache_
 fn is_sent_with(status: StatusCode, name: &HeaderName) -> bool {
     match status {
         StatusCode::NOT_MODIFIED => [CACHE_CONTROL, DATE, EXPIRES, VARY].contains(name),
-        // These are of all bytes, in this very message.
-        StatusCode::PARTIAL_CONTENT => !["content-digest", "content-md5"].contains(&name.as_str()),
+        // These are of all bytes, in this very message; or, in a 200, of no meaning.
+        StatusCode::PARTIAL_CONTENT => {
+            !["content-digest", "content-md5", "content-range"].contains(&name.as_str())
+        }
         _ => true,
     }
 }

@@ -7,15 +7,18 @@ use super::body::{ResponseBody, Supply};
 use super::cache_status::Cached;
 use super::reply::{Fields, REPR_DIGEST, Ready, Reply, describe};
 use crate::http::conditional::{self, Outcome as Condition, Validators};
+use crate::http::fields;
 use crate::http::multipart::{Multipart, Piece};
 use crate::http::range::{self, ByteRange, Requested};
 use crate::metrics::Outcome;
+use crate::origin::Passed;
 use crate::policy::{Reason, client};
 use crate::repo::Digest;
 use crate::store::{Content, Meta, Source, Tail, Tier, repr_digest};
 use bytes::Bytes;
 use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE, VIA,
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, LINK,
+    LOCATION, RANGE, VIA,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::rc::Rc;
@@ -63,6 +66,7 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
             tally.goes_as(served.class);
             content(asked, served, &peer.edge.via)
         }
+        Answer::Passed(answer) => passed(asked, &answer),
         Answer::Redirect { mirror, location, links, digest, reason } => {
             redirect(mirror, location, links, digest, reason)
         }
@@ -73,8 +77,8 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
     let Draft { status, ready, mut headers, supply, pieces, length, outcome, reason, cache, mirror } = draft;
     let cache_status = Some(peer.edge.cache_status.value(cache, reason));
     if ready.is_none() {
-        headers.insert(VIA, peer.edge.via.clone());
-        if let Some(length) = length.filter(|_| status != StatusCode::NOT_MODIFIED) {
+        headers.append(VIA, peer.edge.via.clone());
+        if let Some(length) = length.filter(|_| has_length(status)) {
             headers.insert(CONTENT_LENGTH, length.into());
         }
     }
@@ -129,10 +133,14 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return draft;
     }
-    if draft.status == StatusCode::OK && meta.length.is_some() && draft.length == meta.length {
+    let misread = asked.client.fragile && meta.fields.has_misread();
+    if draft.status == StatusCode::OK && meta.length.is_some() && draft.length == meta.length && !misread {
         draft.ready = Some(Ready::of(&meta, &cache_control, via));
     } else {
         describe(&mut draft.headers, draft.status, &meta, cache_control);
+    }
+    if misread {
+        fields::remove_misread(&mut draft.headers);
     }
     // RFC 9111 5.1. What a catalogue lists, or lies in a local tree, has the node for its origin: it has no age, and a downstream
     // cache may count its lifetime from now.
@@ -143,6 +151,48 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
         }
     }
     draft
+}
+
+/// What the origin answered, with all its end-to-end fields. No condition or range is held against it (RFC 9110 13.2.1, 14.2).
+fn passed(asked: &Asked, answer: &Passed) -> Draft {
+    let status = answer.status;
+    let reason = match status {
+        _ if answer.is_absence() => Reason::NotFound,
+        _ if status.is_redirection() => Reason::Moved,
+        _ => Reason::Unlisted,
+    };
+    let fields = fields::Fields::of(&answer.headers, answer.exchange.received);
+    let mut draft = Draft::new(status, Outcome::Answer, reason);
+    draft.headers = fields.map().clone();
+    if asked.client.fragile {
+        fields::remove_misread(&mut draft.headers);
+    }
+    let of_the_body = [CONTENT_TYPE, ETAG, LAST_MODIFIED].into_iter().filter(|_| answer.body.is_some());
+    for name in of_the_body.chain(status.is_redirection().then_some(LOCATION)) {
+        if let Some(value) = answer.headers.get(&name) {
+            draft.headers.insert(name, value.clone());
+        }
+    }
+    if let Some(body) = &answer.body {
+        draft.length = Some(body.len() as u64);
+        draft.pieces = vec![Piece::Bytes(body.clone())];
+    } else {
+        fields::remove_content(&mut draft.headers);
+        draft = draft.text("text/plain; charset=utf-8", format!("{status}\n").into());
+    }
+    if !fields.govern_caching() {
+        draft.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    let age = answer.age(asked.now);
+    if age > 0 {
+        draft.headers.insert(AGE, age.into());
+    }
+    draft
+}
+
+/// RFC 9110 8.6, 15.4.5.
+fn has_length(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// What conditions are held against.

@@ -17,6 +17,7 @@ use crate::store::{Content, FetchError, Meta, Object, Source};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::RANGE;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two tries of an origin that fails. The store remembers a failure for as long.
@@ -57,7 +58,7 @@ pub async fn serve(
     if path.is_directory()
         && let Some(answer) = Box::pin(listing(edge, path)).await.transpose()
     {
-        return answer.unwrap_or_else(|error| failed(asked, &error));
+        return answer.unwrap_or_else(|error| failed(asked, question, &error));
     }
     let object = question.object();
     let fetched = match at_hand {
@@ -69,7 +70,7 @@ pub async fn serve(
         Ok(content) => within(edge, asked, question, &object, content, reason).await,
         Err(error) => match question.last_resort(past, fault(&error)) {
             Some(redirect) => redirect::to_mirror(edge, asked, question, &redirect),
-            None => failed(asked, &error),
+            None => failed(asked, question, &error),
         },
     }
 }
@@ -96,7 +97,8 @@ async fn fetch(
             edge.store.fetch(object).await
         };
         let Err(error) = &fetched else { return fetched };
-        let may_pass = matches!(error, FetchError::Origin(_) | FetchError::Body(_) | FetchError::Busy);
+        let may_pass = matches!(error, FetchError::Origin(_) | FetchError::Body(_) | FetchError::Busy)
+            && !(error.is_denial() && question.is_superseded());
         let left = patience.saturating_sub(clock::monotonic() - asked.started);
         if !may_pass || left.is_zero() || question.last_resort(past, fault(error)).is_some() {
             return fetched;
@@ -123,13 +125,19 @@ async fn within(
         cache_control: question.cache_control(),
     };
     if let Source::Apart(_) = served.content.source {
-        return Box::pin(apart(edge, asked, object, served)).await;
+        return Box::pin(apart(edge, asked, question, object, served)).await;
     }
     Answer::Content(served)
 }
 
 /// Of what can't be stored, the part that is asked for, or all of it, for this request alone.
-async fn apart(edge: &Edge, asked: &Asked, object: &Object, mut served: Served) -> Answer {
+async fn apart(
+    edge: &Edge,
+    asked: &Asked,
+    question: &Question<'_>,
+    object: &Object,
+    mut served: Served,
+) -> Answer {
     let fetched = match single_range(asked, &served.content.meta) {
         Some(range) => {
             served.part = Some(range);
@@ -139,7 +147,7 @@ async fn apart(edge: &Edge, asked: &Asked, object: &Object, mut served: Served) 
     };
     match fetched {
         Ok(content) => Answer::Content(Served { content, ..served }),
-        Err(error) => failed(asked, &error),
+        Err(error) => failed(asked, question, &error),
     }
 }
 
@@ -179,9 +187,13 @@ async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchErr
     Ok(Some(page(edge.listings.keep(dir, index(dir, &entries).into()))))
 }
 
-fn failed(asked: &Asked, error: &FetchError) -> Answer {
+fn failed(asked: &Asked, question: &Question<'_>, error: &FetchError) -> Answer {
+    let not_found = || Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, "not found");
     match error {
-        FetchError::Absent => Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, "not found"),
+        FetchError::Absent => not_found(),
+        // A push has removed it.
+        error if error.is_denial() && question.is_superseded() => not_found(),
+        FetchError::Answered(passed) => Answer::Passed(Arc::clone(passed)),
         FetchError::IsDirectory => {
             // The path as it came, so that a prefix of the mirrorlist's entries survives.
             let path = asked.target.path();
@@ -196,7 +208,7 @@ fn failed(asked: &Asked, error: &FetchError) -> Answer {
 /// Whose fault it is that a file can't be had.
 fn fault(error: &FetchError) -> Reason {
     match error {
-        FetchError::Absent | FetchError::IsDirectory => Reason::Removed,
+        FetchError::Absent | FetchError::IsDirectory | FetchError::Answered(_) => Reason::Removed,
         FetchError::Origin(error)
             if matches!(
                 **error,

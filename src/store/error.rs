@@ -1,6 +1,6 @@
 //! Why there are no bytes, or no more of them: whose fault it is.
 
-use crate::origin::OriginError;
+use crate::origin::{OriginError, Passed};
 use crate::repo::Digest;
 use std::io;
 use std::sync::Arc;
@@ -36,6 +36,9 @@ pub enum FetchError {
     /// The origin has no such file.
     #[error("the origin has no such file")]
     Absent,
+    /// The origin's answer, neither a file nor a failure: a client is to get it as it is.
+    #[error("the origin answered {}", .0.status)]
+    Answered(Arc<Passed>),
     /// The path is a directory, asked for without its slash.
     #[error("the path is a directory")]
     IsDirectory,
@@ -76,10 +79,26 @@ pub enum PurgeError {
 }
 
 impl FetchError {
+    /// Whether the origin answered, and not with the file: it has none, not under this name, or not for everybody.
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
+        matches!(self, Self::Absent | Self::IsDirectory | Self::Answered(_))
+    }
+
     /// Whether the origin answered, and has no such file (under this name).
     #[must_use]
-    pub const fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent | Self::IsDirectory)
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Absent | Self::IsDirectory => true,
+            Self::Answered(passed) => passed.is_absence(),
+            _ => false,
+        }
+    }
+
+    /// Whether the origin has no such file although a catalogue lists it.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::Origin(error) if matches!(**error, OriginError::Denied { .. }))
     }
 }
 
@@ -87,6 +106,7 @@ impl From<OriginError> for FetchError {
     fn from(error: OriginError) -> Self {
         match error {
             OriginError::Absent => Self::Absent,
+            OriginError::Answered(passed) => Self::Answered(passed),
             OriginError::IsDirectory => Self::IsDirectory,
             other => Self::Origin(Arc::new(other)),
         }

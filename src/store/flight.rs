@@ -5,6 +5,7 @@ use super::memory::Cached;
 use super::object::{Content, Meta, Object, Source, Tier};
 use super::tail::{Progress, Tail};
 use super::wants::Wants;
+use crate::clock::Timestamp;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
@@ -44,6 +45,12 @@ pub(super) struct Filling {
 }
 
 impl Filling {
+    /// Whether it is an answer that is whole and that was stale when it came: whoever asks from now on is due another one (RFC
+    /// 9111 4). What is still arriving is shared by all who ask meanwhile.
+    pub(super) fn is_past(&self, now: Timestamp) -> bool {
+        now >= self.meta.fresh_until && self.progress.borrow().is_whole(self.meta.length)
+    }
+
     pub(super) fn content(&self) -> Content {
         let tail = Tail::new(Arc::clone(&self.file), self.progress.clone(), Arc::clone(&self.wants));
         Content {
@@ -73,8 +80,9 @@ pub(super) struct Flights {
 
 /// The task's end of a flight. However the task ends, the flight leaves the map.
 pub(super) struct Course {
-    stage: watch::Sender<Stage>,
+    // Dropped in this order: who learns that the stage changes no more finds the flight gone.
     leave: Leave,
+    stage: watch::Sender<Stage>,
 }
 
 impl Course {
@@ -165,7 +173,7 @@ impl Flights {
         let stage = sender.subscribe();
         // Not under the lock: a runtime that is going down drops the task, and thus `Leave`, at once.
         let leave = Leave { flights: Arc::clone(self), object: object.clone(), left: AtomicBool::new(false) };
-        let abort = launch(Course { stage: sender, leave });
+        let abort = launch(Course { leave, stage: sender });
         let mut flights = self.lock();
         if *self.closed.borrow() {
             abort.abort();

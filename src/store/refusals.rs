@@ -8,9 +8,12 @@ use moka::Expiry;
 use moka::sync::Cache;
 use std::time::{Duration, Instant};
 
-/// Refusals remembered at once; others make room. Anybody can invent paths that don't exist, so what one takes must not
-/// depend on the length of its path: a digest, and an error whose texts are bounded.
-const MAX_REFUSALS: u64 = 10_000;
+/// Refusals remembered at once, as many as 10,000 without a page of the origin's; others make room. Anybody can invent paths
+/// that don't exist, so what one takes must not depend on the length of its path: a digest, and an error whose texts are
+/// bounded.
+const MAX_BYTES: u64 = 10_000 * REFUSAL_BYTES as u64;
+/// What one takes, roughly, beside a page of the origin's.
+const REFUSAL_BYTES: u32 = 512;
 /// An origin that wasn't asked cost nothing, and may be asked again at any moment.
 const WITHHELD: Duration = Duration::from_millis(250);
 
@@ -24,6 +27,7 @@ impl Expiry<Sha256, FetchError> for Memory {
     fn expire_after_create(&self, _: &Sha256, refusal: &FetchError, _: Instant) -> Option<Duration> {
         Some(match refusal {
             FetchError::Absent | FetchError::IsDirectory => self.absent,
+            FetchError::Answered(passed) => passed.lifetime(self.absent),
             FetchError::Origin(error) if matches!(**error, OriginError::Withheld { .. }) => {
                 self.failed.min(WITHHELD)
             }
@@ -48,7 +52,13 @@ pub(super) struct Refusals(Cache<Sha256, FetchError>);
 impl Refusals {
     pub(super) fn new(absent: Duration, failed: Duration) -> Self {
         let memory = Memory { absent, failed };
-        Self(Cache::builder().max_capacity(MAX_REFUSALS).expire_after(memory).build())
+        let weigh = |_: &Sha256, refusal: &FetchError| match refusal {
+            FetchError::Answered(passed) => {
+                u32::try_from(passed.bytes()).unwrap_or(u32::MAX).saturating_add(REFUSAL_BYTES)
+            }
+            _ => REFUSAL_BYTES,
+        };
+        Self(Cache::builder().max_capacity(MAX_BYTES).weigher(weigh).expire_after(memory).build())
     }
 
     pub(super) fn find(&self, object: &Object) -> Option<FetchError> {

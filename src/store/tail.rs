@@ -39,6 +39,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Whether a reader has all `length` bytes of it, or could have.
+    pub(super) fn is_whole(&self, length: Option<u64>) -> bool {
+        match self.end {
+            End::NotYet => length.is_some_and(|length| self.spans.is_whole(length)),
+            End::Complete | End::Committed | End::Uncommitted(_) => true,
+            End::Failed(_) => false,
+        }
+    }
+
     /// What a reader at `offset` is told now; `None`: wait.
     fn standing(&self, offset: u64, reads: Reads) -> Option<Result<u64, Arc<FillError>>> {
         match &self.end {

@@ -47,12 +47,13 @@ pub fn head(
     if let Some(ready) = &fields.ready {
         out.extend_from_slice(&ready.text);
     }
+    lines(out, &fields.more);
+    // Last: of caches in a row, the one before the client comes last (RFC 9211 2).
     if let Some(value) = &fields.cache_status {
         out.extend_from_slice(b"cache-status: ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    lines(out, &fields.more);
     out.extend_from_slice(match framing {
         Framing::Chunked => b"transfer-encoding: chunked\r\n",
         Framing::Length | Framing::Close => b"",

@@ -73,10 +73,10 @@ impl Cache {
             }
             Err(error) => {
                 let refusal = self.refuse(object, error);
-                if refusal.is_absent() {
+                if refusal.is_answer() {
                     self.discard(object).await;
                 }
-                course.land(if !refusal.is_absent() && self.covers(&held.meta) {
+                course.land(if !refusal.is_answer() && self.covers(&held.meta) {
                     Stage::Ready { cached: held, stale: true }
                 } else {
                     Stage::Failed(refusal)

@@ -41,7 +41,7 @@ impl Cache {
                 Ok(Content { meta, source, tier, stale: false })
             }
             Err(refusal) => match held {
-                Some(content) if !refusal.is_absent() && self.covers(&content.meta) => {
+                Some(content) if !refusal.is_answer() && self.covers(&content.meta) => {
                     Ok(Content { stale: true, ..content })
                 }
                 _ => Err(refusal),
@@ -66,8 +66,8 @@ impl Cache {
         if let Some(refusal) = self.refusals.find(object) {
             return Err(refusal);
         }
-        let (origin, path, asked) = (Arc::clone(&self.origin), object.path.clone(), clock::now());
-        let answer = self.runtime.spawn(async move { origin.head(&path).await }).await;
+        let (origin, named, asked) = (Arc::clone(&self.origin), object.clone(), clock::now());
+        let answer = self.runtime.spawn(async move { origin.head(&named.path, named.size()).await }).await;
         let headers = answer.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
         let exchange = Exchange { asked, received: clock::now() };
         let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());

@@ -135,7 +135,8 @@ impl Cache {
             return Some(cached.content(Tier::Disk));
         }
         let filling = self.flights.filling(object)?;
-        self.purges.verdict(object, &filling.meta).is_none().then(|| filling.content())
+        let joins = !filling.is_past(clock::now()) && self.purges.verdict(object, &filling.meta).is_none();
+        joins.then(|| filling.content())
     }
 
     pub(super) async fn find(self: &Arc<Self>, object: &Object) -> Option<Content> {
@@ -163,7 +164,7 @@ impl Cache {
                 // A refusal hides nothing that is here.
                 return match self.find(object).await {
                     Some(content) if content.is_fresh(clock::now()) => Ok(interest.begin(content)),
-                    Some(content) if !refusal.is_absent() && self.covers(&content.meta) => {
+                    Some(content) if !refusal.is_answer() && self.covers(&content.meta) => {
                         Ok(Content { stale: true, ..content })
                     }
                     _ => Err(refusal),
@@ -172,7 +173,9 @@ impl Cache {
             if self.unshared.contains_key(object) {
                 return self.apart(object, interest).await;
             }
+            let mut is_own = false;
             let launch = |course| {
+                is_own = true;
                 let departure = self.purges.departs(clock::now());
                 let flight = Arc::clone(self).fly(object.clone(), interest, course);
                 let flying = async move {
@@ -182,6 +185,13 @@ impl Cache {
                 self.runtime.spawn(flying).abort_handle()
             };
             let mut stage = self.flights.join(object, launch).ok_or(FetchError::ShuttingDown)?;
+            let is_past = !is_own
+                && matches!(&*stage.borrow(), Stage::Filling(filling) if filling.is_past(clock::now()));
+            if is_past {
+                // Fails once the flight is gone, or goes on otherwise: either way the origin is asked anew.
+                let _ = stage.wait_for(|stage| !matches!(stage, Stage::Filling(_))).await;
+                continue;
+            }
             let landed = stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await.map(|s| s.clone());
             return match landed {
                 Ok(Stage::Again) => continue,

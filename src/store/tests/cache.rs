@@ -148,7 +148,7 @@ fn what_no_catalogue_lists_is_revalidated() {
         std::thread::yield_now();
     }
     *script.lock().unwrap() = ("404 Not Found", "x: y", vec![]);
-    assert!(matches!(bench.run(store.fetch(&object)), Err(FetchError::Absent)));
+    assert!(bench.run(store.fetch(&object)).is_err_and(|error| error.is_absent()));
     assert!(bench.run(store.find(&object)).is_none());
     assert_eq!((stub.requests().len(), store.stats().served_stale, store.stats().revalidated), (5, 1, 1));
 }
@@ -208,8 +208,11 @@ fn absence_is_remembered_briefly_and_directories_are_told_apart() {
     });
     let store = bench.over(&stub.url);
     for _ in 0..3 {
-        assert!(matches!(bench.run(store.fetch(&unlisted("none"))), Err(FetchError::Absent)));
-        assert!(matches!(bench.run(store.head(&unlisted("none"))), Err(FetchError::Absent)));
+        for absent in [bench.run(store.fetch(&unlisted("none"))), bench.run(store.head(&unlisted("none")))] {
+            assert!(
+                matches!(absent, Err(FetchError::Answered(page)) if *page.body.as_ref().unwrap() == "nothing")
+            );
+        }
         assert!(matches!(bench.run(store.fetch(&unlisted("dir"))), Err(FetchError::IsDirectory)));
     }
     assert_eq!(stub.requests().len(), 2);
@@ -220,6 +223,58 @@ fn absence_is_remembered_briefly_and_directories_are_told_apart() {
     assert_eq!(stub.requests().len(), 9, "four for the loop");
     assert_eq!(bench.run(store.listing(&path("dir/"))).unwrap(), None);
     assert!(bench.run(store.purge(&unlisted("dir/"))) || store.stats().flights > 0);
+}
+
+#[test]
+fn a_listed_object_that_is_denied_is_a_failure_that_is_not_remembered() {
+    let bench = Bench::new();
+    let stub = Stub::start(|number, _, stream| match number {
+        // Over a kept connection, and over a new one.
+        0..=1 => send(stream, &response("404 Not Found", &["cache-control: max-age=3600"], b"nothing")),
+        2 => send(stream, &response("403 Forbidden", &[], b"nothing")),
+        3 => send(stream, &response("200 OK", &[], &body(5000))),
+        4 => send(stream, &response("302 Found", &["location: http://elsewhere.invalid/"], b"")),
+        5 => send(stream, &response("200 OK", &[], &body(4999))),
+        _ => send(stream, &response("200 OK", &[], &body(6000))),
+    });
+    let hour = Duration::from_secs(3600);
+    let settings = Settings { failed_for: Duration::ZERO, absent_for: hour, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    let object = listed("x", &body(5000));
+    let denied = bench.run(store.fetch(&object)).unwrap_err();
+    assert!(denied.is_denial() && !denied.is_answer(), "{denied}");
+    assert!(matches!(&denied, FetchError::Origin(error) if error.may_pass()), "{denied}");
+    assert!(bench.drained(&store, &object).unwrap() == body(5000), "another host has it");
+    assert_eq!(stub.requests().len(), 4);
+    let other = listed("y", &body(6000));
+    assert!(bench.run(store.fetch(&other)).is_err(), "one host redirects, one has another length");
+    assert!(bench.drained(&store, &other).unwrap() == body(6000));
+    assert_eq!(stub.requests().len(), 7);
+}
+
+#[test]
+fn odd_heads_are_answered_by_a_get_and_never_remembered() {
+    for odd in ["405 Not Allowed", "403 Forbidden", "501 Not Implemented", "500 Oops", "404 Not Found"] {
+        let bench = Bench::new();
+        let stub = Stub::start(move |_, head, stream| match head.starts_with("head ") {
+            true => send(stream, &response(odd, &[], b"")),
+            false => send(stream, &response("200 OK", &["etag: \"e\"", "x-a: 1"], &body(5000))),
+        });
+        let store = bench.over(&stub.url);
+        for object in [unlisted("x"), listed("y", &body(5000))] {
+            let meta = bench.run(store.head(&object)).unwrap().meta;
+            assert_eq!((meta.length, meta.etag.is_some()), (Some(5000), true), "{odd}");
+            assert!(bench.drained(&store, &object).unwrap() == body(5000), "{odd}");
+        }
+        assert_eq!(stub.requests().len(), 6, "{odd}: {:?}", stub.requests());
+    }
+    // What is said of no file is the same for HEAD and GET, and asked for once.
+    let bench = Bench::new();
+    let stub = Stub::start(|_, _, stream| send(stream, &response("404 Not Found", &[], b"nothing")));
+    let store = bench.over(&stub.url);
+    assert!(bench.run(store.head(&unlisted("x"))).is_err_and(|error| error.is_absent()));
+    let Err(FetchError::Answered(page)) = bench.run(store.fetch(&unlisted("x"))) else { panic!() };
+    assert_eq!((page.body.as_deref(), stub.requests().len()), (Some(&b"nothing"[..]), 2));
 }
 
 #[test]
@@ -237,5 +292,6 @@ fn heads_begin_no_fill() {
     let right = listed("y.rpm", &body(5000));
     assert_eq!(bench.run(store.head(&right)).unwrap().meta.etag, Some(etag(&Sha256::of(&body(5000)).into())));
     assert!(bench.run(store.head(&listed("y.rpm", b"short"))).is_err());
-    assert_eq!((stub.requests().len(), store.stats().fills_started), (3, 0));
+    // Before a listed one counts as another, a GET is to say so, and another connection.
+    assert_eq!((stub.requests().len(), store.stats().fills_started), (5, 0));
 }
