@@ -7,15 +7,15 @@ use crate::clock;
 use crate::config::{self, Config, Mistake};
 use crate::geo::{Database, Geo, Networks};
 use crate::metrics::Metrics;
-use crate::mirrors::{Known, Ours, Prober, Signals};
-use crate::origin::{DirectoryOrigin, HttpOrigin, Origin};
+use crate::mirrors::{Known, Lacking, Ours, Prober, Signals};
+use crate::origin::{DirectoryOrigin, HttpOrigin, Origin, OriginError};
 use crate::policy::{BounceReport, Published, Sightings};
 use crate::push::{PushHandle, Pushes};
 use crate::server::access_log::AccessLog;
 use crate::server::egress::Egress;
 use crate::server::worker::{self, Listener, Shared};
 use crate::server::{Edge, Parts, acceptor, listen};
-use crate::store::{Object, Store};
+use crate::store::{FetchError, Object, Store};
 use crate::{origin, store};
 use anyhow::Context;
 use std::fs;
@@ -97,7 +97,11 @@ impl Running {
             metrics.clone(),
             state.clone(),
             Signals { bounces, looks: wanted },
-            Known { ours: ours(store.clone()), sightings: sightings.clone() },
+            Known {
+                ours: ours(store.clone()),
+                lacking: lacking(store.clone()),
+                sightings: sightings.clone(),
+            },
         )
         .context("mirrors")?;
         let pushes = Pushes::new(
@@ -257,6 +261,20 @@ fn ours(store: Arc<Store>) -> Ours {
     Arc::new(move |path, digest, size, part, theirs| {
         let store = store.clone();
         Box::pin(async move { store.contradicts(&Object::listed(path, digest, size), part, theirs).await })
+    })
+}
+
+/// Whether the origin lacks a listed file, by its answer to a HEAD. What the node still has in its cache isn't asked for.
+fn lacking(store: Arc<Store>) -> Lacking {
+    Arc::new(move |path, digest, size| {
+        let store = store.clone();
+        Box::pin(async move {
+            match store.head(&Object::listed(path, digest, size)).await {
+                Err(FetchError::Absent | FetchError::IsDirectory) => true,
+                Err(FetchError::Origin(error)) => matches!(*error, OriginError::Length { .. }),
+                _ => false,
+            }
+        })
     })
 }
 

@@ -115,6 +115,8 @@ pub struct Metrics {
     pub mirror_throughput: GaugeVec,
     /// Mirror is proven to hold the current generation.
     pub mirror_fresh: IntGaugeVec,
+    /// Files that a mirror lacks of what it is proven for.
+    pub mirror_exceptions: IntGaugeVec,
     /// Steps of pushes: counted by repo and outcome.
     pub pushes: IntCounterVec,
     /// Time stamps of the newest push's steps.
@@ -274,7 +276,13 @@ impl Metrics {
             mirror_fresh: gauges(
                 &r,
                 "freshet_mirror_fresh",
-                "1 while the mirror is proven to hold the repo's current generation.",
+                "1 while the mirror is proven to hold the repo's current generation, but for a few files at most.",
+                &["mirror", "repo"],
+            ),
+            mirror_exceptions: gauges(
+                &r,
+                "freshet_mirror_exceptions",
+                "Files, and groups of files such as drpms, that the mirror lacks of a generation that it holds otherwise.",
                 &["mirror", "repo"],
             ),
             pushes: counters(&r, "freshet_pushes_total", "Pushes by outcome.", &["repo", "outcome"]),

@@ -9,7 +9,7 @@ use freshet::policy::client::Agent;
 use freshet::policy::decide::{self, Facts};
 use freshet::policy::lists::{self, Listing};
 use freshet::policy::{
-    Client, Decision, MirrorState, MirrorTable, Orders, Pair, Past, Proof, Reach, RepoView, Repos,
+    Client, Decision, Exceptions, MirrorState, MirrorTable, Orders, Pair, Past, Proof, Reach, RepoView, Repos,
 };
 use freshet::repo::{Generation, History, ListedFile, Repomd, Sha256};
 use std::hint::black_box;
@@ -33,6 +33,7 @@ pub struct Proofs {
 
 const PACKAGES: u32 = 4000;
 const ROUNDS: usize = 15;
+const BELOW: &str = "Packages/package-with-a-name-0.rpm";
 const STEPS: u32 = 20_000;
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const COUNTRIES: [&str; 8] = ["DE", "US", "FR", "JP", "BR", "IN", "ZA", "AU"];
@@ -55,10 +56,10 @@ pub fn run(line: &Proofs) {
     let listed = repos.locate(&paths[0]).and_then(|place| place.listed).expect("it is listed");
     report("a proof of a mirror and a file", || {
         let (mirror, repo) = (rng.usize(..settings.len()), rng.usize(..line.repos as usize));
-        black_box(table.holds(mirror, repo, &listed));
+        black_box(table.holds(mirror, repo, &listed, BELOW));
     });
     report("all mirrors that hold a file", || {
-        black_box(table.holders(rng.usize(..line.repos as usize), &listed).count());
+        black_box(table.holders(rng.usize(..line.repos as usize), &listed, BELOW).count());
     });
     let mut redirects = 0_u64;
     report("a redirect", || {
@@ -173,6 +174,7 @@ fn state(mirror: &Mirror, number: u32, line: &Proofs, repos: &Repos) -> MirrorSt
     let pair = |view: &Arc<RepoView>| Pair {
         proof: Some(Proof { sequence, shown: sequence, verified: NOW }),
         seen: view.history.by_sequence(sequence).map(|generation| generation.id),
+        exceptions: Exceptions::default(),
         note: format!("proven: holds generation {sequence}"),
         checked: NOW,
         since: NOW,

@@ -27,10 +27,13 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
         metrics.generation.with_label_values(&id).set(view.sequence().into());
         for mirror in mirrors.states() {
             let is_fresh = mirror.is_current(index, view.sequence());
+            let labels = [&mirror.mirror.name, &view.repo.id];
+            metrics.mirror_fresh.with_label_values(&labels).set(is_fresh.into());
+            let lacks = mirror.pairs.get(index).map_or(0, |pair| pair.exceptions.len());
             metrics
-                .mirror_fresh
-                .with_label_values(&[&mirror.mirror.name, &view.repo.id])
-                .set(is_fresh.into());
+                .mirror_exceptions
+                .with_label_values(&labels)
+                .set(i64::try_from(lacks).unwrap_or(i64::MAX));
         }
     }
     for repo in admin.pushes.currencies(now) {

@@ -205,7 +205,8 @@ fn reach(mirror: &Mirror) -> String {
 fn holdings(repos: &[Holding]) -> String {
     let fresh = repos.iter().filter(|repo| repo.fresh).count();
     let mut html = format!("{fresh} of {} fresh", repos.len());
-    let behind: Vec<_> = repos.iter().filter(|repo| !repo.fresh).collect();
+    let lacks = |repo: &&Holding| !repo.fresh || repo.exceptions.is_some();
+    let behind: Vec<_> = repos.iter().filter(lacks).collect();
     if behind.is_empty() {
         return html;
     }

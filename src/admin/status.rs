@@ -6,11 +6,14 @@ use super::Admin;
 use crate::clock::Timestamp;
 use crate::config::{Bandwidth, Delivery};
 use crate::geo::Code;
-use crate::policy::{MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
+use crate::policy::{Fault, MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
 use crate::push;
 use crate::store::{DiskTrouble, Mode, Purged, Store, StoreStats};
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+/// Exceptions of a proof that are named.
+const NAMED_EXCEPTIONS: usize = 5;
 
 /// The node's state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -200,6 +203,9 @@ pub struct Holding {
     pub proven_at: Option<String>,
     /// That is the current one, and the mirror is up.
     pub fresh: bool,
+    /// The files of it that the mirror lacks; absent where it lacks none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exceptions: Option<Exceptions>,
     /// The generation that its repomd.xml names; null if it names none that this node knows.
     pub shows: Option<u32>,
     /// SHA-256 of that repomd.xml; null while it was never seen.
@@ -208,6 +214,17 @@ pub struct Holding {
     pub note: String,
     /// When it was last asked.
     pub checked: Option<String>,
+}
+
+/// What a mirror lacks of a repo that it is proven for: the node serves it itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Exceptions {
+    /// How many files, and groups of files.
+    pub count: usize,
+    /// The first of them: paths below the repo, and patterns such as `drpms/*`.
+    pub files: Vec<String>,
+    /// Those that the origin lacks as well; the first of them.
+    pub lacking_at_origin: Vec<String>,
 }
 
 /// What the node sends.
@@ -471,11 +488,22 @@ fn holding(pair: &Pair, view: &RepoView, fresh: bool) -> Holding {
         proven_sequence: pair.proof.map(|proof| proof.sequence),
         proven_at: pair.proof.filter(|_| pair.since > Timestamp::EPOCH).map(|_| pair.since.to_string()),
         fresh,
+        exceptions: exceptions(pair),
         shows: shows.map(|generation| generation.sequence),
         shows_id: pair.seen.map(|seen| seen.hex()),
         note: pair.note.clone(),
         checked: (pair.checked > Timestamp::EPOCH).then(|| pair.checked.to_string()),
     }
+}
+
+fn exceptions(pair: &Pair) -> Option<Exceptions> {
+    let lacks = &pair.exceptions;
+    let at_origin = lacks.files().filter(|(_, fault)| *fault == Fault::Origin);
+    (!lacks.is_empty()).then(|| Exceptions {
+        count: lacks.len(),
+        files: lacks.names(NAMED_EXCEPTIONS),
+        lacking_at_origin: at_origin.take(NAMED_EXCEPTIONS).map(|(path, _)| path.to_owned()).collect(),
+    })
 }
 
 impl Cache {

@@ -1,14 +1,17 @@
-//! Asks a mirror for files: all of a list, side by side, up to the first that isn't there.
+//! Asks a mirror for files: those of a check, side by side, and parts of some to be compared.
 
 use super::Shared;
 use super::client::{Failure, MirrorClient};
 use super::families::Family;
-use super::judge::{File, Missed};
+use super::findings::Findings;
+use super::judge::{File, Lapse, Missed};
+use super::pace::Pace;
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
+use crate::policy::Fault;
 use bytes::Bytes;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -23,6 +26,8 @@ pub(super) struct Place {
     pub(super) family: Family,
     /// Requests to the host at a time, over both families.
     pub(super) lanes: Arc<Semaphore>,
+    /// How fast the host takes requests, over both families.
+    pub(super) pace: Arc<Pace>,
 }
 
 /// One repo on one mirror.
@@ -70,31 +75,78 @@ pub(super) async fn permits<'a>(
 }
 
 impl Asker {
-    /// HEADs all of them: their number, or the first in order that failed.
-    pub(super) async fn all(&self, files: &[File]) -> Result<usize, Missed> {
+    /// HEADs what a check still has to ask. An error: the mirror gave no answer for that file that would say anything of it.
+    pub(super) async fn all(&self, check: &Mutex<Findings>) -> Result<(), Missed> {
         const { assert!(LANES == 4, "one lane each below") };
-        let next = AtomicUsize::new(0);
-        let lane = || self.lane(files, &next);
-        let found = tokio::join!(lane(), lane(), lane(), lane());
-        let failed = [found.0, found.1, found.2, found.3].into_iter().flatten();
-        match failed.min_by_key(|(index, _)| *index) {
-            Some((_, missed)) => Err(missed),
-            None => Ok(files.len()),
-        }
+        let stopped = AtomicBool::new(false);
+        let lane = || self.lane(check, &stopped);
+        let ended = tokio::join!(lane(), lane(), lane(), lane());
+        [ended.0, ended.1, ended.2, ended.3].into_iter().collect()
     }
 
-    async fn lane(&self, files: &[File], next: &AtomicUsize) -> Option<(usize, Missed)> {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let file = files.get(index)?;
-            let url = self.url(file)?;
-            let _permits = permits(&self.place.lanes, &self.shared.permits).await;
-            if let Err(failure) = self.client().head(&url, file.size).await {
-                // The other lanes stop at their next file.
-                next.store(files.len(), Ordering::Relaxed);
-                return Some((index, missed(file, &failure)));
+    async fn lane(&self, check: &Mutex<Findings>, stopped: &AtomicBool) -> Result<(), Missed> {
+        while !stopped.load(Ordering::Relaxed) {
+            let Some((number, file)) = lock(check).take() else { break };
+            match self.head(&file).await {
+                Ok(()) => lock(check).seen(number),
+                Err(failure) if failure.is_transient() => {
+                    lock(check).put_back(number);
+                    if !self.place.pace.goes_on(&failure) {
+                        // The other lanes stop at their next file.
+                        stopped.store(true, Ordering::Relaxed);
+                        return Err(missed(&file, &failure));
+                    }
+                }
+                Err(failure) => {
+                    let asks_origin = lock(check).asks_origin(&file);
+                    let fault = if asks_origin { self.fault(&file).await } else { Fault::Mirror };
+                    lock(check).missed(number, missed(&file, &failure), fault);
+                }
             }
         }
+        Ok(())
+    }
+
+    /// HEADs a file, once the mirror takes requests again.
+    async fn head(&self, file: &File) -> Result<(), Failure> {
+        // No client could ask for it either.
+        let Some(url) = self.url(file) else { return Ok(()) };
+        self.place.pace.ready().await;
+        let _permits = permits(&self.place.lanes, &self.shared.permits).await;
+        let answer = self.client().head(&url, file.size).await;
+        if answer.is_ok() {
+            self.place.pace.note(None);
+        }
+        answer
+    }
+
+    /// HEADs a file that a client came back for: this doesn't queue behind a long check, nor wait for a busy mirror.
+    pub(super) async fn bounced(&self, file: &File) -> Result<(), Failure> {
+        let Some(url) = self.url(file) else { return Ok(()) };
+        self.client().head(&url, file.size).await
+    }
+
+    /// Whether the origin lacks a file, too, that the mirror hasn't as it is listed.
+    async fn fault(&self, file: &File) -> Fault {
+        let (Some(digest), Ok(path)) = (file.digest, self.repo.join(&file.path)) else {
+            return Fault::Mirror;
+        };
+        if (self.shared.known.lacking)(path, digest, file.size).await { Fault::Origin } else { Fault::Mirror }
+    }
+
+    /// What it means that a file that was proven is missing now: whether others are as well.
+    pub(super) async fn lapse(&self, missed: Missed, file: &File, witnesses: &[File]) -> Lapse {
+        if missed.transient {
+            return Lapse { missed, fault: Fault::Mirror, more: false };
+        }
+        let fault = self.fault(file).await;
+        for witness in witnesses {
+            let is_silent = |failure: &Failure| failure.is_down() || matches!(failure, Failure::Busy { .. });
+            if self.bounced(witness).await.is_err_and(|failure| !is_silent(&failure)) {
+                return Lapse { missed, fault, more: true };
+            }
+        }
+        Lapse { missed, fault, more: false }
     }
 
     /// Asks for a part, and holds it against what the node itself has of the file, where it has it at hand.
@@ -144,6 +196,7 @@ impl Asker {
         let _permits = permits(&self.place.lanes, &self.shared.permits).await;
         let begun = clock::monotonic();
         let answer = self.client().part(&url, file.size, part).await;
+        self.place.pace.note(answer.as_ref().err());
         (answer.map_err(|failure| missed(file, &failure)), begun.elapsed())
     }
 
@@ -155,6 +208,11 @@ impl Asker {
     fn url(&self, file: &File) -> Option<String> {
         Some(self.base.clone() + &TreePath::new(&file.path).ok()?.encoded())
     }
+}
+
+/// The findings of a check; nothing panics while it holds them.
+pub(super) fn lock(check: &Mutex<Findings>) -> MutexGuard<'_, Findings> {
+    check.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn missed(file: &File, failure: &Failure) -> Missed {

@@ -5,6 +5,7 @@
 use super::families::Family;
 use super::judge::Seen;
 use super::resolve::{NoAddress, Resolver};
+use crate::clock;
 use crate::http::{ByteRange, date};
 use crate::policy::Look;
 use crate::repo::Sha256;
@@ -50,6 +51,14 @@ pub enum Failure {
     /// A status that isn't the one expected.
     #[error("answers {0}")]
     Status(u16),
+    /// It takes no more requests for now (408, 425, 429, 503).
+    #[error("answers {status}")]
+    Busy {
+        /// The status.
+        status: u16,
+        /// For so long, if it says so.
+        after: Option<Duration>,
+    },
     /// It names another scheme or host, or one redirect too many.
     #[error("redirects to {0}")]
     Redirected(String),
@@ -80,7 +89,7 @@ impl Failure {
 
     /// The mirror doesn't answer, or has an error of its own: it says nothing of a single file.
     pub(super) const fn is_transient(&self) -> bool {
-        self.is_down() || matches!(self, Self::Status(500..))
+        self.is_down() || matches!(self, Self::Status(500..) | Self::Busy { .. })
     }
 
     /// In words that follow the path of a file.
@@ -167,7 +176,7 @@ impl MirrorClient {
             match parts.status.as_u16() {
                 304 if conditional => Ok(Looked::Same),
                 200 => Ok(Looked::New(read(body).await?, validator)),
-                status @ 500.. => Err(Failure::Status(status)),
+                408 | 425 | 429 | 500.. => Err(refused(parts.status, &parts.headers)),
                 status @ (401 | 403 | 404 | 410) => {
                     Ok(Looked::New(Seen::Gone(format!("no repomd.xml ({status})")), None))
                 }
@@ -182,7 +191,7 @@ impl MirrorClient {
         self.timed(async {
             let response = self.ask(&Method::HEAD, url, HeaderMap::new()).await?;
             if response.status() != StatusCode::OK {
-                return Err(Failure::Status(response.status().as_u16()));
+                return Err(refused(response.status(), response.headers()));
             }
             check_size(response.headers(), header::CONTENT_LENGTH, |value| value.parse().ok(), size)
         })
@@ -202,8 +211,10 @@ impl MirrorClient {
                 || Some(Look::new(size()?, date::parse(response.headers().get(header::LAST_MODIFIED)?)?));
             match response.status() {
                 StatusCode::OK => Ok(look()),
-                status if status.is_server_error() => Err(Failure::Status(status.as_u16())),
-                _ => Ok(None),
+                status => match refused(status, response.headers()) {
+                    failure if failure.is_transient() => Err(failure),
+                    _ => Ok(None),
+                },
             }
         })
         .await
@@ -235,7 +246,7 @@ impl MirrorClient {
                     Ok(None)
                 }
                 StatusCode::RANGE_NOT_SATISFIABLE => Ok(None),
-                status => Err(Failure::Status(status.as_u16())),
+                status => Err(refused(status, response.headers())),
             }
         })
         .await
@@ -283,6 +294,19 @@ impl MirrorClient {
             uri = hop(&uri, response.headers())?;
         }
         Err(Failure::Redirected(format!("{uri} after {MAX_REDIRECTS} other redirects")))
+    }
+}
+
+/// What an unexpected status says. Retry-After is in seconds, or a date (RFC 9110, 10.2.3).
+fn refused(status: StatusCode, headers: &HeaderMap) -> Failure {
+    match status.as_u16() {
+        status @ (408 | 425 | 429 | 503) => {
+            let value = headers.get(header::RETRY_AFTER);
+            let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            let until = || Some(date::parse(value?)?.since(clock::now()));
+            Failure::Busy { status, after: seconds.map(Duration::from_secs).or_else(until) }
+        }
+        status => Failure::Status(status),
     }
 }
 

@@ -4,7 +4,7 @@
 //! held only if both hold it. One that doesn't answer, or has no address, is passed over by clients, and does the other no
 //! harm.
 
-use crate::policy::{Covered, MirrorState, Pair, Proof, Reach};
+use crate::policy::{Covered, Exceptions, MirrorState, Pair, Proof, Reach};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -71,17 +71,23 @@ fn common(v4: &MirrorState, v6: &MirrorState) -> MirrorState {
 /// What both hold of a repo.
 fn pair(v4: &Pair, v6: &Pair) -> Pair {
     let checked = v4.checked.min(v6.checked);
-    if (v4.seen, v4.covered()) == (v6.seen, v6.covered()) {
+    // What one lacks, some clients wouldn't get.
+    let exceptions = v4.exceptions.and(&v6.exceptions);
+    let generations = |pair: &Pair| pair.proof.map(Covered::from);
+    if (v4.seen, generations(v4)) == (v6.seen, generations(v6)) {
         let verified = |proof: Proof| {
             v6.proof.map(|other| Proof { verified: proof.verified.min(other.verified), ..proof })
         };
         let since = v4.since.max(v6.since);
-        return Pair { proof: v4.proof.and_then(verified), checked, since, ..v4.clone() };
+        // The words of the one whose exceptions are more: they name what is missing.
+        let lacking = if v6.exceptions.len() > v4.exceptions.len() { v6 } else { v4 };
+        return Pair { proof: v4.proof.and_then(verified), exceptions, checked, since, ..lacking.clone() };
     }
     let both = v4.proof.zip(v6.proof).and_then(|(v4, v6)| narrowed(v4, v6));
     let (family, worse) = if worth(v4) < worth(v6) { (Family::V4, v4) } else { (Family::V6, v6) };
     let note = format!("over {}: {}", family.word(), worse.note);
-    Pair { proof: both, seen: worse.seen, note, checked, since: worse.since }
+    let exceptions = if both.is_some() { exceptions } else { Exceptions::default() };
+    Pair { proof: both, exceptions, seen: worse.seen, note, checked, since: worse.since }
 }
 
 /// The proof of what is covered by both.
@@ -95,7 +101,9 @@ fn narrowed(v4: Proof, v6: Proof) -> Option<Proof> {
 /// Orders pairs: without a proof, then by what is proven, then by what is shown.
 fn worth(pair: &Pair) -> (u32, bool) {
     (
-        pair.proof.filter(|_| pair.covered() != Covered::default()).map_or(0, |proof| proof.sequence),
+        pair.proof
+            .filter(|proof| Covered::from(*proof) != Covered::default())
+            .map_or(0, |proof| proof.sequence),
         pair.seen.is_some(),
     )
 }
@@ -135,6 +143,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::config::Mirror;
+    use crate::policy::Fault;
     use crate::repo::{Entry, Kind, Listed, Sha256};
     use proptest::prelude::*;
     use std::time::Duration;
@@ -204,14 +213,27 @@ mod tests {
         fn nothing_is_held_that_one_of_them_lacks(
             v4 in prop::option::of((1u32..6, 0u32..6)),
             v6 in prop::option::of((1u32..6, 0u32..6)),
+            lacks in any::<[[bool; 2]; 2]>(),
             since in 1u32..6,
             until in prop::option::of(1u32..6),
         ) {
-            let (v4, v6) = (state(up(9), v4), state(up(9), v6));
+            let files = ["a", "b", "c"];
+            let lacking = |state: Arc<MirrorState>, lacks: [bool; 2]| {
+                let mut state = MirrorState::clone(&state);
+                let pair = &mut state.pairs[0];
+                for (path, _) in files.iter().zip(lacks).filter(|(_, lacks)| *lacks && pair.proof.is_some()) {
+                    pair.exceptions = pair.exceptions.with(path, Fault::Mirror);
+                }
+                Arc::new(state)
+            };
+            let (v4, v6) = (lacking(state(up(9), v4), lacks[0]), lacking(state(up(9), v6), lacks[1]));
             let merged = merged(&[v4.clone(), v6.clone()]);
             let entry = Entry { size: 1, digest: None, kind: Kind::Package, since };
             let listed = Listed { entry, until };
-            prop_assert_eq!(merged.holds(0, &listed), v4.holds(0, &listed) && v6.holds(0, &listed));
+            for path in files {
+                let holds = |state: &MirrorState| state.holds(0, &listed, path);
+                prop_assert_eq!(holds(&merged), holds(&v4) && holds(&v6), "{}", path);
+            }
         }
     }
 }

@@ -3,18 +3,22 @@
 //! A mirror shows a generation by its repomd.xml, and holds one when every file in it was seen there. The two differ
 //! while it syncs: a proof covers what stayed listed, without a gap, from the oldest to the newest of the generations
 //! that it was proven for and has shown since ([`Covered::covers`](crate::policy::Covered::covers)). [`unproven`] lists the rest of a generation; once all
-//! of that was seen, the proof is that generation's.
+//! of that was seen, the proof is that generation's. Files that the mirror lacks for itself are exceptions of it, within a
+//! bound ([`super::findings`]).
 //!
 //! A mirror that shows a generation that is unknown here may have deleted anything: its proof covers nothing (`shown` is
 //! 0) until this node flips to that very generation.
 
+use super::findings::{Base, Held, bound};
 use crate::clock::Timestamp;
 use crate::http::ByteRange;
-use crate::policy::{Pair, Proof};
+use crate::policy::{Exceptions, Fault, Pair, Proof};
 use crate::repo::{Digest, Entry, History, Sha256};
 
 /// Files that are drawn before all are looked at for one that fits: almost all do.
 const DRAWS: u32 = 8;
+/// Files as new as one that is gone, and others, that are asked for as well: is it gone alone?
+const WITNESSES: (usize, usize) = (8, 4);
 /// Bytes of a sample: a few packets.
 pub const SAMPLE_BYTES: u64 = 16 << 10;
 /// Bytes of a sample that is to tell how fast the mirror is.
@@ -64,6 +68,17 @@ pub struct Missed {
     pub transient: bool,
 }
 
+/// A file that a proof covers, and that the mirror was found to lack all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lapse {
+    /// The file.
+    pub missed: Missed,
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// One of its [`witnesses`] is gone, too.
+    pub more: bool,
+}
+
 /// Takes the answer to a GET of repomd.xml.
 #[must_use]
 pub fn look(history: &History, old: &Pair, seen: Seen, now: Timestamp) -> (Pair, Next) {
@@ -74,13 +89,13 @@ pub fn look(history: &History, old: &Pair, seen: Seen, now: Timestamp) -> (Pair,
             // What it deleted under another repomd.xml, of which nothing is known here, can't be told.
             pair.proof = old.proof.filter(|proof| proof.shown > 0 || old.seen == pair.seen);
             let next = settle(history, &mut pair);
-            if old.seen == pair.seen && bounds(old.proof) == bounds(pair.proof) {
+            if old.seen == pair.seen && Base::of(old).is_of(&pair) {
                 pair.note.clone_from(&old.note);
             }
             return (pair, next);
         }
         Seen::Gone(words) => {
-            pair.proof = None;
+            (pair.proof, pair.exceptions) = (None, Exceptions::default());
             pair.note = words;
         }
         Seen::Unclear(words) => pair.note = words + &still(pair.proof),
@@ -96,25 +111,27 @@ pub fn flipped(history: &History, old: &Pair) -> Pair {
     pair
 }
 
-/// Takes the result of a [`Next::Verify`]: how many files were seen, or the first that was not. `base` is the proof that
-/// the files were picked against; `None` if the pair has another by now, so that the result says nothing.
+/// Takes the result of a [`Next::Verify`]: what is held, or a file that was not seen. `base` is what the files were picked
+/// against; `None` if the pair has another by now, so that the result says nothing.
 #[must_use]
 pub fn verified(
     history: &History,
     old: &Pair,
-    (target, base): (u32, Option<Proof>),
-    result: &Result<usize, Missed>,
+    (target, base): (u32, &Base),
+    result: &Result<Held, Missed>,
     now: Timestamp,
 ) -> Option<Pair> {
-    if bounds(old.proof) != bounds(base) || history.by_sequence(target).is_none() {
+    if !base.is_of(old) || history.by_sequence(target).is_none() {
         return None;
     }
     let mut pair = old.clone();
     match result {
-        Ok(files) => {
+        Ok(held) => {
+            let was_proven = old.proof.is_some_and(|proof| proof.sequence == target);
             pair.proof = Some(Proof { sequence: target, shown: target, verified: now });
-            pair.since = now;
-            pair.note = holds(history, target, Some(*files));
+            pair.since = if was_proven { old.since } else { now };
+            pair.exceptions = held.exceptions.clone();
+            pair.note = holds(history, &pair, target, Some(held.files));
         }
         Err(missed) => {
             let (Missed { path, why, .. }, still) = (missed, still(pair.proof));
@@ -124,14 +141,49 @@ pub fn verified(
     Some(pair)
 }
 
-/// Takes the result of a [`Next::Spot`]. A proof that one file contradicts is no proof.
+/// Takes the result of a [`Next::Spot`].
 #[must_use]
-pub fn spotted(old: &Pair, result: Result<(), Missed>, now: Timestamp) -> Pair {
+pub fn spotted(history: &History, old: &Pair, result: Result<(), Lapse>, now: Timestamp) -> Pair {
     match result {
         Ok(()) => Pair { proof: old.proof.map(|proof| Proof { verified: now, ..proof }), ..old.clone() },
-        Err(missed) if missed.transient => old.clone(),
-        Err(missed) => refuted(old, &format!("{} {}, though it was proven", missed.path, missed.why)),
+        Err(lapse) if lapse.missed.transient => old.clone(),
+        Err(lapse) => {
+            let Missed { path, why, .. } = &lapse.missed;
+            lapsed(history, old, &lapse, &format!("{path} {why}, though it was proven"))
+        }
     }
+}
+
+/// What a proof is worth that a file contradicts: one file alone is an exception of it, while there may be more. If others
+/// are gone as well, it is no proof.
+#[must_use]
+pub fn lapsed(history: &History, old: &Pair, lapse: &Lapse, note: &str) -> Pair {
+    let Some(proof) = old.proof else { return old.clone() };
+    let exceptions = old.exceptions.with(&lapse.missed.path, lapse.fault);
+    let listed = history.by_sequence(proof.sequence).map_or(0, |generation| generation.catalogue.len());
+    if lapse.more || exceptions.counted() > bound(listed) {
+        return refuted(old, note);
+    }
+    let note = format!("{note}; still proven for generation {}{}", proof.sequence, exceptions.words());
+    Pair { exceptions, note, ..old.clone() }
+}
+
+/// Files that a mirror's proof covers and that are asked for once the one at `path` turned out to be gone: those that came
+/// with it before others.
+#[must_use]
+pub fn witnesses(history: &History, pair: &Pair, path: &str, rng: &mut fastrand::Rng) -> Vec<File> {
+    let Some(proof) = pair.proof else { return Vec::new() };
+    let Some(generation) = history.by_sequence(proof.sequence) else { return Vec::new() };
+    let base = Base::of(pair);
+    let since = generation.catalogue.find(path).map(|entry| entry.since);
+    let is_other = |(other, entry): &(&str, Entry)| {
+        *other != path && covers(history, &base, proof.sequence, other, entry)
+    };
+    let others = || generation.catalogue.iter().filter(is_other);
+    let as_new = others().filter(|(_, entry)| Some(entry.since) == since);
+    let mut found = rng.choose_multiple(as_new, WITNESSES.0);
+    found.extend(rng.choose_multiple(others(), WITNESSES.1));
+    found.into_iter().map(|(path, entry)| file(path, &entry)).collect()
 }
 
 /// Drops the proof, and all that would let the next look rest on what was known.
@@ -140,34 +192,33 @@ pub fn refuted(old: &Pair, note: &str) -> Pair {
     Pair { note: note.to_owned(), checked: old.checked, ..Pair::default() }
 }
 
-/// The files of generation `target` that a mirror with this proof is not known to hold: at most `most` of them, picked at
-/// random, `first` before all others, so that a mirror that still lacks it costs one question.
+/// The files of generation `target` that a mirror that stands so is not known to hold: its exceptions, all of them and first,
+/// and at most `most` others, picked at random.
 #[must_use]
 pub fn unproven(
     history: &History,
-    proof: Option<Proof>,
+    base: &Base,
     target: u32,
     most: usize,
-    first: Option<&str>,
     rng: &mut fastrand::Rng,
 ) -> Vec<File> {
-    let first = first.and_then(|path| Some((path, history.by_sequence(target)?.catalogue.find(path)?)));
-    let is_first = |path: &str| first.is_some_and(|(first, _)| first == path);
-    let files = history
-        .to_check(target, None)
-        .filter(|(path, entry)| !is_first(path) && !covers(history, proof, target, path, entry));
-    let mut files = rng.choose_multiple(files, most.saturating_sub(usize::from(first.is_some())));
-    files.sort_unstable_by_key(|(path, _)| *path);
-    files.splice(0..0, first);
-    files.into_iter().map(|(path, entry)| file(path, &entry)).collect()
+    let files = || history.to_check(target, None);
+    let is_excepted = |path: &str| base.exceptions.contains(path);
+    let mut excepted: Vec<_> = files().filter(|(path, _)| is_excepted(path)).collect();
+    let others =
+        files().filter(|(path, entry)| !is_excepted(path) && !covers(history, base, target, path, entry));
+    let mut others = rng.choose_multiple(others, most);
+    excepted.sort_unstable_by_key(|(path, _)| *path);
+    others.sort_unstable_by_key(|(path, _)| *path);
+    excepted.into_iter().chain(others).map(|(path, entry)| file(path, &entry)).collect()
 }
 
 /// One file that the proof covers and a range can be asked of, at random.
 #[must_use]
-pub fn spot(history: &History, proof: Proof, rng: &mut fastrand::Rng) -> Option<File> {
-    let (sequence, proof) = (proof.sequence, Some(proof));
+pub fn spot(history: &History, pair: &Pair, rng: &mut fastrand::Rng) -> Option<File> {
+    let (sequence, base) = (pair.proof?.sequence, Base::of(pair));
     let fits =
-        |(path, entry): &(&str, Entry)| entry.size > 0 && covers(history, proof, sequence, path, entry);
+        |(path, entry): &(&str, Entry)| entry.size > 0 && covers(history, &base, sequence, path, entry);
     let catalogue = &history.by_sequence(sequence)?.catalogue;
     let mut drawn = (0..DRAWS).filter_map(|_| catalogue.at(rng.usize(..catalogue.len().max(1))));
     let (path, entry) = match drawn.find(fits) {
@@ -203,8 +254,8 @@ pub fn is_listed(history: &History, file: &File) -> bool {
 
 /// Whether the proof covers a file of generation `target`: it is in the newest generation of all concerned as well, and
 /// listed without a gap since the oldest.
-fn covers(history: &History, proof: Option<Proof>, target: u32, path: &str, entry: &Entry) -> bool {
-    let Some(proof) = proof else { return false };
+fn covers(history: &History, base: &Base, target: u32, path: &str, entry: &Entry) -> bool {
+    let Some(proof) = base.proof.filter(|_| !base.exceptions.contains(path)) else { return false };
     let (oldest, newest) = (proof.sequence.min(proof.shown), proof.sequence.max(proof.shown));
     if target >= newest {
         return entry.since <= oldest;
@@ -217,6 +268,14 @@ fn covers(history: &History, proof: Option<Proof>, target: u32, path: &str, entr
 
 /// Brings proof and note in line with what the mirror shows, and says what is to be asked.
 fn settle(history: &History, pair: &mut Pair) -> Next {
+    let next = settled(history, pair);
+    if pair.proof.is_none() {
+        pair.exceptions = Exceptions::default();
+    }
+    next
+}
+
+fn settled(history: &History, pair: &mut Pair) -> Next {
     let kept = |proof: &Proof| history.by_sequence(proof.sequence).is_some();
     if pair.proof.as_ref().is_some_and(|proof| !kept(proof)) {
         pair.proof = None;
@@ -243,7 +302,7 @@ fn settle(history: &History, pair: &mut Pair) -> Next {
     });
     match pair.proof {
         Some(proof) if proof.sequence == shown && proof.shown == shown => {
-            pair.note = holds(history, shown, None);
+            pair.note = holds(history, pair, shown, None);
             Next::Spot(proof)
         }
         proof => {
@@ -266,22 +325,19 @@ fn widened(proof: Proof, shown: u32) -> Option<Proof> {
     }
 }
 
-fn bounds(proof: Option<Proof>) -> Option<(u32, u32)> {
-    proof.map(|proof| (proof.sequence, proof.shown))
-}
-
 fn stale(history: &History, shown: u32) -> &'static str {
     let current = history.current().map(|generation| generation.sequence);
     if current == Some(shown) { "" } else { "stale: " }
 }
 
-fn holds(history: &History, sequence: u32, files: Option<usize>) -> String {
+fn holds(history: &History, pair: &Pair, sequence: u32, files: Option<usize>) -> String {
     let checked = files.map(|files| format!(" ({files} files checked)")).unwrap_or_default();
+    let except = pair.exceptions.words();
     match history.current().map(|generation| generation.sequence) {
         Some(current) if current != sequence => {
-            format!("stale: shows generation {sequence} of {current}, proven for it{checked}")
+            format!("stale: shows generation {sequence} of {current}, proven for it{checked}{except}")
         }
-        _ => format!("proven: holds generation {sequence}{checked}"),
+        _ => format!("proven: holds generation {sequence}{checked}{except}"),
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::mirrors::findings::Findings;
 use crate::mirrors::tests::generation;
 use crate::repo::History;
 use proptest::prelude::*;
@@ -28,6 +29,30 @@ fn id(history: &History, sequence: u32) -> Sha256 {
 
 fn proof(sequence: u32, shown: u32) -> Option<Proof> {
     Some(Proof { sequence, shown, verified: NOW })
+}
+
+/// Checks a generation on a mirror that has a file of these sizes.
+fn checked(
+    history: &History,
+    pair: &Pair,
+    target: u32,
+    size: impl Fn(&str) -> Option<u64>,
+    rng: &mut fastrand::Rng,
+) -> Result<Held, Missed> {
+    let mut check = Findings::begin(history, Base::of(pair), target, 1000, rng);
+    while let Some((number, file)) = check.take() {
+        if size(&file.path) == Some(file.size) {
+            check.seen(number);
+        } else {
+            let why = "is missing (404)".to_owned();
+            check.missed(number, Missed { path: file.path, why, transient: false }, Fault::Mirror);
+        }
+    }
+    check.result()
+}
+
+fn held(files: usize) -> Result<Held, Missed> {
+    Ok(Held { files, ..Held::default() })
 }
 
 #[test]
@@ -116,9 +141,10 @@ fn a_mirror_that_was_ahead_of_the_flip_is_asked_for_the_new_files_only() {
     assert_eq!(flip.proof, proof(1, 2));
     let (looked, next) = look(&after, &flip, Seen::Shows(id(&after, 2)), NOW);
     assert_eq!((looked.proof, next), (proof(1, 2), Next::Verify(2)));
-    let files = unproven(&after, looked.proof, 2, 1000, None, &mut fastrand::Rng::with_seed(1));
+    let base = Base::of(&looked);
+    let files = unproven(&after, &base, 2, 1000, &mut fastrand::Rng::with_seed(1));
     assert_eq!(files.into_iter().map(|file| file.path).collect::<Vec<_>>(), ["3"]);
-    let promoted = verified(&after, &looked, (2, looked.proof), &Ok(1), NOW).unwrap();
+    let promoted = verified(&after, &looked, (2, &base), &held(1), NOW).unwrap();
     assert_eq!(promoted.proof, proof(2, 2));
 }
 
@@ -126,47 +152,120 @@ fn a_mirror_that_was_ahead_of_the_flip_is_asked_for_the_new_files_only() {
 fn a_check_proves_only_what_it_was_made_for() {
     let history = history(&[Model::from([(1, 1)]), Model::from([(1, 1), (2, 2)])]);
     let old = Pair { proof: proof(1, 2), seen: Some(id(&history, 2)), ..Pair::default() };
-    let base = (2, old.proof);
-    let good = verified(&history, &old, base, &Ok(1), NOW).unwrap();
+    let base = Base::of(&old);
+    let good = verified(&history, &old, (2, &base), &held(1), NOW).unwrap();
     assert_eq!(
         (good.proof, good.note.as_str()),
         (proof(2, 2), "proven: holds generation 2 (1 files checked)")
     );
 
     let missed = |transient| Missed { path: "2".to_owned(), why: "is missing (404)".to_owned(), transient };
-    let bad = verified(&history, &old, base, &Err(missed(false)), NOW).unwrap();
+    let bad = verified(&history, &old, (2, &base), &Err(missed(false)), NOW).unwrap();
     let note = "shows generation 2, but 2 is missing (404); still proven for generation 1";
     assert_eq!((bad.proof, bad.note.as_str()), (old.proof, note));
 
     // The proof that it builds on was dropped, or the generation is no longer kept.
-    assert_eq!(verified(&history, &refuted(&old, "x"), base, &Ok(1), NOW), None);
-    assert_eq!(verified(&history, &old, (7, old.proof), &Ok(1), NOW), None);
+    assert_eq!(verified(&history, &refuted(&old, "x"), (2, &base), &held(1), NOW), None);
+    assert_eq!(verified(&history, &old, (7, &base), &held(1), NOW), None);
+    let narrowed = Pair { exceptions: Exceptions::default().with("1", Fault::Mirror), ..old.clone() };
+    assert_eq!(verified(&history, &narrowed, (2, &base), &held(1), NOW), None, "1 was lost meanwhile");
 
     let later = Timestamp::from_secs(2000);
-    assert_eq!(spotted(&good, Ok(()), later).proof.map(|proof| proof.verified), Some(later));
-    assert_eq!(spotted(&good, Err(missed(true)), later), good);
-    let lost = spotted(&good, Err(missed(false)), later);
-    assert_eq!((lost.proof, lost.seen), (None, None));
+    let spotted = |result| spotted(&history, &good, result, later);
+    assert_eq!(spotted(Ok(())).proof.map(|proof| proof.verified), Some(later));
+    let lapse = |transient, more| Lapse { missed: missed(transient), fault: Fault::Mirror, more };
+    assert_eq!(spotted(Err(lapse(true, false))), good);
+    let alone = spotted(Err(lapse(false, false)));
+    assert_eq!(
+        (alone.proof, alone.seen, alone.exceptions.names(9)),
+        (good.proof, good.seen, vec!["2".into()])
+    );
+    assert_eq!(
+        alone.note,
+        "2 is missing (404), though it was proven; still proven for generation 2, except 2"
+    );
+    let lost = spotted(Err(lapse(false, true)));
+    assert_eq!((lost.proof, lost.seen, lost.exceptions.len()), (None, None, 0));
     assert_eq!(lost.note, "2 is missing (404), though it was proven");
+}
+
+#[test]
+fn a_proof_is_lost_with_one_file_too_many() {
+    let history = history(&[(0..100).map(|path| (path, path)).collect()]);
+    let mut pair = Pair { proof: proof(1, 1), ..Pair::default() };
+    for lost in 0..5 {
+        let missed = Missed { path: lost.to_string(), why: "is missing (404)".to_owned(), transient: false };
+        let lapse =
+            Lapse { missed, fault: if lost == 0 { Fault::Origin } else { Fault::Mirror }, more: false };
+        assert!(witnesses(&history, &pair, &lost.to_string(), &mut fastrand::Rng::with_seed(1)).len() >= 8);
+        pair = lapsed(&history, &pair, &lapse, "note");
+        // The first isn't the mirror's fault, and three of a hundred are no reason.
+        assert_eq!(
+            (pair.proof.is_some(), pair.exceptions.len()),
+            if lost < 4 { (true, lost + 1) } else { (false, 0) }
+        );
+    }
+}
+
+#[test]
+fn what_a_mirror_lacks_is_asked_for_again_at_the_next_check() {
+    let models: Vec<Model> =
+        vec![(0..50).map(|path| (path, path)).collect(), (0..60).map(|path| (path, path)).collect()];
+    let history = history(&models);
+    let rng = &mut fastrand::Rng::with_seed(1);
+    let shows = |pair: &Pair, sequence| look(&history, pair, Seen::Shows(id(&history, sequence)), NOW);
+    let verify = |pair: &Pair, target: u32, lacking: &[u8], rng: &mut fastrand::Rng| {
+        let size = |path: &str| {
+            let path: u8 = path.parse().unwrap();
+            (!lacking.contains(&path)).then_some(u64::from(path) + 1)
+        };
+        let result = checked(&history, pair, target, size, rng);
+        (verified(&history, pair, (target, &Base::of(pair)), &result, NOW).unwrap(), result)
+    };
+    let (pair, next) = shows(&Pair::default(), 1);
+    assert_eq!(next, Next::Verify(1));
+    let (pair, _) = verify(&pair, 1, &[7], rng);
+    assert_eq!(pair.note, "stale: shows generation 1 of 2, proven for it (49 files checked), except 7");
+    let holds =
+        |pair: &Pair, path: u8| pair.holds(&history.find(&path.to_string()).unwrap(), &path.to_string());
+    assert!(holds(&pair, 6) && !holds(&pair, 7) && !holds(&pair, 55));
+
+    // It goes on to the next generation, lacks one more, and what it lacked before is there.
+    let (pair, next) = shows(&pair, 2);
+    assert_eq!((next, pair.exceptions.len()), (Next::Verify(2), 1));
+    let (pair, result) = verify(&pair, 2, &[55], rng);
+    assert_eq!(result.unwrap().files, 10, "nine new ones and the one that was missing");
+    assert!(holds(&pair, 7) && !holds(&pair, 55) && pair.covered().is_just(2));
+
+    // Half of what is new is a mirror in the midst of its sync.
+    let (half, _) = shows(&Pair { proof: proof(1, 1), ..Pair::default() }, 2);
+    let (half, result) = verify(&half, 2, &[50, 51, 52, 53, 54], rng);
+    assert!(result.is_err() && !half.covered().is_just(2) && holds(&half, 7) && !holds(&half, 59));
+    // One that shows what isn't known keeps them for the time when it is.
+    let (astray, _) = shows(&pair, 9);
+    assert_eq!(astray.exceptions, pair.exceptions);
+    let gone = look(&history, &pair, Seen::Gone("none".into()), NOW).0;
+    assert!(gone.exceptions.is_empty() && gone.proof.is_none());
 }
 
 #[test]
 fn a_large_generation_is_sampled() {
     let history = history(&[(0..100).map(|path| (path, path)).collect()]);
-    let paths = |most, first: Option<&str>, seed| -> Vec<String> {
+    let paths = |most, base: &Base, seed| -> Vec<String> {
         let rng = &mut fastrand::Rng::with_seed(seed);
-        unproven(&history, None, 1, most, first, rng).into_iter().map(|file| file.path).collect()
+        unproven(&history, base, 1, most, rng).into_iter().map(|file| file.path).collect()
     };
-    assert_eq!(paths(1000, None, 1).len(), 100);
-    let sample = paths(10, None, 1);
-    assert_eq!((sample.len(), &sample), (10, &paths(10, None, 1)));
-    assert_ne!(sample, paths(10, None, 2));
-    for most in [1, 10, 1000] {
-        let first = paths(most, Some("77"), 1);
-        assert_eq!((first[0].as_str(), first.len()), ("77", most.min(100)));
-        assert_eq!(first.iter().filter(|path| *path == "77").count(), 1);
+    let none = Base::default();
+    assert_eq!(paths(1000, &none, 1).len(), 100);
+    let sample = paths(10, &none, 1);
+    assert_eq!((sample.len(), &sample), (10, &paths(10, &none, 1)));
+    assert_ne!(sample, paths(10, &none, 2));
+    // What it lacks isn't sampled.
+    let exceptions = Exceptions::new([], ["77", "8"].map(|path| (path.to_owned(), Fault::Mirror)));
+    for (proof, others) in [(None, 10), (proof(1, 1), 0)] {
+        let found = paths(10, &Base { proof, exceptions: exceptions.clone() }, 1);
+        assert_eq!((&found[..2], found.len()), (&["77".to_owned(), "8".to_owned()][..], 2 + others));
     }
-    assert_eq!(paths(10, Some("no longer listed"), 1).len(), 10);
 }
 
 /// What happens between two looks.
@@ -221,13 +320,14 @@ proptest! {
                     let (looked, next) = look(&known, &pair, Seen::Shows(id(&all, at as u32 + 1)), NOW);
                     pair = looked;
                     if let Next::Verify(target) = next {
-                        let files = unproven(&known, pair.proof, target, 1000, None, &mut rng);
-                        let there = |file: &File| holds.get(&file.path.parse().unwrap()).map(|held| u64::from(*held) + 1);
-                        let missed = files.iter().find(|file| there(file) != Some(file.size));
-                        let result = missed.map_or(Ok(files.len()), |file| {
-                            Err(Missed { path: file.path.clone(), why: String::new(), transient: false })
-                        });
-                        pair = verified(&known, &pair, (target, pair.proof), &result, NOW).unwrap();
+                        let there = |path: &str| holds.get(&path.parse().unwrap()).map(|held| u64::from(*held) + 1);
+                        let result = checked(&known, &pair, target, there, &mut rng);
+                        pair = verified(&known, &pair, (target, &Base::of(&pair)), &result, NOW).unwrap();
+                        // Exactly what is missing is excepted.
+                        for (path, entry) in known.by_sequence(target).unwrap().catalogue.iter() {
+                            let is_there = there(path) == Some(entry.size);
+                            prop_assert!(result.is_err() || pair.exceptions.contains(path) != is_there, "{}", path);
+                        }
                         prop_assert!(result.is_err() || pair.proof == proof(target, target));
                     }
                 }
@@ -235,12 +335,12 @@ proptest! {
             let known = history(&models[..offered]);
             for path in 0..6_u8 {
                 let Some(listed) = known.find(&path.to_string()) else { continue };
-                if pair.covered().covers(&listed) {
+                if pair.holds(&listed, &path.to_string()) {
                     let held = holds.get(&path).map(|held| u64::from(*held) + 1);
                     prop_assert_eq!(held, Some(listed.entry.size), "path {} by {:?}", path, pair);
                 }
             }
-            if let Some(file) = pair.proof.and_then(|proof| spot(&known, proof, &mut rng)) {
+            if let Some(file) = spot(&known, &pair, &mut rng) {
                 let held = holds.get(&file.path.parse().unwrap()).map(|held| u64::from(*held) + 1);
                 prop_assert_eq!(held, Some(file.size), "spot {:?} by {:?}", file, pair);
             }

@@ -7,7 +7,9 @@
 mod check;
 mod client;
 mod families;
+pub mod findings;
 pub mod judge;
+mod pace;
 mod proofs;
 mod resolve;
 mod sight;
@@ -26,6 +28,7 @@ use bytes::Bytes;
 use check::{LANES, Place};
 use client::MirrorClient;
 use families::{Both, Family, merged};
+use pace::Pace;
 use proofs::Document;
 use sight::Sights;
 use std::collections::HashMap;
@@ -47,8 +50,8 @@ const SAVE_TICKS: u32 = 2;
 const SAVE_TIMES_TICKS: u32 = 120;
 /// Updates under way to the publisher; workers wait beyond it.
 const UPDATES: usize = 256;
-/// Bounces that wait for one worker; more are dropped.
-const BOUNCES: usize = 4;
+/// Bounces on their way to one worker; more are dropped.
+const BOUNCES: usize = 16;
 
 /// Why there is no prober.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,8 @@ pub struct Signals {
 pub struct Known {
     /// What mirrors' bytes are compared with.
     pub ours: Ours,
+    /// Whether the origin lacks what mirrors lack.
+    pub lacking: Lacking,
     /// What they were seen to have of files that no list names.
     pub sightings: Arc<Sightings>,
 }
@@ -107,6 +112,10 @@ impl Shared {
 
 /// What the node itself has of a part of the file of this path, digest and size, where a mirror has other bytes.
 pub type Ours = Arc<dyn Fn(TreePath, Digest, u64, ByteRange, Bytes) -> Contradiction + Send + Sync>;
+/// Whether the origin, for sure, hasn't the file of this path, digest and size: it is gone there, or has another length.
+pub type Lacking = Arc<dyn Fn(TreePath, Digest, u64) -> Answer + Send + Sync>;
+/// See [`Lacking`].
+pub type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
 /// See [`Ours`].
 pub type Contradiction = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
@@ -255,8 +264,9 @@ impl Workers {
     fn add(&mut self, shared: &Arc<Shared>, publisher: &Publisher, mirror: usize) {
         let lanes = Arc::new(Semaphore::new(LANES));
         self.lanes.push(lanes.clone());
+        let pace = Arc::new(Pace::default());
         for family in Family::ALL {
-            let place = Place { mirror, family, lanes: lanes.clone() };
+            let place = Place { mirror, family, lanes: lanes.clone(), pace: pace.clone() };
             self.start(shared, publisher, place, Duration::ZERO);
         }
     }
@@ -336,7 +346,8 @@ impl Publisher {
             let (was, is) = (old.pairs.get(repo).and_then(|pair| pair.proof), pair.proof);
             let covered =
                 |proof: Option<crate::policy::Proof>| proof.map(|proof| (proof.sequence, proof.shown));
-            self.unsaved.proofs |= covered(was) != covered(is);
+            let were = old.pairs.get(repo).map(|pair| &pair.exceptions);
+            self.unsaved.proofs |= covered(was) != covered(is) || were != Some(&pair.exceptions);
             self.unsaved.times |= was != is;
         }
     }

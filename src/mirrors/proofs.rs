@@ -5,7 +5,7 @@
 
 use super::families::{Both, Family};
 use crate::clock::Timestamp;
-use crate::policy::{Proof, Repos};
+use crate::policy::{Exceptions, Fault, Group, Pair, Proof, Repos};
 use crate::repo::{History, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -24,6 +24,9 @@ const VERSION: u32 = 2;
 pub(super) struct Document {
     version: u32,
     proofs: Vec<Record>,
+    /// Those with exceptions, where an earlier version, which knows of none, doesn't find them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    excepting: Vec<Record>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,19 +47,31 @@ struct Record {
     /// [`Pair::since`]; earlier versions didn't write it.
     #[serde(default)]
     since: Timestamp,
+    /// [`Group::pattern`] of those that the mirror leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
+    /// The files that it lacks, and of these the ones that the origin lacks as well; below the repo.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lacks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    origin_lacks: Vec<String>,
 }
 
 impl Document {
     /// The proofs of these mirrors.
     pub(super) fn of(mirrors: &[Both], repos: &Repos) -> Self {
-        let mut proofs = Vec::new();
+        let (mut proofs, mut excepting) = (Vec::new(), Vec::new());
         let states = mirrors.iter().flat_map(|both| Family::ALL.into_iter().zip(both));
         for (family, state) in states {
             for (pair, view) in state.pairs.iter().zip(repos.views()) {
                 let id = |sequence| Some(view.history.by_sequence(sequence)?.id.hex());
                 let Some(proof) = pair.proof else { continue };
                 let (Some(generation), Some(shown)) = (id(proof.sequence), id(proof.shown)) else { continue };
-                proofs.push(Record {
+                let Pair { exceptions, .. } = pair;
+                let list = if exceptions.is_empty() { &mut proofs } else { &mut excepting };
+                let lacks = |fault| exceptions.files().filter(move |(_, of)| *of == fault);
+                let paths = |fault| lacks(fault).map(|(path, _)| path.to_owned()).collect();
+                list.push(Record {
                     mirror: state.mirror.name.clone(),
                     url: state.mirror.url.clone(),
                     over: family.word().to_owned(),
@@ -65,10 +80,13 @@ impl Document {
                     generation,
                     verified: proof.verified,
                     since: pair.since,
+                    groups: exceptions.groups().iter().map(|group| group.pattern().to_owned()).collect(),
+                    lacks: paths(Fault::Mirror),
+                    origin_lacks: paths(Fault::Origin),
                 });
             }
         }
-        Self { version: VERSION, proofs }
+        Self { version: VERSION, proofs, excepting }
     }
 
     /// Puts the proofs that still mean something into `states`, and says how many.
@@ -79,7 +97,7 @@ impl Document {
             .map(|(index, [state, _])| ((state.mirror.name.clone(), state.mirror.url.clone()), index))
             .collect();
         let mut restored = 0;
-        for record in &self.proofs {
+        for record in self.proofs.iter().chain(&self.excepting) {
             let mirror = by_url.get(&(record.mirror.clone(), record.url.clone()));
             let (Some(&mirror), Some((repo, view))) = (mirror, repos.by_id(&record.repo)) else { continue };
             let Some(proof) = record.proof(&view.history) else { continue };
@@ -87,7 +105,7 @@ impl Document {
                 continue;
             };
             let pair = &mut Arc::make_mut(&mut mirrors[mirror][family as usize]).pairs[repo];
-            (pair.proof, pair.since) = (Some(proof), record.since);
+            (pair.proof, pair.since, pair.exceptions) = (Some(proof), record.since, record.exceptions());
             pair.note = format!("proven for generation {} before the restart", proof.sequence);
             restored += 1;
         }
@@ -116,6 +134,16 @@ impl Document {
 }
 
 impl Record {
+    fn exceptions(&self) -> Exceptions {
+        let groups =
+            Group::ALL.into_iter().filter(|group| self.groups.iter().any(|of| of == group.pattern()));
+        let files = |paths: &[String], fault: Fault| -> Vec<_> {
+            paths.iter().map(|path| (path.clone(), fault)).collect()
+        };
+        let all = [files(&self.lacks, Fault::Mirror), files(&self.origin_lacks, Fault::Origin)];
+        Exceptions::new(groups, all.into_iter().flatten())
+    }
+
     fn proof(&self, history: &History) -> Option<Proof> {
         let sequence = |id: &str| Some(history.by_id(&id.parse::<Sha256>().ok()?)?.sequence);
         let proven = sequence(&self.generation)?;

@@ -245,7 +245,8 @@ impl Node {
         let (bounces, reports) = mpsc::channel(8);
         let (repos, counters, ours) = (published.clone(), metrics.clone(), Arc::new(our_bytes));
         let signals = Signals { bounces: reports, looks: mpsc::channel(1).1 };
-        let known = Known { ours, sightings: Arc::default() };
+        let lacking: Lacking = Arc::new(|_, _, _| Box::pin(async { false }));
+        let known = Known { ours, lacking, sightings: Arc::default() };
         let mut prober = Prober::new(settings, &mirrors, repos, counters, state_dir, signals, known).unwrap();
         prober.restore();
         let (changes, flipped) = (prober.changes(), prober.flipped());
@@ -349,7 +350,7 @@ async fn a_mirror_is_fresh_once_its_last_file_is_there() {
     let still = "; still proven for generation 1";
     let missing = |name| format!("shows generation 2, but Packages/{name}.rpm is missing (404){still}");
     node.until(notes(&missing("c")), keeps_the_old).await;
-    let holds = |path: &str| node.mirror(0).holds(0, &node.history().find(path).unwrap());
+    let holds = |path: &str| node.mirror(0).holds(0, &node.history().find(path).unwrap(), path);
     assert!(holds("Packages/a.rpm") && !holds("Packages/c.rpm") && !holds("Packages/gone.rpm"));
     mirror.put_all(&files(&["c"]));
     node.until(notes(&missing("d")), keeps_the_old).await;
@@ -444,8 +445,8 @@ fn node_state(mirror: &TestMirror) -> [Arc<MirrorState>; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bounce_that_the_mirror_confirms_drops_the_proof() {
-    let old = files(&["a", "b"]);
+async fn a_bounce_that_the_mirror_confirms_costs_the_file_or_the_proof() {
+    let old = files(&["a", "b", "c"]);
     let mirror = TestMirror::start().await;
     mirror.show(1);
     mirror.put_all(&old);
@@ -454,11 +455,22 @@ async fn a_bounce_that_the_mirror_confirms_drops_the_proof() {
     let report = |name: &str| BounceReport { mirror: 0, path: format!("{ROOT}Packages/{name}.rpm") };
     mirror.remove("Packages/b.rpm");
     node.bounces.send(report("b")).await.unwrap();
+    // The others are there: it is missing alone.
+    let lacks_b = |state: &MirrorState| state.pairs[0].exceptions.names(9) == ["Packages/b.rpm"];
+    node.until(lacks_b, |state| state.is_current(0, 1)).await;
+    mirror.put_all(&old);
+    node.until(|state| state.pairs[0].exceptions.is_empty(), |state| state.is_current(0, 1)).await;
+
+    // Another one with it: whatever else is gone has to be found.
+    let heads = mirror.asked("HEAD /7/updates/x86_64/Packages/a.rpm");
+    mirror.remove("Packages/b.rpm");
+    mirror.remove("Packages/c.rpm");
+    node.bounces.send(report("b")).await.unwrap();
     node.until(notes("shows generation 1, but Packages/b.rpm is missing (404)"), |_| true).await;
     assert_eq!(node.pair().proof, None);
     mirror.put_all(&old);
-    node.until(notes("proven: holds generation 1 (2 files checked)"), |_| true).await;
-    assert!(mirror.asked("HEAD /7/updates/x86_64/Packages/a.rpm") >= 2, "all files are checked again");
+    node.until(notes("proven: holds generation 1 (3 files checked)"), |_| true).await;
+    assert!(mirror.asked("HEAD /7/updates/x86_64/Packages/a.rpm") > heads, "all files are checked again");
     node.stop().await;
 }
 

@@ -6,17 +6,20 @@
 //! has no tasks but the liveness check. Back up, it is published as up only once it has shown a repomd.xml of each repo
 //! that it has a proof for.
 
+mod ask;
 mod found;
 
-use super::check::{self, Asker, Compared, Doubt, Place};
-use super::client::{Failure, Looked, MirrorClient, Validator};
-use super::judge::{self, File, Missed, Next};
+use super::check::{Compared, Doubt, Place};
+use super::client::{Failure, Looked, Validator};
+use super::findings::{Findings, Held};
+use super::judge::{self, Lapse, Missed};
 use super::{Shared, Update};
 use crate::clock;
-use crate::http::{ByteRange, TreePath};
-use crate::policy::{MirrorState, Pair, Proof, Repos};
+use crate::http::TreePath;
+use crate::policy::{MirrorState, Pair, Repos};
 use crate::repo::{History, root_document};
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,10 +29,12 @@ use tokio::time::{Instant, sleep_until};
 const SPREAD: Duration = Duration::from_millis(500);
 /// Between two checks of files that clients came back for.
 const BOUNCE_PAUSE: Duration = Duration::from_secs(1);
-/// Repos that a liveness check may ask for.
-const LIVENESS_REPOS: usize = 2;
-/// Between two measurements of how fast the mirror is: a mebibyte an hour costs its admin nothing.
-const MEASURE_EVERY: Duration = Duration::from_secs(3600);
+/// Files that wait for such a check.
+const MOST_BOUNCES: usize = 8;
+/// A check that was broken off goes on where it was within this time: a mirror that allows a request each second takes hours.
+const CHECK_LASTS: Duration = Duration::from_secs(6 * 3600);
+/// A mirror that lacks a few files is asked for them as one that lags for this long: it may be in the midst of a sync.
+const EXCEPTIONS_ARE_NEW: Duration = Duration::from_secs(3600);
 /// A mirror that is down is retried ever more slowly, up to so many doublings.
 const MOST_DOUBLINGS: u32 = 16;
 
@@ -40,8 +45,9 @@ pub(super) struct Worker {
     repos: Arc<Repos>,
     slots: Vec<Slot>,
     tasks: JoinSet<Done>,
-    bounces: mpsc::Receiver<String>,
+    reports: mpsc::Receiver<String>,
     changed: watch::Receiver<u64>,
+    bounces: Bounces,
     liveness: Liveness,
     /// When it is to be seen again how fast the mirror is.
     measure: Instant,
@@ -58,8 +64,8 @@ struct Slot {
     /// It was looked at since the mirror was last down.
     looked: bool,
     validator: Option<Validator>,
-    /// The file that the last check failed for.
-    first: Option<String>,
+    /// A check that wasn't finished, and when it began.
+    check: Option<(Arc<Mutex<Findings>>, Instant)>,
     /// Until it is settled, nothing is proven.
     doubted: Option<Doubt>,
 }
@@ -73,7 +79,7 @@ impl Slot {
             awaited: false,
             looked: false,
             validator: None,
-            first: None,
+            check: None,
             doubted: None,
         }
     }
@@ -86,7 +92,14 @@ struct Liveness {
     failures: u32,
     /// It answers, but isn't published as up yet.
     returning: bool,
-    bounce_after: Instant,
+}
+
+/// Files that clients came back for.
+struct Bounces {
+    /// Those to be checked, and how often the mirror was too busy to say anything.
+    waiting: VecDeque<(String, u32)>,
+    /// The next one not before.
+    after: Instant,
 }
 
 /// What a task found.
@@ -100,23 +113,33 @@ enum Done {
     },
     Verified {
         repo: usize,
-        target: u32,
-        base: Option<Proof>,
-        result: Result<usize, Missed>,
+        check: Arc<Mutex<Findings>>,
+        result: Result<Held, Missed>,
         ranges: Option<bool>,
         /// What had been doubted was found right.
         settled: bool,
     },
     Spotted {
         repo: usize,
-        result: Result<Compared, Missed>,
+        result: Result<Compared, Lapse>,
         /// Bytes per second, where enough was read to tell.
         throughput: Option<u64>,
     },
     Bounced {
         path: TreePath,
-        result: Result<(), Failure>,
+        /// How often it was asked for before.
+        tries: u32,
+        result: Result<(), (Failure, Lapse)>,
     },
+}
+
+impl Bounces {
+    /// To be checked after what waits already; a file that waits need not do so twice.
+    fn wait(&mut self, path: String, tries: u32) {
+        if self.waiting.len() < MOST_BOUNCES && self.waiting.iter().all(|(waiting, _)| *waiting != path) {
+            self.waiting.push_back((path, tries));
+        }
+    }
 }
 
 impl Worker {
@@ -124,16 +147,16 @@ impl Worker {
         shared: Arc<Shared>,
         place: Place,
         state: MirrorState,
-        bounces: mpsc::Receiver<String>,
+        reports: mpsc::Receiver<String>,
         changed: watch::Receiver<u64>,
     ) -> Self {
         let now = now();
         let slots = state.pairs.iter().map(|_| Slot::due(now)).collect();
-        let liveness =
-            Liveness { due: now, running: false, failures: 0, returning: false, bounce_after: now };
+        let liveness = Liveness { due: now, running: false, failures: 0, returning: false };
+        let bounces = Bounces { waiting: VecDeque::new(), after: now };
         let (repos, tasks) = (shared.published.repos.load_full(), JoinSet::new());
         let measure = now;
-        Self { shared, place, state, repos, slots, tasks, bounces, changed, liveness, measure }
+        Self { shared, place, state, repos, slots, tasks, reports, changed, bounces, liveness, measure }
     }
 
     /// Probes until it is dropped.
@@ -144,8 +167,8 @@ impl Worker {
             let next = self.next_due();
             let told = tokio::select! {
                 Ok(()) = self.changed.changed() => self.flip(),
-                Some(path) = self.bounces.recv() => {
-                    self.check_bounce(&path);
+                Some(path) = self.reports.recv() => {
+                    self.bounces.wait(path, 0);
                     false
                 }
                 Some(done) = self.tasks.join_next() => self.finish(done),
@@ -168,7 +191,8 @@ impl Worker {
     fn next_due(&self) -> Instant {
         let idle = self.slots.iter().filter(|slot| self.is_asked() && !slot.running).map(|slot| slot.due);
         let liveness = (!self.liveness.running).then_some(self.liveness.due);
-        idle.chain(liveness).min().unwrap_or_else(|| now() + self.shared.settings.probe_every)
+        let bounce = (self.is_asked() && !self.bounces.waiting.is_empty()).then_some(self.bounces.after);
+        idle.chain(liveness).chain(bounce).min().unwrap_or_else(|| now() + self.shared.settings.probe_every)
     }
 
     fn start_due(&mut self) {
@@ -176,116 +200,17 @@ impl Worker {
         if !self.liveness.running && self.liveness.due <= now {
             self.start_liveness();
         }
+        if self.is_asked()
+            && self.bounces.after <= now
+            && let Some((path, tries)) = self.bounces.waiting.pop_front()
+        {
+            self.start_bounce(&path, tries);
+        }
         for repo in 0..self.slots.len() {
             if self.is_asked() && !self.slots[repo].running && self.slots[repo].due <= now {
                 self.start_look(repo);
             }
         }
-    }
-
-    fn start_liveness(&mut self) {
-        self.liveness.running = true;
-        let (shared, family, urls) = (self.shared.clone(), self.place.family, self.liveness_urls());
-        self.tasks.spawn(async move { Done::Alive(alive(shared.client(family), &urls).await) });
-    }
-
-    /// Where it is asked whether it lives: at the repomd.xml of two repos that answered when they were last looked at,
-    /// proven ones before others, and at its root. The next counts only if one has an error: a repo may be broken alone.
-    fn liveness_urls(&self) -> Vec<String> {
-        let pairs = &self.state.pairs[..self.state.pairs.len().min(self.repos.views().len())];
-        let mut answered: Vec<_> = (0..pairs.len()).filter(|repo| pairs[*repo].seen.is_some()).collect();
-        answered.sort_by_key(|repo| pairs[*repo].proof.is_none());
-        let repomds = answered.into_iter().take(LIVENESS_REPOS).map(|repo| self.root_url(repo));
-        repomds.chain(std::iter::once(self.state.mirror.url.clone())).collect()
-    }
-
-    fn start_look(&mut self, repo: usize) {
-        let url = self.root_url(repo);
-        let (shared, place) = (self.shared.clone(), self.place.clone());
-        let slot = &mut self.slots[repo];
-        (slot.running, slot.again) = (true, false);
-        // Where all is well only: a validator may stand for two versions of one second, and a mirror that seems to lag
-        // must not be held there by it.
-        let known = slot.validator.clone().filter(|_| self.is_current(repo));
-        self.tasks.spawn(async move {
-            let _permits = check::permits(&place.lanes, &shared.permits).await;
-            let begun = now();
-            let result = shared.client(place.family).look(&url, known).await;
-            Done::Looked { repo, result, took: begun.elapsed() }
-        });
-    }
-
-    fn start_next(&mut self, repo: usize, next: Next) {
-        let history = self.history(repo).clone();
-        let (shared, place) = (self.shared.clone(), self.place.clone());
-        let root = self.repos.views()[repo].repo.path.clone();
-        let asker = Asker { shared: shared.clone(), place, base: self.url(repo, ""), repo: root };
-        let mut rng = fastrand::Rng::new();
-        match next {
-            Next::Rest => self.rest(repo),
-            Next::Spot(proof) => match judge::spot(&history, proof, &mut rng) {
-                Some(file) => {
-                    let is_long = self.measure <= now() && file.size >= judge::LONG_SAMPLE_BYTES;
-                    let bytes = if is_long { judge::LONG_SAMPLE_BYTES } else { judge::SAMPLE_BYTES };
-                    let part = judge::sample(&file, bytes, &mut rng);
-                    if is_long {
-                        self.measure = now() + MEASURE_EVERY;
-                    }
-                    self.tasks.spawn(async move {
-                        let (result, took) = asker.compare(file, part).await;
-                        let is_told = is_long && matches!(result, Ok(Compared::Fits | Compared::Differs(_)));
-                        let throughput = is_told.then(|| per_second(part.len(), took));
-                        Done::Spotted { repo, result, throughput }
-                    });
-                }
-                None => self.rest(repo),
-            },
-            Next::Verify(target) => {
-                let (base, first) = (self.state.pairs[repo].proof, self.slots[repo].first.clone());
-                let doubted = &mut self.slots[repo].doubted;
-                doubted.take_if(|doubt| !judge::is_listed(&history, &doubt.file));
-                let doubted = doubted.clone().filter(|doubt| judge::lists(&history, target, &doubt.file));
-                self.tasks.spawn(async move {
-                    if let Some(doubt) = &doubted
-                        && let Err(missed) = asker.settle(doubt).await
-                    {
-                        let result = Err(missed);
-                        return Done::Verified { repo, target, base, result, ranges: None, settled: false };
-                    }
-                    let most = shared.settings.sample;
-                    let files = judge::unproven(&history, base, target, most, first.as_deref(), &mut rng);
-                    let files: Arc<[File]> = files.into();
-                    let result = asker.all(&files).await;
-                    let (result, ranges) = match files.iter().find(|file| file.size > 0) {
-                        Some(file) if result.is_ok() => {
-                            match asker.part(file, ByteRange { start: 0, end: 1 }).await {
-                                Ok(part) => (result, Some(part.is_some())),
-                                Err(missed) if missed.transient => (result, None),
-                                Err(missed) => (Err(missed), None),
-                            }
-                        }
-                        _ => (result, None),
-                    };
-                    Done::Verified { repo, target, base, result, ranges, settled: doubted.is_some() }
-                });
-            }
-        }
-    }
-
-    fn check_bounce(&mut self, path: &str) {
-        let now = now();
-        let Ok(path) = TreePath::new(path) else { return };
-        let listed = self.repos.locate(&path).and_then(|place| place.listed);
-        let (Some(listed), true) = (listed, self.is_asked() && now >= self.liveness.bounce_after) else {
-            return;
-        };
-        self.liveness.bounce_after = now + BOUNCE_PAUSE;
-        let url = self.state.mirror.url.clone() + &path.encoded();
-        let (shared, family) = (self.shared.clone(), self.place.family);
-        self.tasks.spawn(async move {
-            let result = shared.client(family).head(&url, listed.entry.size).await;
-            Done::Bounced { path, result }
-        });
     }
 
     fn stop_tasks(&mut self) {
@@ -299,11 +224,17 @@ impl Worker {
     /// After a probe: when the next is due.
     fn rest(&mut self, repo: usize) {
         let settings = &self.shared.settings;
-        let lags = self.state.pairs[repo].seen.is_some() && !self.is_current(repo);
+        let pair = &self.state.pairs[repo];
+        let is_new = clock::now().since(pair.since) < EXCEPTIONS_ARE_NEW;
+        let lacks = is_new && pair.exceptions.counted() > 0;
+        // A busy mirror said nothing of the repo, and is asked again when it takes requests.
+        let resumes = self.place.pace.resumes();
+        let lags = resumes.is_some() || lacks || (pair.seen.is_some() && !self.is_current(repo));
         let pause = jittered(if lags { settings.probe_lagging } else { settings.probe_every });
         let slot = &mut self.slots[repo];
         slot.running = false;
-        slot.due = if std::mem::take(&mut slot.again) { now() } else { now() + pause };
+        let due = if std::mem::take(&mut slot.again) { now() } else { now() + pause };
+        slot.due = resumes.map_or(due, |resumes| due.max(resumes));
     }
 
     /// Takes over what is published of the repos. Whether there is something to tell.
@@ -348,24 +279,6 @@ impl Worker {
     fn count(&self, outcome: &str) {
         self.shared.metrics.probes.with_label_values(&[&self.state.mirror.name, outcome]).inc();
     }
-}
-
-/// Whether one of `urls` answers without an error of the server; all are on one host. If none does, what the first said.
-async fn alive(client: &MirrorClient, urls: &[String]) -> Result<(), Failure> {
-    let mut answer = client.alive(urls.first().map_or("", String::as_str)).await;
-    for url in urls.iter().skip(1) {
-        let Err(Failure::Status(_)) = answer else { break };
-        match client.alive(url).await {
-            Err(Failure::Status(_)) => {}
-            other => answer = other,
-        }
-    }
-    answer
-}
-
-fn per_second(bytes: u64, took: Duration) -> u64 {
-    let nanos = took.as_nanos().max(1);
-    u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
 }
 
 fn now() -> Instant {

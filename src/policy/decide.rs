@@ -195,14 +195,17 @@ fn among(
 #[must_use]
 pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holding> {
     let size = listed.entry.size;
-    let ground = Ground::Listed { repo: place.index, listed: *listed };
+    let below = place.relative.len();
+    let above = |path: &TreePath| path.as_str().len() - below;
+    let ground = Ground::Listed { repo: place.index, listed: *listed, above: above(place.path) };
     let mut holdings = vec![Holding { path: place.path.clone(), size, ground }];
     if let Some(twin) = place.view.repo.twin {
         let view = &repos.views()[twin];
         let same = view.history.find(place.relative).filter(|same| same.entry.digest == listed.entry.digest);
         // The twin's path may be too long to be one.
         if let Some((listed, path)) = same.zip(view.repo.path.join(place.relative).ok()) {
-            holdings.push(Holding { path, size, ground: Ground::Listed { repo: twin, listed } });
+            let ground = Ground::Listed { repo: twin, listed, above: above(&path) };
+            holdings.push(Holding { path, size, ground });
         }
     }
     holdings

@@ -49,10 +49,14 @@ fn is_usable(table: &MirrorTable, listing: &Listing<'_>, index: usize) -> bool {
     let speaks = https.is_none_or(|https| https == state.is_https());
     // A client on IPv6 mostly has IPv4 as well.
     let reaches = state.ipv4 || client.addr.is_ipv6();
+    let pair = &state.pairs[repo];
     // One that has all files, but shows another repomd.xml by now, would give clients that one.
-    let shows = state.pairs[repo].seen == Some(current.id);
+    let shows = pair.seen == Some(current.id);
+    // A client asks it for everything, and dnf has nothing in place of a delta package that is missing: only what the origin
+    // lacks, too, is no worse there than anywhere.
+    let is_whole = pair.exceptions.are_the_origins();
     let is_open = !state.mirror.private || select::nearness(state, client) == Nearness::Network;
-    speaks && reaches && shows && is_open
+    speaks && reaches && shows && is_whole && is_open
 }
 
 #[cfg(test)]
@@ -60,7 +64,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::config::Mirror;
-    use crate::policy::{MirrorState, Pair, Proof, Reach};
+    use crate::policy::{Exceptions, Fault, MirrorState, Pair, Proof, Reach};
     use crate::repo::{Catalogue, Sha256};
     use std::sync::Arc;
 
@@ -104,6 +108,10 @@ mod tests {
         let ok = || proven(0, "DE");
         let older = Proof { sequence: 2, shown: 2, verified: Timestamp::EPOCH };
         let pairs = |pair: Pair| vec![pair];
+        let lacking = |fault| Pair {
+            exceptions: Exceptions::default().with("Packages/a.rpm", fault),
+            ..ok().pairs[0].clone()
+        };
         let with = |change: &dyn Fn(&mut Mirror)| {
             let mut settings = Mirror::clone(&ok().mirror);
             change(&mut settings);
@@ -126,6 +134,8 @@ mod tests {
                 0,
             ),
             (MirrorState { pairs: pairs(Pair { seen: None, ..ok().pairs[0].clone() }), ..ok() }, 0, 0),
+            (MirrorState { pairs: pairs(lacking(Fault::Mirror)), ..ok() }, 0, 0),
+            (MirrorState { pairs: pairs(lacking(Fault::Origin)), ..ok() }, 1, 1),
             (MirrorState { ipv4: false, ipv6: true, ..ok() }, 0, 1),
             (with(&|mirror| mirror.private = true), 0, 0),
             (

@@ -1,6 +1,6 @@
 //! What a mirror is proven to hold, and whether it can be reached.
 
-use super::client;
+use super::{Exceptions, client};
 use crate::clock::Timestamp;
 use crate::config::Mirror;
 use crate::repo::{Listed, Sha256};
@@ -48,16 +48,16 @@ impl MirrorState {
         }
     }
 
-    /// It is up and proven to hold generation `sequence` of repo number `repo`.
+    /// It is up and proven to hold generation `sequence` of repo number `repo`, but for its exceptions.
     #[must_use]
     pub fn is_current(&self, repo: usize, sequence: u32) -> bool {
         self.reach.is_up() && self.pairs[repo].covered().is_just(sequence)
     }
 
-    /// It is proven to hold the file that the repo lists so.
+    /// It is proven to hold the file that the repo lists so at `path`, below its root.
     #[must_use]
-    pub fn holds(&self, repo: usize, listed: &Listed) -> bool {
-        self.pairs.get(repo).is_some_and(|pair| pair.covered().covers(listed))
+    pub fn holds(&self, repo: usize, listed: &Listed, path: &str) -> bool {
+        self.pairs.get(repo).is_some_and(|pair| pair.holds(listed, path))
     }
 
     /// Its URL is https.
@@ -105,6 +105,8 @@ impl Reach {
 pub struct Pair {
     /// What it is proven to hold.
     pub proof: Option<Proof>,
+    /// The files that it lacks all the same. None without a proof.
+    pub exceptions: Exceptions,
     /// SHA-256 of the repomd.xml that it last showed.
     pub seen: Option<Sha256>,
     /// Why it stands so, in words.
@@ -119,31 +121,57 @@ impl Pair {
     /// The generations whose common files it is proven to hold.
     #[must_use]
     pub fn covered(&self) -> Covered {
-        self.proof.map_or(Covered::default(), Covered::from)
+        let covered = self.proof.map_or(Covered::default(), Covered::from);
+        if self.exceptions.is_empty() { covered } else { covered.with_exceptions() }
+    }
+
+    /// It is proven to hold the file that the repo lists so at `path`, below its root.
+    #[must_use]
+    pub fn holds(&self, listed: &Listed, path: &str) -> bool {
+        self.covered().covers(listed) && !self.exceptions.contains(path)
     }
 }
 
-/// From one generation to another: what all of them list without a gap is there. None while `oldest` is 0.
+/// From one generation to another: what all of them list without a gap is there, but for the proof's exceptions. None while
+/// `oldest` is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Covered {
     oldest: u32,
+    /// And whether there are exceptions, in its top bit: no repo is pushed two thousand million times.
     newest: u32,
 }
 
+/// The bit of [`Covered`] that says so.
+const EXCEPTIONS: u32 = 1 << 31;
+
 impl Covered {
-    /// Whether the file that a repo lists so must be there.
+    const fn with_exceptions(self) -> Self {
+        Self { newest: self.newest | EXCEPTIONS, ..self }
+    }
+
+    /// Whether the proof has exceptions: they have to be asked as well.
+    #[must_use]
+    pub const fn has_exceptions(self) -> bool {
+        self.newest & EXCEPTIONS != 0
+    }
+
+    const fn newest(self) -> u32 {
+        self.newest & !EXCEPTIONS
+    }
+
+    /// Whether the file that a repo lists so must be there, unless it is one of the exceptions.
     ///
     /// It was there when the proven generation was checked. A mirror that has moved on may have deleted what was no
     /// longer listed by then, so the file has to be in both.
     #[must_use]
     pub fn covers(self, listed: &Listed) -> bool {
-        listed.entry.since <= self.oldest && listed.until.is_none_or(|until| until >= self.newest)
+        listed.entry.since <= self.oldest && listed.until.is_none_or(|until| until >= self.newest())
     }
 
     /// Whether it is this one generation.
     #[must_use]
     pub const fn is_just(self, sequence: u32) -> bool {
-        sequence > 0 && self.oldest == sequence && self.newest == sequence
+        sequence > 0 && self.oldest == sequence && self.newest() == sequence
     }
 }
 
@@ -154,7 +182,7 @@ impl From<Proof> for Covered {
     }
 }
 
-/// A proof that a mirror holds all files of one generation.
+/// A proof that a mirror holds all files of one generation, but for those that [`Pair::exceptions`] names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof {
     /// Sequence of the proven generation.
@@ -171,6 +199,7 @@ pub struct Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Fault;
     use crate::repo::{Entry, Kind};
 
     #[test]
@@ -206,6 +235,13 @@ mod tests {
             let entry = Entry { size: 1, digest: None, kind: Kind::Package, since };
             let covered = Covered::from(proof).covers(&Listed { entry, until });
             assert_eq!(covered, held, "{proof:?} since {since} until {until:?}");
+            // With exceptions, all others.
+            let exceptions = Exceptions::default().with("lacking", Fault::Mirror);
+            let pair = Pair { proof: Some(proof), exceptions, ..Pair::default() };
+            assert_eq!(pair.covered().is_just(3), Covered::from(proof).is_just(3), "{proof:?}");
+            for (path, excepted) in [("lacking", true), ("another", false)] {
+                assert_eq!(pair.holds(&Listed { entry, until }, path), held && !excepted, "{proof:?} {path}");
+            }
         }
     }
 }

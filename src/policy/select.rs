@@ -31,6 +31,8 @@ pub enum Ground {
         repo: usize,
         /// What its generations say of the file.
         listed: Listed,
+        /// Bytes of the path above the repo's root, its slash included.
+        above: usize,
     },
     /// It was seen there ([`super::Sightings`]).
     Sighted(Vec<Spot>),
@@ -41,7 +43,10 @@ impl Holding {
     #[must_use]
     pub fn is_on(&self, index: usize, table: &MirrorTable) -> bool {
         match &self.ground {
-            Ground::Listed { repo, listed } => table.holds(index, *repo, listed),
+            Ground::Listed { repo, listed, above } => {
+                let below = self.path.as_str().get(*above..).unwrap_or_default();
+                table.holds(index, *repo, listed, below)
+            }
             Ground::Sighted(spots) => {
                 let mirror = &table.states()[index];
                 let seen = |ipv6: bool| spots.contains(&Spot { mirror: index, ipv6 });
@@ -49,6 +54,16 @@ impl Holding {
                 mirror.reach.is_up() && (!mirror.ipv4 || seen(false)) && (!mirror.ipv6 || seen(true))
             }
         }
+    }
+}
+
+impl Holding {
+    /// Whether it is an exception of the mirror's proof.
+    fn is_excepted(&self, mirror: &MirrorState) -> bool {
+        let Ground::Listed { repo, listed, above } = &self.ground else { return false };
+        let below = self.path.as_str().get(*above..).unwrap_or_default();
+        let pair = mirror.pairs.get(*repo);
+        pair.is_some_and(|pair| pair.covered().covers(listed) && pair.exceptions.contains(below))
     }
 }
 
@@ -72,6 +87,8 @@ pub enum Unfit {
     Down,
     /// It is not proven to hold the file.
     NotProven,
+    /// It is proven for the repo, but lacks this file.
+    Lacks,
     /// It wasn't seen to have a file of the same size and time lately, and no repo lists it.
     NotSighted,
     /// It is private, and the client isn't in its networks.
@@ -101,6 +118,7 @@ impl Unfit {
         match self {
             Self::Down => "it doesn't answer",
             Self::NotProven => "it is not proven to hold the file",
+            Self::Lacks => "it is proven for the repo, but lacks this file or has another one in its place",
             Self::NotSighted => "it wasn't seen lately to have a file of that size and time",
             Self::Private => "it is private and the client is not in its networks",
             Self::FailedThisClient => "it failed this client within the last hour",
@@ -142,6 +160,7 @@ fn suits<'a>(index: usize, table: &MirrorTable, wanted: &Wanted<'a>) -> Result<&
         return Err(match mirror.reach.is_up() {
             false => Unfit::Down,
             true if wanted.holdings.iter().any(is_sighted) => Unfit::NotSighted,
+            true if wanted.holdings.iter().any(|holding| holding.is_excepted(mirror)) => Unfit::Lacks,
             true => Unfit::NotProven,
         });
     };

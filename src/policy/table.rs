@@ -66,25 +66,29 @@ impl MirrorTable {
         &self.states
     }
 
-    /// Whether mirror number `mirror` is up and proven to hold the file that repo number `repo` lists so.
+    /// Whether mirror number `mirror` is up and proven to hold the file that repo number `repo` lists so at `path`, below its
+    /// root. Only a proof with exceptions costs a look at them.
     #[must_use]
-    pub fn holds(&self, mirror: usize, repo: usize, listed: &Listed) -> bool {
-        self.up[mirror] && self.covered.get(repo).is_some_and(|column| column[mirror].covers(listed))
+    pub fn holds(&self, mirror: usize, repo: usize, listed: &Listed, path: &str) -> bool {
+        let covered = self.covered.get(repo).map_or(Covered::default(), |column| column[mirror]);
+        self.up[mirror] && covered.covers(listed) && !self.is_excepted(mirror, repo, covered, path)
+    }
+
+    fn is_excepted(&self, mirror: usize, repo: usize, covered: Covered, path: &str) -> bool {
+        covered.has_exceptions() && self.states[mirror].pairs[repo].exceptions.contains(path)
     }
 
     /// The numbers of those that are up and proven to hold the file.
-    pub fn holders(&self, repo: usize, listed: &Listed) -> impl Iterator<Item = usize> {
+    pub fn holders(&self, repo: usize, listed: &Listed, path: &str) -> impl Iterator<Item = usize> {
         let column = self.covered.get(repo).map_or(&[][..], |column| column);
-        let holds = |(covered, up): (&Covered, &bool)| *up && covered.covers(listed);
-        column
-            .iter()
-            .zip(&self.up)
-            .map(holds)
-            .enumerate()
-            .filter_map(|(mirror, holds)| holds.then_some(mirror))
+        let covers = |(covered, up): (&Covered, &bool)| (*up && covered.covers(listed)).then_some(*covered);
+        column.iter().zip(&self.up).map(covers).enumerate().filter_map(move |(mirror, covered)| {
+            covered.filter(|covered| !self.is_excepted(mirror, repo, *covered, path)).map(|_| mirror)
+        })
     }
 
-    /// The numbers of those that are up and proven to hold just generation `sequence` of repo number `repo`.
+    /// The numbers of those that are up and proven to hold just generation `sequence` of repo number `repo`, but for their
+    /// exceptions.
     pub fn current(&self, repo: usize, sequence: u32) -> impl Iterator<Item = usize> {
         let column = self.covered.get(repo).map_or(&[][..], |column| column);
         let current = move |(covered, up): (&Covered, &bool)| *up && covered.is_just(sequence);
@@ -97,8 +101,9 @@ impl MirrorTable {
         self.up[mirror] && self.covered.get(repo).is_some_and(|column| column[mirror].is_just(sequence))
     }
 
-    /// How many reachable mirrors are proven to hold generation `sequence` of repo number `repo`. Counted once: each
-    /// decision about a repo with a window asks.
+    /// How many reachable mirrors are proven to hold generation `sequence` of repo number `repo`, exceptions aside: these are
+    /// few, and no window is to wait for a file that no mirror will ever have. Counted once: each decision about a repo with
+    /// a window asks.
     #[must_use]
     pub fn fresh(&self, repo: usize, sequence: u32) -> usize {
         let count = || self.current(repo, sequence).count();
@@ -115,24 +120,33 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::config::Mirror;
-    use crate::policy::{Pair, Proof, Reach};
+    use crate::policy::{Exceptions, Fault, Pair, Proof, Reach};
     use crate::repo::{Entry, Kind};
     use proptest::prelude::*;
 
-    fn state(up: bool, proofs: &[Option<(u32, u32)>]) -> Arc<MirrorState> {
-        let pair = |bounds: &Option<(u32, u32)>| {
-            let proof = bounds.map(|(sequence, shown)| Proof { sequence, shown, verified: Timestamp::EPOCH });
-            Pair { proof, ..Pair::default() }
+    /// Proof and whether it has "lacking" as an exception.
+    fn state(up: bool, proofs: &[Drawn]) -> Arc<MirrorState> {
+        let pair = |drawn: &Drawn| {
+            let Some((bounds, lacks)) = drawn else { return Pair::default() };
+            let (sequence, shown) = *bounds;
+            let proof = Some(Proof { sequence, shown, verified: Timestamp::EPOCH });
+            let exceptions = if *lacks {
+                Exceptions::default().with("lacking", Fault::Mirror)
+            } else {
+                Exceptions::default()
+            };
+            Pair { proof, exceptions, ..Pair::default() }
         };
         let untried = MirrorState::untried(Arc::new(Mirror::new("m", "http://m.example/")), 0);
         let reach = if up { Reach::Up { seen: Timestamp::EPOCH } } else { Reach::Untried };
         Arc::new(MirrorState { reach, pairs: proofs.iter().map(pair).collect(), ..untried })
     }
 
-    type Drawn = (bool, Vec<Option<(u32, u32)>>);
+    type Drawn = Option<((u32, u32), bool)>;
 
-    fn drawn() -> impl Strategy<Value = Drawn> {
-        (any::<bool>(), prop::collection::vec(prop::option::of((1..5_u32, 0..5_u32)), 3))
+    fn drawn() -> impl Strategy<Value = (bool, Vec<Drawn>)> {
+        let proof = prop::option::of(((1..5_u32, 0..5_u32), any::<bool>()));
+        (any::<bool>(), prop::collection::vec(proof, 3))
     }
 
     proptest! {
@@ -152,12 +166,12 @@ mod tests {
             }
             let entry = Entry { size: 1, digest: None, kind: Kind::Package, since };
             let listed = Listed { entry, until };
-            for repo in 0..4 {
-                let holds = |(_, state): &(usize, &Arc<MirrorState>)| state.reach.is_up() && state.holds(repo, &listed);
+            for (repo, path) in (0..4).flat_map(|repo| [(repo, "lacking"), (repo, "another")]) {
+                let holds = |(_, state): &(usize, &Arc<MirrorState>)| state.reach.is_up() && state.holds(repo, &listed, path);
                 let expected: Vec<_> = table.states().iter().enumerate().filter(holds).map(|(at, _)| at).collect();
-                prop_assert_eq!(table.holders(repo, &listed).collect::<Vec<_>>(), &expected[..]);
+                prop_assert_eq!(table.holders(repo, &listed, path).collect::<Vec<_>>(), &expected[..]);
                 for mirror in 0..first.len() {
-                    prop_assert_eq!(table.holds(mirror, repo, &listed), expected.contains(&mirror));
+                    prop_assert_eq!(table.holds(mirror, repo, &listed, path), expected.contains(&mirror));
                 }
                 let current = |state: &&Arc<MirrorState>| repo < 3 && state.is_current(repo, since);
                 prop_assert_eq!(table.fresh(repo, since), table.states().iter().filter(current).count());

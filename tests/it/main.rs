@@ -20,6 +20,7 @@ mod observed;
 mod origins;
 mod plan;
 mod pressure;
+mod proofs;
 mod purge;
 mod rapid;
 mod refusals;

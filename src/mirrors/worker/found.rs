@@ -3,12 +3,17 @@
 use super::{Done, MOST_DOUBLINGS, Worker, jittered, now, spread};
 use crate::clock;
 use crate::http::TreePath;
-use crate::mirrors::check::Compared;
+use crate::mirrors::check::{Compared, lock};
 use crate::mirrors::client::{Failure, Looked};
-use crate::mirrors::judge::{self, Missed, Next, Seen};
-use crate::policy::{Proof, Reach};
+use crate::mirrors::findings::{Findings, Held};
+use crate::mirrors::judge::{self, Lapse, Missed, Next, Seen};
+use crate::policy::Reach;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinError;
+
+/// A file that a client came back for is asked for so often again, while the mirror is too busy to say anything of it.
+const MOST_TRIES: u32 = 2;
 
 /// Each answer counts an eighth, as in TCP's estimate of a round trip (RFC 6298).
 fn smoothed(before: Option<Duration>, took: Duration) -> Duration {
@@ -26,11 +31,12 @@ impl Worker {
                 }
                 self.looked(repo, result)
             }
-            Ok(Done::Verified { repo, target, base, result, ranges, settled }) => {
+            Ok(Done::Verified { repo, check, result, ranges, settled }) => {
                 if settled {
                     self.slots[repo].doubted = None;
                 }
-                self.verified(repo, (target, base), result, ranges);
+                self.state.ranges = ranges.unwrap_or(self.state.ranges);
+                self.verified(repo, &check, &result);
                 true
             }
             Ok(Done::Spotted { repo, result, throughput }) => {
@@ -38,7 +44,7 @@ impl Worker {
                 self.spotted(repo, result);
                 true
             }
-            Ok(Done::Bounced { path, result }) => self.bounced(&path, result),
+            Ok(Done::Bounced { path, tries, result }) => self.bounced(&path, tries, result),
             Err(error) => {
                 tracing::error!(mirror = %self.state.mirror.name, %error, "a probe died");
                 self.stop_tasks();
@@ -93,14 +99,22 @@ impl Worker {
                 return false;
             }
             (Err(failure), _) if failure.is_down() => return self.down(&failure),
-            (Err(failure), _) => (Seen::Unclear(format!("repomd.xml {failure}")), None),
+            (Err(failure), _) => {
+                self.place.pace.note(Some(&failure));
+                (Seen::Unclear(format!("repomd.xml {failure}")), None)
+            }
         };
+        let is_unclear = matches!(seen, Seen::Unclear(_));
         let is_shown = matches!(seen, Seen::Shows(_));
         let (pair, next) = judge::look(&history, pair, seen, clock::now());
         self.state.pairs[repo] = pair;
         self.slots[repo].validator = validator;
         (self.slots[repo].awaited, self.slots[repo].looked) = (false, true);
         self.answered(true);
+        // It shows another by now: what was found of that one may be gone.
+        self.slots[repo]
+            .check
+            .take_if(|(check, _)| !is_unclear && next != Next::Verify(lock(check).target()));
         match next {
             Next::Verify(_) => {}
             _ if !is_shown => self.count("failed"),
@@ -111,77 +125,92 @@ impl Worker {
         true
     }
 
-    fn verified(
-        &mut self,
-        repo: usize,
-        (target, base): (u32, Option<Proof>),
-        result: Result<usize, Missed>,
-        ranges: Option<bool>,
-    ) {
-        self.state.ranges = ranges.unwrap_or(self.state.ranges);
-        let known = (target, base);
-        let judged =
-            judge::verified(self.history(repo), &self.state.pairs[repo], known, &result, clock::now());
+    fn verified(&mut self, repo: usize, check: &Mutex<Findings>, result: &Result<Held, Missed>) {
+        let judged = {
+            let findings = lock(check);
+            let known = (findings.target(), findings.base());
+            judge::verified(self.history(repo), &self.state.pairs[repo], known, result, clock::now())
+        };
         match judged {
             Some(pair) => self.state.pairs[repo] = pair,
             None => self.slots[repo].again = true,
         }
         if result.is_ok() {
             self.liveness.due = self.liveness.due.min(now() + jittered(self.shared.settings.liveness_every));
+            self.slots[repo].check = None;
         }
-        self.count(match &result {
+        self.count(match result {
             Ok(_) if self.is_current(repo) => "ok",
             Ok(_) => "stale",
             Err(_) => "failed",
         });
-        self.slots[repo].first = result.err().map(|missed| {
-            self.doubt(&missed);
-            missed.path
-        });
+        if let Err(missed) = result {
+            self.doubt(missed);
+        }
         self.rest(repo);
     }
 
-    fn spotted(&mut self, repo: usize, result: Result<Compared, Missed>) {
+    fn spotted(&mut self, repo: usize, result: Result<Compared, Lapse>) {
         if let Ok(compared) = &result {
             self.state.ranges = !matches!(compared, Compared::NoRanges);
         }
-        let result = match result {
-            Ok(Compared::Fits | Compared::NoRanges) => Ok(()),
-            Ok(Compared::Differs(doubt)) => {
-                let missed = doubt.missed();
-                self.slots[repo].doubted = Some(doubt);
-                Err(missed)
+        let old = &self.state.pairs[repo];
+        let pair = match result {
+            Ok(Compared::Fits | Compared::NoRanges) => {
+                judge::spotted(self.history(repo), old, Ok(()), clock::now())
             }
-            Err(missed) => Err(missed),
+            Ok(Compared::Differs(doubt)) => {
+                let Missed { path, why, .. } = doubt.missed();
+                self.slots[repo].doubted = Some(doubt);
+                judge::refuted(old, &format!("{path} {why}, though it was proven"))
+            }
+            Err(lapse) => {
+                let pair = judge::spotted(self.history(repo), old, Err(lapse.clone()), clock::now());
+                self.doubt(&lapse.missed);
+                pair
+            }
         };
-        if let Err(missed) = &result {
-            self.doubt(missed);
-            self.slots[repo].first = Some(missed.path.clone());
-            self.slots[repo].again |= !missed.transient;
+        self.slots[repo].again |= self.state.pairs[repo].proof.is_some() && pair.proof.is_none();
+        self.state.pairs[repo] = pair;
+        // Whether it has by now what it lacked.
+        match self.state.pairs[repo].proof {
+            Some(proof) if proof.sequence == proof.shown && !self.state.pairs[repo].exceptions.is_empty() => {
+                self.start_next(repo, Next::Verify(proof.sequence));
+            }
+            _ => self.rest(repo),
         }
-        self.state.pairs[repo] = judge::spotted(&self.state.pairs[repo], result, clock::now());
-        self.rest(repo);
     }
 
-    fn bounced(&mut self, path: &TreePath, result: Result<(), Failure>) -> bool {
-        let Err(failure) = result else { return false };
+    fn bounced(&mut self, path: &TreePath, tries: u32, result: Result<(), (Failure, Lapse)>) -> bool {
+        let Err((failure, lapse)) = result else { return false };
         if failure.is_down() {
             return self.down(&failure);
         }
-        let Some(place) = self.repos.locate(path) else { return false };
-        let (repo, file) = (place.index, place.relative.to_owned());
-        // The client was sent there by a proof that has been narrowed since.
-        if !place.listed.is_some_and(|listed| self.state.holds(repo, &listed)) {
-            return false;
-        }
         if failure.is_transient() {
-            // Of this file alone? Its proof is gone either way.
+            // Of this file alone?
             self.liveness.due = now();
         }
-        let note = format!("a client came back: {file} {}", failure.of_file());
-        self.state.pairs[repo] = judge::refuted(&self.state.pairs[repo], &note);
+        if matches!(failure, Failure::Busy { .. }) && tries < MOST_TRIES {
+            self.bounces.wait(path.as_str().to_owned(), tries + 1);
+            return false;
+        }
+        let Some(place) = self.repos.locate(path) else { return false };
+        let (repo, listed) = (place.index, place.listed);
+        // The client was sent there by a proof that has been narrowed since.
+        if !listed.is_some_and(|listed| self.state.holds(repo, &listed, place.relative)) {
+            return false;
+        }
+        let note = format!("a client came back: {} {}", place.relative, failure.of_file());
+        let pair = judge::lapsed(self.history(repo), &self.state.pairs[repo], &lapse, &note);
+        let is_refuted = pair.proof.is_none();
+        self.state.pairs[repo] = pair;
+        let soon = now() + jittered(self.shared.settings.probe_lagging);
         let slot = &mut self.slots[repo];
-        (slot.due, slot.again, slot.first, slot.validator) = (now(), slot.running, Some(file), None);
+        if is_refuted {
+            (slot.due, slot.again, slot.validator) = (now(), slot.running, None);
+        } else {
+            slot.due = slot.due.min(soon);
+        }
         self.count("failed");
         true
     }

@@ -3,9 +3,11 @@ use crate::metrics::Metrics;
 use crate::mirrors::check::{Doubt, Place};
 use crate::mirrors::client::MirrorClient;
 use crate::mirrors::families::Family;
+use crate::mirrors::findings::Base;
 use crate::mirrors::tests::{Node, files, first, mirror};
+use crate::mirrors::worker::BOUNCE_PAUSE;
 use crate::mirrors::{Known, Probes, Shared};
-use crate::policy::MirrorState;
+use crate::policy::{Exceptions, Fault, MirrorState, Proof};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -22,12 +24,39 @@ fn worker() -> Worker {
         metrics: Arc::new(Metrics::new()),
         clients: MirrorClient::both(TIMEOUT, "", false).unwrap(),
         permits: Semaphore::new(1),
-        known: Known { ours: Arc::new(|_, _, _, _, _| Box::pin(async { None })), sightings: Arc::default() },
+        known: Known {
+            ours: Arc::new(|_, _, _, _, _| Box::pin(async { None })),
+            lacking: Arc::new(|_, _, _| Box::pin(async { false })),
+            sightings: Arc::default(),
+        },
         updates: mpsc::channel(1).0,
     };
     let state = MirrorState::untried(Arc::new(mirror(0, "http://127.0.0.1:1/")), 1);
-    let place = Place { mirror: 0, family: Family::V4, lanes: Arc::new(Semaphore::new(1)) };
+    let place =
+        Place { mirror: 0, family: Family::V4, lanes: Arc::new(Semaphore::new(1)), pace: Arc::default() };
     Worker::new(Arc::new(shared), place, state, mpsc::channel(1).1, watch::channel(0).1)
+}
+
+/// The path of a file of the node's only repo.
+fn worker_path(file: &str) -> TreePath {
+    TreePath::new("7/updates/x86_64").and_then(|root| root.join(file)).unwrap()
+}
+
+#[tokio::test]
+async fn bounces_wait_for_their_turn_and_none_is_dropped() {
+    let mut worker = worker();
+    worker.finish(Ok(Done::Alive(Ok(()))));
+    worker.bounces.after = now() + Duration::from_secs(3600);
+    for file in ["a", "b", "a"] {
+        worker.bounces.wait(worker_path(&format!("Packages/{file}.rpm")).as_str().to_owned(), 0);
+    }
+    worker.start_due();
+    assert_eq!(worker.bounces.waiting.len(), 2, "each file once, and none before its turn");
+    worker.bounces.after = now();
+    assert!(worker.next_due() <= now(), "the loop wakes up for it");
+    worker.start_due();
+    assert_eq!(worker.bounces.waiting.len(), 1);
+    assert!(worker.bounces.after > now() + BOUNCE_PAUSE / 2);
 }
 
 #[tokio::test]
@@ -70,12 +99,30 @@ async fn an_error_of_one_path_is_not_the_mirrors() {
 
     // A file that a client came back for.
     worker.state.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });
-    let path = worker.repos.views()[0].repo.path.join("Packages/a.rpm").unwrap();
-    assert!(worker.finish(Ok(Done::Bounced { path, result: Err(Failure::Status(500)) })));
+    let path = || worker_path("Packages/a.rpm");
+    let missed =
+        || Missed { path: "Packages/a.rpm".to_owned(), why: "answers 500".to_owned(), transient: false };
+    let failed = |failure, more| Err((failure, Lapse { missed: missed(), fault: Fault::Mirror, more }));
+    let busy = || Failure::Busy { status: 429, after: None };
+    for tries in 0..2 {
+        let done = Done::Bounced { path: path(), tries, result: failed(busy(), false) };
+        assert!(!worker.finish(Ok(done)), "that says nothing of the file");
+        assert_eq!(worker.bounces.waiting.pop_front(), Some((path().as_str().to_owned(), tries + 1)));
+    }
+    let result = failed(Failure::Status(500), false);
+    assert!(worker.finish(Ok(Done::Bounced { path: path(), tries: 0, result })));
     assert!(worker.state.reach.is_up(), "{:?}", worker.state.reach);
-    assert_eq!(worker.state.pairs[0].proof, None);
-    assert_eq!(worker.state.pairs[0].note, "a client came back: Packages/a.rpm answers 500");
+    assert!(
+        worker.state.pairs[0].proof.is_some() && worker.state.pairs[0].exceptions.contains("Packages/a.rpm")
+    );
+    let note = "a client came back: Packages/a.rpm answers 500; still proven for generation 1, except Packages/a.rpm";
+    assert_eq!(worker.state.pairs[0].note, note);
     assert!(worker.liveness.due <= now(), "whether it is alone is asked at once");
+
+    worker.state.pairs[0].exceptions = Exceptions::default();
+    let result = failed(Failure::Status(404), true);
+    assert!(worker.finish(Ok(Done::Bounced { path: path(), tries: 0, result })));
+    assert_eq!(worker.state.pairs[0].proof, None, "others are gone, too");
 
     worker.finish(Ok(Done::Alive(Err(Failure::Status(503)))));
     assert!(!worker.state.reach.is_up());
@@ -96,8 +143,10 @@ async fn a_doubt_stays_until_the_very_part_is_right() {
 
     // A generation that doesn't list the file was verified, then the part was asked for again.
     for settled in [false, true] {
-        let base = worker.state.pairs[0].proof;
-        let verified = Done::Verified { repo: 0, target: 1, base, result: Ok(1), ranges: None, settled };
+        let base = Base::of(&worker.state.pairs[0]);
+        let check = Findings::begin(worker.history(0), base, 1, 9, &mut fastrand::Rng::new());
+        let (check, result) = (Arc::new(Mutex::new(check)), Ok(Held { files: 1, ..Held::default() }));
+        let verified = Done::Verified { repo: 0, check, result, ranges: None, settled };
         worker.finish(Ok(verified));
         assert_eq!(worker.slots[0].doubted.is_none(), settled);
     }

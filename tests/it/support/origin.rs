@@ -5,7 +5,7 @@
 
 use super::{Port, now};
 use percent_encoding::percent_decode_str;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -96,8 +96,25 @@ struct State {
     seen: Vec<Seen>,
     /// Those for what isn't there.
     absent: Vec<Seen>,
+    /// More requests for other than metadata than so many within such a time are answered 429.
+    limit: Option<(usize, Duration)>,
+    /// When those came that it let pass.
+    passed: VecDeque<Instant>,
     /// Of those that are open: a second handle, by the client's address.
     connections: HashMap<SocketAddr, TcpStream>,
+}
+
+impl State {
+    /// Whether the limit leaves room for a request.
+    fn passes(&mut self) -> bool {
+        let (Some((most, within)), now) = (self.limit, now()) else { return true };
+        self.passed.retain(|at| now.duration_since(*at) < within);
+        let passes = self.passed.len() < most;
+        if passes {
+            self.passed.push_back(now);
+        }
+        passes
+    }
 }
 
 impl Shared {
@@ -148,6 +165,11 @@ impl Origin {
         let mut state = self.shared.state();
         state.released.remove(path);
         state.acts.insert(path.to_owned(), acts.into());
+    }
+
+    /// Allows so many requests for packages within such a time, and answers 429 to others.
+    pub fn limit(&self, requests: usize, within: Duration) {
+        self.shared.state().limit = Some((requests, within));
     }
 
     /// Lets the answers for `path` go on that wait at a [`Act::Gate`] or [`Act::Hang`], and all later ones.
@@ -267,9 +289,12 @@ impl Connection {
     /// An error ends the connection.
     fn answer(&mut self, seen: &Seen) -> io::Result<()> {
         let (acts, object) = {
-            let state = self.shared.state();
-            let acts =
+            let mut state = self.shared.state();
+            let mut acts =
                 state.acts.get(&seen.path).or_else(|| state.acts.get("*")).cloned().unwrap_or_default();
+            if seen.path.contains("/Packages/") && !state.passes() {
+                acts.push(Act::Status(429));
+            }
             let in_memory = state.objects.get(&seen.path).cloned();
             let object = match in_memory {
                 Some(bytes) => Some(Object { bytes, modified: SystemTime::UNIX_EPOCH }),

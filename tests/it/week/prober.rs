@@ -4,8 +4,9 @@
 use super::disks::Disk;
 use super::{Event, Week};
 use freshet::config::{Mirror, Probes};
-use freshet::mirrors::judge::{self, File, Missed, Next, Seen};
-use freshet::policy::{MirrorState, MirrorTable, Orders, Pair, Proof, Reach};
+use freshet::mirrors::findings::{Base, Findings};
+use freshet::mirrors::judge::{self, File, Lapse, Missed, Next, Seen};
+use freshet::policy::{Fault, MirrorState, MirrorTable, Orders, Pair, Reach};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,17 +22,11 @@ pub struct Prober {
 struct Slot {
     /// The number of its latest look or check: what belongs to an earlier one is void.
     number: u32,
-    check: Option<Check>,
+    check: Option<Findings>,
+    /// It is under way; else it was broken off, and goes on if nothing has changed.
+    checking: bool,
     looking: bool,
     again: bool,
-    first: Option<String>,
-}
-
-struct Check {
-    target: u32,
-    base: Option<Proof>,
-    files: Vec<File>,
-    next: usize,
 }
 
 impl Prober {
@@ -82,7 +77,7 @@ impl Week {
             let pair = judge::flipped(self.origin.history(), self.pair(mirror));
             self.tell(mirror, None, Some(pair));
             let slot = &mut self.prober.slots[mirror];
-            slot.again = slot.looking || slot.check.is_some();
+            slot.again = slot.looking || slot.checking;
             if !slot.again {
                 self.look_in(mirror, Duration::from_millis(1));
             }
@@ -115,7 +110,7 @@ impl Week {
         let slot = &mut self.prober.slots[mirror];
         slot.looking = false;
         slot.number += 1;
-        slot.check = None;
+        slot.checking = false;
         if !self.mirrors[mirror].alive {
             return self.down(mirror);
         }
@@ -125,23 +120,45 @@ impl Week {
         self.tell(mirror, Some(up), Some(pair));
         match next {
             Next::Rest => self.rest(mirror),
-            Next::Spot(proof) => {
-                if let Some(file) = judge::spot(self.origin.history(), proof, &mut self.rng) {
-                    let result = asked(&self.mirrors[mirror], &file);
-                    let pair = judge::spotted(self.pair(mirror), result, self.now);
+            Next::Spot(_) => {
+                let mut rng = self.rng.fork();
+                if let Some(file) = judge::spot(self.origin.history(), self.pair(mirror), &mut rng) {
+                    let result =
+                        asked(&self.mirrors[mirror], &file).map_err(|missed| self.lapse(mirror, missed));
+                    let pair = judge::spotted(self.origin.history(), self.pair(mirror), result, self.now);
                     self.tell(mirror, None, Some(pair));
                 }
-                self.rest(mirror);
+                match self.pair(mirror).proof {
+                    Some(proof) if !self.pair(mirror).exceptions.is_empty() => {
+                        self.check(mirror, proof.sequence)
+                    }
+                    _ => self.rest(mirror),
+                }
             }
-            Next::Verify(target) => {
-                let (base, first) = (self.pair(mirror).proof, self.prober.slots[mirror].first.clone());
-                let (most, rng) = (self.prober.settings.sample, &mut self.rng);
-                let files = judge::unproven(self.origin.history(), base, target, most, first.as_deref(), rng);
-                let slot = &mut self.prober.slots[mirror];
-                slot.check = Some(Check { target, base, files, next: 0 });
-                self.agenda.add(self.now.plus(HEAD), Event::Head(mirror, slot.number));
-            }
+            Next::Verify(target) => self.check(mirror, target),
         }
+    }
+
+    fn check(&mut self, mirror: usize, target: u32) {
+        let base = Base::of(self.pair(mirror));
+        let is_same = |check: &Findings| check.target() == target && check.base().is_of(self.pair(mirror));
+        let (slot, most) = (&self.prober.slots[mirror], self.prober.settings.sample);
+        let resumed = slot.check.as_ref().is_some_and(is_same);
+        let slot = &mut self.prober.slots[mirror];
+        match &mut slot.check {
+            Some(check) if resumed => check.resume(),
+            _ => slot.check = Some(Findings::begin(self.origin.history(), base, target, most, &mut self.rng)),
+        }
+        slot.checking = true;
+        self.agenda.add(self.now.plus(HEAD), Event::Head(mirror, slot.number));
+    }
+
+    /// Whether others are gone as well.
+    fn lapse(&mut self, mirror: usize, missed: Missed) -> Lapse {
+        let mut rng = self.rng.fork();
+        let witnesses = judge::witnesses(self.origin.history(), self.pair(mirror), &missed.path, &mut rng);
+        let is_gone = |file: &File| asked(&self.mirrors[mirror], file).is_err_and(|missed| !missed.transient);
+        Lapse { missed, fault: Fault::Mirror, more: witnesses.iter().any(is_gone) }
     }
 
     /// The next answer of a check; without one, the pause before a look is over.
@@ -150,23 +167,30 @@ impl Week {
         if slot.number != number || slot.looking {
             return;
         }
-        let Some(check) = &mut slot.check else { return self.look(mirror) };
-        let answer = check.files.get(check.next).map(|file| asked(&self.mirrors[mirror], file));
-        check.next += 1;
-        match answer {
-            Some(Ok(())) => self.agenda.add(self.now.plus(HEAD), Event::Head(mirror, number)),
-            Some(Err(missed)) => self.checked(mirror, Some(missed)),
-            None => self.checked(mirror, None),
+        let Some(check) = slot.check.as_mut().filter(|_| slot.checking) else { return self.look(mirror) };
+        let Some((number_of_file, file)) = check.take() else { return self.checked(mirror, None) };
+        match asked(&self.mirrors[mirror], &file) {
+            Ok(()) => check.seen(number_of_file),
+            Err(missed) if missed.transient => {
+                check.put_back(number_of_file);
+                return self.checked(mirror, Some(missed));
+            }
+            Err(missed) => check.missed(number_of_file, missed, Fault::Mirror),
         }
+        self.agenda.add(self.now.plus(HEAD), Event::Head(mirror, number));
     }
 
-    fn checked(&mut self, mirror: usize, missed: Option<Missed>) {
+    fn checked(&mut self, mirror: usize, broke_off: Option<Missed>) {
         let slot = &mut self.prober.slots[mirror];
-        let Some(Check { target, base, files, .. }) = slot.check.take() else { return };
-        slot.first = missed.as_ref().map(|missed| missed.path.clone());
-        let result = missed.map_or(Ok(files.len()), Err);
-        let judged =
-            judge::verified(self.origin.history(), self.pair(mirror), (target, base), &result, self.now);
+        slot.checking = false;
+        let Some(check) = &slot.check else { return };
+        let result = broke_off.map_or_else(|| check.result(), Err);
+        let known = (check.target(), check.base());
+        let pair = &self.table.states()[mirror].pairs[0];
+        let judged = judge::verified(self.origin.history(), pair, known, &result, self.now);
+        if result.is_ok() {
+            slot.check = None;
+        }
         match judged {
             Some(pair) => self.tell(mirror, None, Some(pair)),
             None => self.prober.slots[mirror].again = true,
@@ -187,7 +211,7 @@ impl Week {
 
     fn down(&mut self, mirror: usize) {
         let slot = &mut self.prober.slots[mirror];
-        (slot.check, slot.looking) = (None, false);
+        (slot.checking, slot.looking) = (false, false);
         slot.number += 1;
         self.tell(mirror, Some(Reach::Down { since: self.now, why: "refused".into() }), None);
     }
@@ -198,7 +222,8 @@ impl Week {
             Ok(()) => {}
             Err(_) if !self.mirrors[mirror].alive => self.down(mirror),
             Err(missed) => {
-                let pair = judge::refuted(self.pair(mirror), &missed.why);
+                let lapse = self.lapse(mirror, missed);
+                let pair = judge::lapsed(self.origin.history(), self.pair(mirror), &lapse, &lapse.missed.why);
                 self.tell(mirror, None, Some(pair));
             }
         }

@@ -1,0 +1,199 @@
+//! What the mirror is asked, each as a task of its own.
+
+use super::{BOUNCE_PAUSE, CHECK_LASTS, Done, Worker, now};
+use crate::http::{ByteRange, TreePath};
+use crate::mirrors::check::{self, Asker, Compared, Doubt};
+use crate::mirrors::client::{Failure, MirrorClient};
+use crate::mirrors::findings::{Base, Findings, Held};
+use crate::mirrors::judge::{self, File, Lapse, Missed, Next};
+use crate::policy::Pair;
+use crate::repo::History;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Repos that a liveness check may ask for.
+const LIVENESS_REPOS: usize = 2;
+/// Between two measurements of how fast the mirror is: a mebibyte an hour costs its admin nothing.
+const MEASURE_EVERY: Duration = Duration::from_secs(3600);
+
+impl Worker {
+    pub(super) fn start_liveness(&mut self) {
+        self.liveness.running = true;
+        let (shared, family, urls) = (self.shared.clone(), self.place.family, self.liveness_urls());
+        self.tasks.spawn(async move { Done::Alive(alive(shared.client(family), &urls).await) });
+    }
+
+    /// Where it is asked whether it lives: at the repomd.xml of two repos that answered when they were last looked at,
+    /// proven ones before others, and at its root. The next counts only if one has an error: a repo may be broken alone.
+    pub(super) fn liveness_urls(&self) -> Vec<String> {
+        let pairs = &self.state.pairs[..self.state.pairs.len().min(self.repos.views().len())];
+        let mut answered: Vec<_> = (0..pairs.len()).filter(|repo| pairs[*repo].seen.is_some()).collect();
+        answered.sort_by_key(|repo| pairs[*repo].proof.is_none());
+        let repomds = answered.into_iter().take(LIVENESS_REPOS).map(|repo| self.root_url(repo));
+        repomds.chain(std::iter::once(self.state.mirror.url.clone())).collect()
+    }
+
+    pub(super) fn start_look(&mut self, repo: usize) {
+        let url = self.root_url(repo);
+        let (shared, place) = (self.shared.clone(), self.place.clone());
+        let slot = &mut self.slots[repo];
+        (slot.running, slot.again) = (true, false);
+        // Where all is well only: a validator may stand for two versions of one second, and a mirror that seems to lag
+        // must not be held there by it.
+        let known = slot.validator.clone().filter(|_| self.is_current(repo));
+        self.tasks.spawn(async move {
+            let _permits = check::permits(&place.lanes, &shared.permits).await;
+            let begun = now();
+            let result = shared.client(place.family).look(&url, known).await;
+            Done::Looked { repo, result, took: begun.elapsed() }
+        });
+    }
+
+    pub(super) fn start_next(&mut self, repo: usize, next: Next) {
+        match next {
+            Next::Rest => self.rest(repo),
+            Next::Spot(_) => self.start_spot(repo),
+            Next::Verify(target) => self.start_check(repo, target),
+        }
+    }
+
+    /// Compares a part of a file that the proof covers.
+    fn start_spot(&mut self, repo: usize) {
+        let (history, pair, mut rng) =
+            (self.history(repo).clone(), self.state.pairs[repo].clone(), fastrand::Rng::new());
+        let Some(file) = judge::spot(&history, &pair, &mut rng) else { return self.rest(repo) };
+        let is_long = self.measure <= now() && file.size >= judge::LONG_SAMPLE_BYTES;
+        let bytes = if is_long { judge::LONG_SAMPLE_BYTES } else { judge::SAMPLE_BYTES };
+        let part = judge::sample(&file, bytes, &mut rng);
+        if is_long {
+            self.measure = now() + MEASURE_EVERY;
+        }
+        let asker = self.asker(repo);
+        self.tasks.spawn(async move {
+            let (result, took) = asker.compare(file.clone(), part).await;
+            let is_told = is_long && matches!(result, Ok(Compared::Fits | Compared::Differs(_)));
+            let throughput = is_told.then(|| per_second(part.len(), took));
+            let result = match result {
+                Ok(compared) => Ok(compared),
+                Err(missed) => Err(lapse(&asker, (&history, &pair), missed, &file).await),
+            };
+            Done::Spotted { repo, result, throughput }
+        });
+    }
+
+    /// Checks the files of generation `target`, or goes on with that.
+    fn start_check(&mut self, repo: usize, target: u32) {
+        let history = self.history(repo).clone();
+        let check = self.check(repo, target);
+        let doubted = &mut self.slots[repo].doubted;
+        doubted.take_if(|doubt| !judge::is_listed(&history, &doubt.file));
+        let doubted = doubted.clone().filter(|doubt| judge::lists(&history, target, &doubt.file));
+        let asker = self.asker(repo);
+        self.tasks.spawn(async move {
+            let (result, ranges) = checked(&asker, &check, doubted.as_ref()).await;
+            let settled = doubted.is_some() && result.is_ok();
+            Done::Verified { repo, check, result, ranges, settled }
+        });
+    }
+
+    /// The check of that generation: the one that was broken off, if nothing has changed since it began.
+    fn check(&mut self, repo: usize, target: u32) -> Arc<Mutex<Findings>> {
+        let (pair, now) = (&self.state.pairs[repo], now());
+        if let Some((check, begun)) = &self.slots[repo].check {
+            let mut findings = check::lock(check);
+            let is_same = findings.target() == target && findings.base().is_of(pair);
+            if is_same && now.saturating_duration_since(*begun) < CHECK_LASTS {
+                findings.resume();
+                return check.clone();
+            }
+        }
+        let (most, mut rng) = (self.shared.settings.sample, fastrand::Rng::new());
+        let findings = Findings::begin(self.history(repo), Base::of(pair), target, most, &mut rng);
+        let check = Arc::new(Mutex::new(findings));
+        self.slots[repo].check = Some((check.clone(), now));
+        check
+    }
+
+    /// Asks for the file that a client came back for.
+    pub(super) fn start_bounce(&mut self, path: &str, tries: u32) {
+        let Ok(path) = TreePath::new(path) else { return };
+        let Some(place) = self.repos.locate(&path) else { return };
+        let Some(listed) = place.listed else { return };
+        let (repo, entry) = (place.index, listed.entry);
+        let file = File { path: place.relative.to_owned(), size: entry.size, sha256: entry.sha256 };
+        self.bounces.after = now() + BOUNCE_PAUSE;
+        let (history, pair, asker) =
+            (self.history(repo).clone(), self.state.pairs[repo].clone(), self.asker(repo));
+        self.tasks.spawn(async move {
+            let result = match asker.bounced(&file).await {
+                Ok(()) => Ok(()),
+                Err(failure) => {
+                    let missed = Missed {
+                        path: file.path.clone(),
+                        why: failure.of_file(),
+                        transient: failure.is_down(),
+                    };
+                    Err((failure, lapse(&asker, (&history, &pair), missed, &file).await))
+                }
+            };
+            Done::Bounced { path, tries, result }
+        });
+    }
+
+    fn asker(&self, repo: usize) -> Asker {
+        let root = self.repos.views()[repo].repo.path.clone();
+        Asker { shared: self.shared.clone(), place: self.place.clone(), base: self.url(repo, ""), repo: root }
+    }
+}
+
+/// Whether a file that is missing is missing alone.
+async fn lapse(asker: &Asker, (history, pair): (&History, &Pair), missed: Missed, file: &File) -> Lapse {
+    let witnesses = judge::witnesses(history, pair, &missed.path, &mut fastrand::Rng::new());
+    asker.lapse(missed, file, &witnesses).await
+}
+
+/// What a check finds, and whether the mirror answers ranges, where that was seen.
+async fn checked(
+    asker: &Asker,
+    check: &Mutex<Findings>,
+    doubted: Option<&Doubt>,
+) -> (Result<Held, Missed>, Option<bool>) {
+    if let Some(doubt) = doubted
+        && let Err(missed) = asker.settle(doubt).await
+    {
+        return (Err(missed), None);
+    }
+    if let Err(missed) = asker.all(check).await {
+        return (Err(missed), None);
+    }
+    let (result, ranged) = {
+        let findings = check::lock(check);
+        (findings.result(), findings.ranged().cloned())
+    };
+    match ranged.filter(|_| result.is_ok()) {
+        Some(file) => match asker.part(&file, ByteRange { start: 0, end: 1 }).await {
+            Ok(part) => (result, Some(part.is_some())),
+            Err(missed) if missed.transient => (result, None),
+            Err(missed) => (Err(missed), None),
+        },
+        None => (result, None),
+    }
+}
+
+/// Whether one of `urls` answers without an error of the server; all are on one host. If none does, what the first said.
+async fn alive(client: &MirrorClient, urls: &[String]) -> Result<(), Failure> {
+    let mut answer = client.alive(urls.first().map_or("", String::as_str)).await;
+    for url in urls.iter().skip(1) {
+        let Err(Failure::Status(_)) = answer else { break };
+        match client.alive(url).await {
+            Err(Failure::Status(_)) => {}
+            other => answer = other,
+        }
+    }
+    answer
+}
+
+fn per_second(bytes: u64, took: Duration) -> u64 {
+    let nanos = took.as_nanos().max(1);
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,247 @@
+//! Mirrors as they are: one that lacks a few files, one that is busy, a name with several hosts behind it.
+
+use super::support::client::Connection;
+use super::support::config;
+use super::support::node::Node;
+use super::support::origin::{Act, Origin};
+use super::support::repo::{self, Push, REPO, Tree};
+use super::support::{run, scratch, wait_until};
+use serde_json::Value;
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// A node, its origin and mirrors, each with a tree of its own.
+struct Scene {
+    node: Node,
+    origin: Origin,
+    mirrors: Vec<Origin>,
+    master: Tree,
+    trees: Vec<Tree>,
+    clients: Cell<usize>,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    /// With so many mirrors. `prepare` sees the trees before anything reads them.
+    fn new(mirrors: usize, more: &str, prepare: impl Fn(&Tree, &[Tree])) -> Self {
+        let dir = scratch();
+        let tree = |name: &str| Tree::link(Push::First, &dir.path().join(name));
+        let master = tree("master");
+        let trees: Vec<Tree> = (0..mirrors).map(|number| tree(&format!("m{number}"))).collect();
+        prepare(&master, &trees);
+        let origin = Origin::serve(master.root());
+        let mirrors: Vec<Origin> = trees.iter().map(|tree| Origin::serve(tree.root())).collect();
+        let tables: String = mirrors
+            .iter()
+            .enumerate()
+            .map(|(number, mirror)| config::mirror(&format!("m{number}"), mirror))
+            .collect();
+        let text = [more, config::BRISK, &config::updates("1ms"), &tables].concat();
+        let node = Node::start(&config::cached(&origin, &text));
+        node.wait_ready();
+        Self { node, origin, mirrors, master, trees, clients: Cell::new(0), _dir: dir }
+    }
+
+    /// Where a client is sent for a file that was never seen before; None: it is served.
+    fn sent(&self, file: &str) -> Option<String> {
+        let number = self.clients.replace(self.clients.get() + 1);
+        let agent = format!("libdnf client {number}");
+        let mut connection = Connection::open(self.node.http()).unwrap();
+        let response =
+            connection.request("GET", &format!("/{REPO}/{file}"), &[("User-Agent", &agent)]).unwrap();
+        response.header("location").map(str::to_owned)
+    }
+
+    /// What is told of mirror `number`.
+    fn wait_mirror(&self, number: usize, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let held = Cell::new(None);
+        self.node.wait_status(what, |status| {
+            let repo = status["mirrors"][number]["repos"][0].clone();
+            let is_so = holds(&repo);
+            held.set(Some(repo));
+            is_so
+        });
+        held.take().unwrap()
+    }
+
+    fn wait_sequence(&self, sequence: u64) {
+        self.node.wait_status("the push is offered", |status| {
+            status["repos"][0]["generation"]["sequence"] == sequence
+        });
+    }
+}
+
+fn is_fresh(repo: &Value) -> bool {
+    repo["fresh"] == true
+}
+
+/// A push that lists no more than it did, and names its files anew: databases and all.
+fn createrepo(tree: &Tree, options: &[&str]) {
+    run(Command::new("createrepo_c")
+        .args(["--quiet", "--general-compress-type=gz"])
+        .args(options)
+        .arg(tree.repo()));
+}
+
+fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").args(["-a", "--no-target-directory"]).arg(from).arg(to));
+}
+
+#[test]
+fn a_mirror_without_drpms_and_databases_gets_all_else() {
+    let scene = Scene::new(2, "", |master, mirrors| {
+        master.sync(Push::Second);
+        createrepo(master, &["--database", "--deltas"]);
+        for mirror in mirrors {
+            fs::remove_dir_all(mirror.repo()).unwrap();
+            copy(&master.repo(), &mirror.repo());
+        }
+        fs::remove_dir_all(mirrors[0].repo().join("drpms")).unwrap();
+        let repodata = mirrors[1].repo().join("repodata");
+        for file in repo::files(&repodata).iter().filter(|file| file.contains(".sqlite")) {
+            fs::remove_file(repodata.join(file)).unwrap();
+        }
+    });
+    let without = [("drpms/*", "drpms/"), ("", ".sqlite")];
+    let files = repo::files(&scene.master.repo());
+    for (number, (named, part)) in without.into_iter().enumerate() {
+        let repo = scene.wait_mirror(number, "the mirror is proven", is_fresh);
+        let lacking: Vec<_> = files.iter().filter(|file| file.contains(part)).collect();
+        assert!(!lacking.is_empty());
+        let exceptions = &repo["exceptions"];
+        assert!(exceptions["count"].as_u64().unwrap() >= 1, "{repo}");
+        assert!(exceptions["files"][0].as_str().unwrap().contains(part), "{repo}");
+        assert!(named.is_empty() || exceptions["files"][0] == named, "{repo}");
+    }
+    // What one lacks the other gets, and all else goes to both.
+    let to = |file: &str| scene.sent(file).unwrap_or_else(|| panic!("{file} is served"));
+    for file in files.iter().filter(|file| file.starts_with("drpms/")).take(4) {
+        assert!(to(file).starts_with(&scene.mirrors[1].url()), "{file}");
+    }
+    for file in files.iter().filter(|file| file.contains(".sqlite")) {
+        assert!(to(file).starts_with(&scene.mirrors[0].url()), "{file}");
+    }
+    for number in 0..8 {
+        to(&repo::rpm(number, Push::Second));
+    }
+    // Who asks one of them for everything would miss something.
+    let list = scene.node.get("/?release=7&arch=x86_64&repo=updates");
+    let list = String::from_utf8_lossy(&list.body).into_owned();
+    assert!(scene.mirrors.iter().all(|mirror| !list.contains(&mirror.url())), "{list}");
+
+    // It has them now.
+    copy(&scene.master.repo().join("drpms"), &scene.trees[0].repo().join("drpms"));
+    scene.wait_mirror(0, "it lacks nothing any more", |repo| is_fresh(repo) && repo["exceptions"].is_null());
+    let list = scene.node.get("/?release=7&arch=x86_64&repo=updates");
+    assert!(String::from_utf8_lossy(&list.body).contains(&scene.mirrors[0].url()));
+}
+
+#[test]
+fn a_file_that_rots_at_the_origin_costs_that_file_alone() {
+    // The window ends once two mirrors are fresh.
+    let scene = Scene::new(2, "", |_, _| {});
+    let (rotten, sound) = (repo::rpm(4, Push::First), repo::rpm(5, Push::First));
+    for number in 0..2 {
+        scene.wait_mirror(number, "the mirror is proven", is_fresh);
+    }
+    assert!(scene.sent(&rotten).is_some());
+    // Four bytes longer, at the origin and with the next sync at all mirrors.
+    for tree in [&scene.master].into_iter().chain(&scene.trees) {
+        let path = tree.repo().join(&rotten);
+        let longer = [fs::read(&path).unwrap(), b"more".to_vec()].concat();
+        fs::write(path.with_extension("new"), longer).unwrap();
+        fs::rename(path.with_extension("new"), path).unwrap();
+    }
+    let lacks_it = |repo: &Value| repo["exceptions"]["files"][0] == *rotten;
+    // Clients come back for it, until both mirrors are known to lack it; each is another client.
+    wait_until("no client is sent there any more", || {
+        let agent = format!("libdnf {}", scene.clients.replace(scene.clients.get() + 1));
+        let mut connection = Connection::open(scene.node.http()).unwrap();
+        let mut ask = || {
+            let fields = [("User-Agent", agent.as_str())];
+            connection.request("GET", &format!("/{REPO}/{rotten}"), &fields).unwrap().status
+        };
+        ask() != 302 || {
+            ask();
+            false
+        }
+    });
+    for number in 0..2 {
+        let repo = scene.wait_mirror(number, "the file is named", |repo| is_fresh(repo) && lacks_it(repo));
+        assert_eq!(repo["proven_sequence"], 1, "{repo}");
+    }
+    assert!(scene.sent(&sound).is_some() && scene.sent(&rotten).is_none());
+
+    // The next push lists it still; the window closes as it would.
+    scene.master.sync(Push::Second);
+    let path = scene.master.repo().join(&rotten);
+    for tree in &scene.trees {
+        tree.sync(Push::Second);
+    }
+    for tree in [&scene.master].into_iter().chain(&scene.trees) {
+        let path = tree.repo().join(&rotten);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"short").unwrap();
+    }
+    assert!(path.exists());
+    scene.wait_sequence(2);
+    for number in 0..2 {
+        let repo = scene.wait_mirror(number, "it is proven for the push", |repo| {
+            is_fresh(repo) && repo["proven_sequence"] == 2 && lacks_it(repo)
+        });
+        assert!(repo["note"].as_str().unwrap().contains(&rotten), "{repo}");
+    }
+    scene
+        .node
+        .wait_status("the window is closed", |status| status["repos"][0]["window"]["phase"] == "closed");
+    assert!(scene.sent(&repo::rpm(60, Push::Second)).is_some() && scene.sent(&rotten).is_none());
+}
+
+#[test]
+fn a_busy_mirror_keeps_its_proof() {
+    let scene = Scene::new(1, "", |_, _| {});
+    scene.wait_mirror(0, "the mirror is proven", is_fresh);
+    let package = repo::rpm(7, Push::First);
+    for status in [429, 408, 503] {
+        for number in 0..repo::PACKAGES {
+            scene.mirrors[0]
+                .act(&format!("{REPO}/{}", repo::rpm(number, Push::First)), [Act::Status(status)]);
+        }
+        scene.mirrors[0].forget();
+        let asked = || {
+            let seen = scene.mirrors[0].seen();
+            seen.iter().filter(|seen| seen.path.contains("/Packages/")).count()
+        };
+        wait_until("a file is asked for", || {
+            assert!(scene.sent(&package).is_some(), "{status}");
+            asked() >= 1
+        });
+        let repo = scene.wait_mirror(0, "it is proven", is_fresh);
+        assert!(repo["exceptions"].is_null(), "{status}: {repo}");
+        let refused = asked();
+        for number in 0..repo::PACKAGES {
+            scene.mirrors[0].act(&format!("{REPO}/{}", repo::rpm(number, Push::First)), []);
+        }
+        wait_until("a file is asked for again", || {
+            assert!(scene.sent(&package).is_some(), "{status}");
+            asked() > refused
+        });
+    }
+}
+
+#[test]
+fn a_mirror_that_allows_few_requests_is_proven_in_its_time() {
+    // Some sixty files, twenty in half a second.
+    let scene = Scene::new(1, "", |_, _| {});
+    scene.mirrors[0].limit(20, Duration::from_millis(500));
+    scene.wait_mirror(0, "the mirror is proven", is_fresh);
+    let seen = scene.mirrors[0].seen();
+    let heads = seen.iter().filter(|seen| seen.method == "HEAD" && seen.path.contains("/Packages/"));
+    // Each once, but for the few that were refused; from the start again with each check it would never end.
+    let count = heads.count();
+    assert!(count < 2 * repo::PACKAGES, "{count} requests");
+    drop(scene.origin);
+}
