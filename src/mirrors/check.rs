@@ -13,8 +13,12 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
+/// Of so many files of a check one is asked for over a connection of its own, and at each address.
+const ONE_IN: usize = 8;
+/// So many are asked for at each address: nearly every push is smaller.
+const EVERYWHERE: usize = 64;
 /// Requests to one mirror at a time.
 pub(super) const LANES: usize = 4;
 
@@ -38,6 +42,8 @@ pub(super) struct Asker {
     pub(super) base: String,
     /// Its path in the tree.
     pub(super) repo: TreePath,
+    /// One client for each of the host's addresses, once something was asked.
+    hosts: OnceCell<Vec<MirrorClient>>,
 }
 
 /// What became of a comparison.
@@ -75,6 +81,10 @@ pub(super) async fn permits<'a>(
 }
 
 impl Asker {
+    pub(super) fn new(shared: Arc<Shared>, place: Place, base: String, repo: TreePath) -> Self {
+        Self { shared, place, base, repo, hosts: OnceCell::new() }
+    }
+
     /// HEADs what a check still has to ask. An error: the mirror gave no answer for that file that would say anything of it.
     pub(super) async fn all(&self, check: &Mutex<Findings>) -> Result<(), Missed> {
         const { assert!(LANES == 4, "one lane each below") };
@@ -87,7 +97,7 @@ impl Asker {
     async fn lane(&self, check: &Mutex<Findings>, stopped: &AtomicBool) -> Result<(), Missed> {
         while !stopped.load(Ordering::Relaxed) {
             let Some((number, file)) = lock(check).take() else { break };
-            match self.head(&file).await {
+            match self.head(&file, number).await {
                 Ok(()) => lock(check).seen(number),
                 Err(failure) if failure.is_transient() => {
                     lock(check).put_back(number);
@@ -107,23 +117,62 @@ impl Asker {
         Ok(())
     }
 
-    /// HEADs a file, once the mirror takes requests again.
-    async fn head(&self, file: &File) -> Result<(), Failure> {
+    /// HEADs a file of a check, once the mirror takes requests again.
+    async fn head(&self, file: &File, number: usize) -> Result<(), Failure> {
         // No client could ask for it either.
         let Some(url) = self.url(file) else { return Ok(()) };
+        let hosts = self.hosts().await;
+        let one_in_a_few = number.is_multiple_of(ONE_IN);
+        if hosts.len() > 1 && (number < EVERYWHERE || one_in_a_few) {
+            return self.head_at_each(&url, file.size).await;
+        }
+        let host = &hosts[number % hosts.len()];
+        let fresh = one_in_a_few.then(|| host.fresh());
+        self.paced(fresh.as_ref().unwrap_or(host).head(&url, file.size)).await
+    }
+
+    /// HEADs a file at each of the host's addresses. One that doesn't answer is passed over by clients while others do.
+    async fn head_at_each(&self, url: &str, size: u64) -> Result<(), Failure> {
+        let (mut answered, mut silent) = (false, None);
+        for host in self.hosts().await {
+            match self.paced(host.head(url, size)).await {
+                Ok(()) => answered = true,
+                Err(failure) if failure.is_down() => silent = Some(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        silent.filter(|_| !answered).map_or(Ok(()), Err)
+    }
+
+    /// One request: waits until the mirror takes requests, and for its turn.
+    async fn paced<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         self.place.pace.ready().await;
         let _permits = permits(&self.place.lanes, &self.shared.permits).await;
-        let answer = self.client().head(&url, file.size).await;
+        let answer = request.await;
         if answer.is_ok() {
             self.place.pace.note(None);
         }
         answer
     }
 
-    /// HEADs a file that a client came back for: this doesn't queue behind a long check, nor wait for a busy mirror.
+    /// HEADs a file that a client came back for, at each address: this doesn't queue behind a long check, nor wait for a busy
+    /// mirror.
     pub(super) async fn bounced(&self, file: &File) -> Result<(), Failure> {
         let Some(url) = self.url(file) else { return Ok(()) };
-        self.client().head(&url, file.size).await
+        let (mut answered, mut silent) = (false, None);
+        for host in self.hosts().await {
+            match host.head(&url, file.size).await {
+                Ok(()) => answered = true,
+                Err(failure) if failure.is_down() => silent = Some(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        silent.filter(|_| !answered).map_or(Ok(()), Err)
+    }
+
+    async fn hosts(&self) -> &[MirrorClient] {
+        let shared = self.shared.client(self.place.family);
+        self.hosts.get_or_init(|| shared.apart(&self.base)).await
     }
 
     /// Whether the origin lacks a file, too, that the mirror hasn't as it is listed.
@@ -152,7 +201,7 @@ impl Asker {
     /// Asks for a part, and holds it against what the node itself has of the file, where it has it at hand.
     /// Also how long the mirror took.
     pub(super) async fn compare(&self, file: File, part: ByteRange) -> (Result<Compared, Missed>, Duration) {
-        let (theirs, took) = self.timed_part(&file, part).await;
+        let (theirs, took) = self.timed_part(self.any_host().await, &file, part).await;
         (self.hold_against(file, part, theirs).await, took)
     }
 
@@ -173,35 +222,44 @@ impl Asker {
         })
     }
 
-    /// Asks for the part that was wrong; until it is right, or isn't listed any more, nothing else counts.
+    /// Asks for the part that was wrong, at each address; until it is right, or isn't listed any more, nothing else counts.
     pub(super) async fn settle(&self, doubt: &Doubt) -> Result<(), Missed> {
-        match self.part(&doubt.file, doubt.part).await? {
-            Some(theirs) if theirs == doubt.ours => Ok(()),
-            Some(_) => Err(doubt.missed()),
-            None => {
-                let why = "had other bytes than listed, and answers no ranges now".to_owned();
-                Err(Missed { why, ..doubt.missed() })
+        for host in self.hosts().await {
+            match self.timed_part(host, &doubt.file, doubt.part).await.0? {
+                Some(theirs) if theirs == doubt.ours => {}
+                Some(_) => return Err(doubt.missed()),
+                None => {
+                    let why = "had other bytes than listed, and answers no ranges now".to_owned();
+                    return Err(Missed { why, ..doubt.missed() });
+                }
             }
         }
+        Ok(())
     }
 
-    /// A part; `None` where the mirror answers no ranges.
+    /// A part, from any of the addresses; `None` where the mirror answers no ranges.
     pub(super) async fn part(&self, file: &File, part: ByteRange) -> Result<Option<Bytes>, Missed> {
-        self.timed_part(file, part).await.0
+        self.timed_part(self.any_host().await, file, part).await.0
+    }
+
+    async fn any_host(&self) -> &MirrorClient {
+        let hosts = self.hosts().await;
+        &hosts[fastrand::usize(..hosts.len())]
     }
 
     /// The same, and how long the mirror took.
-    async fn timed_part(&self, file: &File, part: ByteRange) -> (Result<Option<Bytes>, Missed>, Duration) {
+    async fn timed_part(
+        &self,
+        host: &MirrorClient,
+        file: &File,
+        part: ByteRange,
+    ) -> (Result<Option<Bytes>, Missed>, Duration) {
         let Some(url) = self.url(file) else { return (Ok(None), Duration::ZERO) };
         let _permits = permits(&self.place.lanes, &self.shared.permits).await;
         let begun = clock::monotonic();
-        let answer = self.client().part(&url, file.size, part).await;
+        let answer = host.part(&url, file.size, part).await;
         self.place.pace.note(answer.as_ref().err());
         (answer.map_err(|failure| missed(file, &failure)), begun.elapsed())
-    }
-
-    fn client(&self) -> &MirrorClient {
-        self.shared.client(self.place.family)
     }
 
     /// None for a path that no client could ask for either.

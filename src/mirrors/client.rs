@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,13 +120,41 @@ pub(super) struct MirrorClient {
     resolver: Resolver,
     user_agent: HeaderValue,
     timeout: Duration,
+    tls: ClientConfig,
 }
 
 impl MirrorClient {
     /// For each family. Reads the system's certificates if a mirror needs them (`tls`). `contact` may be empty.
     pub(super) fn both(timeout: Duration, contact: &str, tls: bool) -> Result<[Self; 2], io::Error> {
         let config = Self::tls(tls)?;
-        Ok(Family::ALL.map(|family| Self::over(Resolver(family), timeout, contact, config.clone())))
+        let version = concat!("freshet/", env!("CARGO_PKG_VERSION"));
+        let named = if contact.is_empty() { version.to_owned() } else { format!("{version} (+{contact})") };
+        let agent = HeaderValue::try_from(named).unwrap_or(HeaderValue::from_static(version));
+        let of = |family| Resolver { family, only: None };
+        Ok(Family::ALL.map(|family| Self::over(of(family), timeout, agent.clone(), config.clone())))
+    }
+
+    /// Clients with connections of their own, one for each address of the URL's host. Behind a name, and behind an address, may
+    /// be several servers: a connection that is kept sees one of them, clients of the node see all.
+    pub(super) async fn apart(&self, url: &str) -> Vec<Self> {
+        let uri: Option<Uri> = url.parse().ok();
+        let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+        let addresses = tokio::time::timeout(self.timeout, self.resolver.addresses(host)).await;
+        let mut only: Vec<_> = addresses.unwrap_or_default().into_iter().map(Some).collect();
+        if only.is_empty() {
+            only.push(None);
+        }
+        only.into_iter().map(|only| self.to(only)).collect()
+    }
+
+    /// The same with connections of its own.
+    pub(super) fn fresh(&self) -> Self {
+        self.to(self.resolver.only)
+    }
+
+    fn to(&self, only: Option<IpAddr>) -> Self {
+        let resolver = Resolver { only, ..self.resolver };
+        Self::over(resolver, self.timeout, self.user_agent.clone(), self.tls.clone())
     }
 
     fn tls(tls: bool) -> Result<ClientConfig, io::Error> {
@@ -141,12 +170,12 @@ impl MirrorClient {
         Ok(config.with_no_client_auth())
     }
 
-    fn over(resolver: Resolver, timeout: Duration, contact: &str, tls: ClientConfig) -> Self {
+    fn over(resolver: Resolver, timeout: Duration, user_agent: HeaderValue, tls: ClientConfig) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(timeout));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -155,10 +184,7 @@ impl MirrorClient {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build(connector);
-        let version = concat!("freshet/", env!("CARGO_PKG_VERSION"));
-        let named = if contact.is_empty() { version.to_owned() } else { format!("{version} (+{contact})") };
-        let user_agent = HeaderValue::try_from(named).unwrap_or(HeaderValue::from_static(version));
-        Self { client, resolver, user_agent, timeout }
+        Self { client, resolver, user_agent, timeout, tls }
     }
 
     /// GETs a repomd.xml, unless it is still the one that `known` stands for.
@@ -278,7 +304,7 @@ impl MirrorClient {
     ) -> Result<http::Response<Incoming>, Failure> {
         let mut uri: Uri = url.parse().map_err(|_| Failure::Broken(format!("{url:?} is no URL")))?;
         if self.resolver.excludes(uri.host().unwrap_or_default()) {
-            return Err(Failure::NoAddress(self.resolver.0));
+            return Err(Failure::NoAddress(self.resolver.family));
         }
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());

@@ -128,21 +128,21 @@ fn a_mirror_without_drpms_and_databases_gets_all_else() {
         to(&repo::rpm(number, Push::Second));
     }
     // Who asks one of them for everything would miss something.
-    let list = scene.node.get("/?release=7&arch=x86_64&repo=updates");
+    let list = scene.node.get("/mirrorlist?release=7.9.2009&arch=x86_64&repo=updates");
     let list = String::from_utf8_lossy(&list.body).into_owned();
     assert!(scene.mirrors.iter().all(|mirror| !list.contains(&mirror.url())), "{list}");
 
     // It has them now.
     copy(&scene.master.repo().join("drpms"), &scene.trees[0].repo().join("drpms"));
     scene.wait_mirror(0, "it lacks nothing any more", |repo| is_fresh(repo) && repo["exceptions"].is_null());
-    let list = scene.node.get("/?release=7&arch=x86_64&repo=updates");
+    let list = scene.node.get("/mirrorlist?release=7.9.2009&arch=x86_64&repo=updates");
     assert!(String::from_utf8_lossy(&list.body).contains(&scene.mirrors[0].url()));
 }
 
 #[test]
 fn a_file_that_rots_at_the_origin_costs_that_file_alone() {
-    // The window ends once two mirrors are fresh.
-    let scene = Scene::new(2, "", |_, _| {});
+    // Clients that come back for it get their error at once.
+    let scene = Scene::new(2, "origin.patience = \"0s\"\n", |_, _| {});
     let (rotten, sound) = (repo::rpm(4, Push::First), repo::rpm(5, Push::First));
     for number in 0..2 {
         scene.wait_mirror(number, "the mirror is proven", is_fresh);
@@ -243,5 +243,117 @@ fn a_mirror_that_allows_few_requests_is_proven_in_its_time() {
     // Each once, but for the few that were refused; from the start again with each check it would never end.
     let count = heads.count();
     assert!(count < 2 * repo::PACKAGES, "{count} requests");
-    drop(scene.origin);
+    assert!(!scene.origin.seen().is_empty());
+}
+
+/// A name with the addresses of three hosts, in a mount namespace of the node's own.
+const WITH_NAME: [&str; 6] =
+    ["unshare", "-rm", "sh", "-c", "mount --bind {hosts} /etc/hosts && exec \"$@\"", "sh"];
+
+/// A mirror of three hosts behind one name.
+struct Name {
+    node: Node,
+    origin: Origin,
+    hosts: Vec<Origin>,
+    master: Tree,
+    trees: Vec<Tree>,
+    clients: Cell<usize>,
+    _dir: tempfile::TempDir,
+}
+
+impl Name {
+    fn new() -> Self {
+        let dir = scratch();
+        let tree = |name: &str| Tree::link(Push::First, &dir.path().join(name));
+        let (master, trees) = (tree("master"), ["1", "2", "3"].map(tree));
+        let origin = Origin::serve(master.root());
+        let mut hosts = vec![Origin::serve(trees[0].root())];
+        for (number, tree) in (2..).zip(&trees[1..]) {
+            hosts.push(Origin::behind(&hosts[0], [127, 0, 0, number].into(), tree.root()));
+        }
+        let names = "127.0.0.1 localhost three.test\n127.0.0.2 three.test\n127.0.0.3 three.test\n";
+        let path = dir.path().join("hosts");
+        fs::write(&path, names).unwrap();
+        let command = WITH_NAME.map(|word| word.replace("{hosts}", path.to_str().unwrap()));
+        let url = format!("http://three.test:{}/", hosts[0].addr().port());
+        let table = format!("[[mirror]]\nname = \"three\"\nurl = \"{url}\"\nbandwidth = \"100 Gbit/s\"\n");
+        let text = [config::BRISK, &config::updates("1ms"), &table].concat();
+        let node = Node::start_by(&command.each_ref().map(String::as_str), &config::cached(&origin, &text));
+        node.wait_ready();
+        node.wait_status("the mirror is proven", |status| is_fresh(&status["mirrors"][0]["repos"][0]));
+        Self { node, origin, hosts, master, trees: trees.into(), clients: Cell::new(0), _dir: dir }
+    }
+
+    /// A client asks, is sent to the mirror, meets any of its hosts, and comes back if that one lacks the file: whether it was
+    /// sent there, and was failed.
+    fn download(&self, file: &str) -> (bool, bool) {
+        let number = self.clients.replace(self.clients.get() + 1);
+        let agent = format!("libdnf client {number}");
+        let mut connection = Connection::open(self.node.http()).unwrap();
+        let target = format!("/{REPO}/{file}");
+        let fields = [("User-Agent", agent.as_str())];
+        if connection.request("GET", &target, &fields).unwrap().status != 302 {
+            return (false, false);
+        }
+        let failed = !self.trees[number % 3].repo().join(file).exists();
+        if failed {
+            assert_eq!(connection.request("GET", &target, &fields).unwrap().status, 200);
+        }
+        (true, failed)
+    }
+}
+
+#[test]
+fn a_name_is_proven_where_all_its_hosts_are() {
+    let name = Name::new();
+    // Ten of the new files are missing on one of the hosts.
+    let new: Vec<String> = (0..repo::PACKAGES)
+        .filter(|number| repo::updated(*number))
+        .take(10)
+        .map(|number| repo::rpm(number, Push::Second))
+        .collect();
+    for tree in &name.trees {
+        tree.sync(Push::Second);
+    }
+    for file in &new {
+        fs::remove_file(name.trees[2].repo().join(file)).unwrap();
+    }
+    name.master.sync(Push::Second);
+    name.node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+    name.node.wait_status("a host lacks some", |status| {
+        status["mirrors"][0]["repos"][0]["note"].as_str().is_some_and(|note| note.contains("is missing"))
+    });
+    for _ in 0..20 {
+        for file in &new {
+            assert_eq!(name.download(file), (false, false), "{file}");
+        }
+        assert_eq!(name.download(&repo::rpm(0, Push::First)), (true, false), "what all of them have");
+    }
+    name.trees[2].sync(Push::Second);
+    name.node.wait_status("all have them", |status| is_fresh(&status["mirrors"][0]["repos"][0]));
+    assert_eq!(name.download(&new[0]), (true, false));
+    drop(name.origin);
+}
+
+#[test]
+fn a_name_one_of_whose_hosts_loses_files_is_out_after_the_first_bounces() {
+    let name = Name::new();
+    let lost: Vec<String> = (0..10).map(|number| repo::rpm(number, Push::First)).collect();
+    for file in &lost {
+        fs::remove_file(name.trees[2].repo().join(file)).unwrap();
+    }
+    // Clients come without a pause, until none is sent there any more for a while.
+    let (mut failures, mut kept_here) = (0, 0);
+    for number in 0.. {
+        let (sent, failed) = name.download(&lost[number % lost.len()]);
+        failures += usize::from(failed);
+        kept_here = if sent { 0 } else { kept_here + 1 };
+        if kept_here == 200 {
+            break;
+        }
+        assert!(number < 5000, "{failures} clients were failed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!((1..40).contains(&failures), "{failures} clients were failed");
+    assert_eq!(name.hosts.len(), 3);
 }

@@ -120,7 +120,7 @@ impl Worker {
         let Some(place) = self.repos.locate(&path) else { return };
         let Some(listed) = place.listed else { return };
         let (repo, entry) = (place.index, listed.entry);
-        let file = File { path: place.relative.to_owned(), size: entry.size, sha256: entry.sha256 };
+        let file = File { path: place.relative.to_owned(), size: entry.size, digest: entry.digest };
         self.bounces.after = now() + BOUNCE_PAUSE;
         let (history, pair, asker) =
             (self.history(repo).clone(), self.state.pairs[repo].clone(), self.asker(repo));
@@ -142,7 +142,7 @@ impl Worker {
 
     fn asker(&self, repo: usize) -> Asker {
         let root = self.repos.views()[repo].repo.path.clone();
-        Asker { shared: self.shared.clone(), place: self.place.clone(), base: self.url(repo, ""), repo: root }
+        Asker::new(self.shared.clone(), self.place.clone(), self.url(repo, ""), root)
     }
 }
 

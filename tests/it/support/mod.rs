@@ -79,6 +79,15 @@ impl Port {
         Self { addr, _bound: socket }
     }
 
+    /// The same number on another address of loopback.
+    pub fn on(&self, ip: Ipv4Addr) -> Self {
+        let addr = SocketAddr::from((ip, self.addr.port()));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("SO_REUSEADDR");
+        socket.bind(&addr.into()).expect("a port that is free there, too");
+        Self { addr, _bound: socket }
+    }
+
     /// The address and the port.
     pub fn addr(&self) -> SocketAddr {
         self.addr

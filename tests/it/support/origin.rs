@@ -7,7 +7,7 @@ use super::{Port, now};
 use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -135,6 +135,14 @@ impl Origin {
     /// Another one on ::1, at the same port: to whoever asks by name the two are one host.
     pub fn beside(other: &Self, root: &Path) -> Self {
         let mut origin = Self { port: other.port.on_ipv6(), shared: Arc::default(), running: None };
+        origin.switch(root);
+        origin.revive();
+        origin
+    }
+
+    /// Another one on this address of loopback, at the same port: one more host behind a name.
+    pub fn behind(other: &Self, ip: Ipv4Addr, root: &Path) -> Self {
+        let mut origin = Self { port: other.port.on(ip), shared: Arc::default(), running: None };
         origin.switch(root);
         origin.revive();
         origin

@@ -130,7 +130,7 @@ impl Week {
                 }
                 match self.pair(mirror).proof {
                     Some(proof) if !self.pair(mirror).exceptions.is_empty() => {
-                        self.check(mirror, proof.sequence)
+                        self.check(mirror, proof.sequence);
                     }
                     _ => self.rest(mirror),
                 }
