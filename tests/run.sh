@@ -2,7 +2,8 @@
 # All checks and tests: format, clippy, docs, unit and property tests, integration tests with the real dnf and zypper, loads in small.
 #
 #   tests/run.sh            what CI runs
-#   tests/run.sh --full     and what takes longer: more cases of each property, 20 minutes of torture (FRESHET_FULL=1)
+#   tests/run.sh --full     and what takes longer: more cases of each property, 20 minutes of torture (FRESHET_FULL=1),
+#                           and the public suite of tests for HTTP caches
 #
 # FRESHET_SEED=N repeats what a torture drew.
 #
@@ -70,5 +71,10 @@ if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked --no-fail-fast
 else
     cargo test --workspace --locked
+fi
+if [ "${1:-}" = --full ]; then
+    say "public caching suite"
+    cargo build --locked --quiet
+    tests/caching-suite/run.sh
 fi
 say done

@@ -2,7 +2,7 @@
 
 use super::listen::readable;
 use super::read::Table;
-use super::{Cache, DiskCache, Origin, Push, kinds};
+use super::{Cache, DiskCache, Origin, Push, QueryKey, kinds};
 use std::path::Path;
 use std::time::Duration;
 
@@ -112,6 +112,11 @@ pub(super) fn cache(t: &mut Table<'_>, origin: &Origin) -> Cache {
             default.stale_while_revalidate,
         ),
         stale_if_error: t.or("stale_if_error", &kinds::duration("0s", "90days"), default.stale_if_error),
+        query: t.or(
+            "query",
+            &kinds::choice([("ignore", QueryKey::Ignore), ("key", QueryKey::Key)]),
+            default.query,
+        ),
         absent: t.or("absent", &kinds::duration("0s", "1h"), default.absent),
         parts_from: t.or("parts_from", &kinds::size("1 MiB", "1 PiB"), default.parts_from),
         linger: t.or("linger", &kinds::duration("0s", "1h"), default.linger),
@@ -128,6 +133,7 @@ impl Default for Cache {
             revalidate: Duration::from_secs(60),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::from_secs(7 * 24 * 3600),
+            query: QueryKey::Key,
             absent: Duration::from_secs(5),
             parts_from: 16 << 20,
             linger: Duration::from_secs(5),

@@ -200,6 +200,8 @@ pub struct Cache {
     pub stale_while_revalidate: Duration,
     /// How long it may be used stale while the origin fails, where that doesn't say. 0s to 90d, default 7d.
     pub stale_if_error: Duration,
+    /// Whether the query is a part of the name of what no repo lists. Default: it is.
+    pub query: QueryKey,
     /// How long what the origin doesn't have is taken as absent. 0s to 1h, default 5s.
     pub absent: Duration,
     /// Objects of at least so many bytes are fetched in parts where only parts are asked for. 1 MiB to 1 PiB, default 16 MiB.
@@ -210,6 +212,15 @@ pub struct Cache {
     pub finish_within: u64,
     /// Some for every HTTP origin.
     pub disk: Option<DiskCache>,
+}
+
+/// What the query of a request is to the cache, where no repo lists the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryKey {
+    /// Nothing: the origin is asked without it.
+    Ignore,
+    /// A part of the object's name, which the origin is asked for.
+    Key,
 }
 
 /// The disk tier.

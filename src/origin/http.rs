@@ -174,13 +174,21 @@ impl HttpOrigin {
         self.guard.is_up()
     }
 
-    /// GETs an object. `listed` is its size where the catalogue knows size and checksum: then, and only then, an end
-    /// without a length is accepted, since the checksum decides. Behind the origin's name may be several hosts, of which
-    /// one has a push later than the others: where a listed object is denied, another connection is tried at once.
-    pub async fn get(&self, path: &TreePath, ask: Ask, listed: Option<u64>) -> Result<Answer, OriginError> {
-        match self.get_over(Connection::Kept, path, &ask, listed).await {
+    /// GETs an object, with a query or none. `listed` is its size where the catalogue knows size and checksum: then, and
+    /// only then, an end without a length is accepted, since the checksum decides. Behind the origin's name may be several
+    /// hosts, of which one has a push later than the others: where a listed object is denied, another connection is tried
+    /// at once.
+    pub async fn get(
+        &self,
+        path: &TreePath,
+        query: Option<&str>,
+        ask: Ask,
+        listed: Option<u64>,
+    ) -> Result<Answer, OriginError> {
+        let target = self.target(path, query);
+        match self.get_over(Connection::Kept, &target, &ask, listed).await {
             Err(error) if listed.is_some() && error.is_denial() => {
-                self.get_over(Connection::New, path, &ask, listed).await
+                self.get_over(Connection::New, &target, &ask, listed).await
             }
             other => other,
         }
@@ -189,7 +197,7 @@ impl HttpOrigin {
     async fn get_over(
         &self,
         connection: Connection,
-        path: &TreePath,
+        target: &str,
         ask: &Ask,
         listed: Option<u64>,
     ) -> Result<Answer, OriginError> {
@@ -210,7 +218,7 @@ impl HttpOrigin {
             }
         };
         let asked = clock::now();
-        let response = self.send(connection, Method::GET, path, &headers).await?;
+        let response = self.send(connection, Method::GET, target, &headers).await?;
         let exchange = Exchange { asked, received: clock::now() };
         match (response.status(), range) {
             (StatusCode::OK, None) => Ok(Answer::Body(Box::new(self.whole(response, listed)?))),
@@ -237,8 +245,14 @@ impl HttpOrigin {
 
     /// HEADs an object: its header fields. A HEAD that isn't allowed, or answered by something in between, says nothing of the
     /// file: there a GET tells, whose body isn't read.
-    pub async fn head(&self, path: &TreePath, listed: Option<u64>) -> Result<HeaderMap, OriginError> {
-        let response = self.send(Connection::Kept, Method::HEAD, path, &HeaderMap::new()).await?;
+    pub async fn head(
+        &self,
+        path: &TreePath,
+        query: Option<&str>,
+        listed: Option<u64>,
+    ) -> Result<HeaderMap, OriginError> {
+        let target = self.target(path, query);
+        let response = self.send(Connection::Kept, Method::HEAD, &target, &HeaderMap::new()).await?;
         let is_right =
             || listed.is_none_or(|listed| content_length(response.headers()).is_none_or(|l| l == listed));
         match response.status() {
@@ -249,7 +263,7 @@ impl HttpOrigin {
             }
             _ => {}
         }
-        match self.get(path, Ask::Whole, listed).await? {
+        match self.get(path, query, Ask::Whole, listed).await? {
             Answer::Body(response) | Answer::Whole(response) => Ok(response.headers),
             Answer::NotModified(_) => Err(OriginError::Status(StatusCode::NOT_MODIFIED)),
         }
@@ -262,7 +276,7 @@ impl HttpOrigin {
         set(&mut headers, header::IF_NONE_MATCH, known.etag.clone());
         set(&mut headers, header::IF_MODIFIED_SINCE, known.last_modified.clone());
         let conditional = headers.len() > 1;
-        let response = self.send(Connection::Kept, Method::GET, path, &headers).await?;
+        let response = self.send(Connection::Kept, Method::GET, &self.target(path, None), &headers).await?;
         match response.status() {
             StatusCode::NOT_MODIFIED if conditional => return Ok(Polled::Unchanged),
             StatusCode::OK => {}
@@ -276,15 +290,20 @@ impl HttpOrigin {
         Ok(Polled::Changed { body, last_modified, validators })
     }
 
+    fn target(&self, path: &TreePath, query: Option<&str>) -> String {
+        let path = format!("{}{}", self.base_path, path.encoded());
+        query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"))
+    }
+
     /// Sends a request, and follows redirects within the origin; one that leads elsewhere is the answer.
     async fn send(
         &self,
         connection: Connection,
         method: Method,
-        path: &TreePath,
+        target: &str,
         more: &HeaderMap,
     ) -> Result<hyper::Response<Incoming>, OriginError> {
-        let mut target = format!("{}{}", self.base_path, path.encoded());
+        let mut target = target.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.send_once(connection, &method, &target, more).await?;
             if !is_redirect(response.status()) {
@@ -371,6 +390,7 @@ impl HttpOrigin {
 
     /// Where a redirect leads: a path on this very authority.
     fn hop(&self, from: &str, headers: &HeaderMap) -> Result<String, OriginError> {
+        let from = from.split('?').next().unwrap_or_default();
         let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let refused = || redirected(location);
         let bare = location.split('#').next().unwrap_or_default();
@@ -483,10 +503,17 @@ fn check_body(headers: &HeaderMap, body: &Incoming, listed: Option<u64>) -> Resu
     if listed.is_some() {
         return Ok(promised);
     }
-    if promised.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) {
+    if promised.is_none() && !is_chunked(headers) {
         return Err(OriginError::NoLength);
     }
     Ok(promised)
+}
+
+/// Whether chunks tell the end (RFC 9112 6.3): after any other transfer coding it is the close.
+pub(super) fn is_chunked(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back();
+    let last = last.and_then(|value| value.as_bytes().rsplit(|byte| *byte == b',').next());
+    last.is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// RFC 9110 10.2.3: seconds, or a date.

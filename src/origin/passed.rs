@@ -3,17 +3,23 @@
 //! Such answers are short: a redirect, "no such file", "payment required". Their bodies are read here, within a bound, so
 //! that one answer serves all who ask at that moment.
 
+use super::http::is_chunked;
 use super::{OriginBody, OriginError};
 use crate::clock::Timestamp;
 use crate::http::freshness::{self, Exchange, Storage};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap};
+use hyper::header::HeaderMap;
 use std::time::Duration;
 
 /// The largest body that is passed on. What is longer is no error page.
 const MAX_BODY_BYTES: u64 = 64 * 1024;
+
+/// For how long one is remembered at most, whatever its fields say.
+const MAX_LIFETIME: Duration = Duration::from_secs(3600);
+/// For how long a 403 is remembered whose fields say nothing: no longer than a crowd takes (RFC 9110 15.1).
+const DENIED: Duration = Duration::from_secs(1);
 
 /// The answer.
 #[derive(Debug)]
@@ -37,7 +43,7 @@ impl Passed {
     ) -> Result<Self, OriginError> {
         let (parts, incoming) = response.into_parts();
         let promised = incoming.size_hint().exact();
-        let has_end = promised.is_some() || parts.headers.contains_key(header::TRANSFER_ENCODING);
+        let has_end = promised.is_some() || is_chunked(&parts.headers);
         let body = if has_end && promised.is_none_or(|promised| promised <= MAX_BODY_BYTES) {
             OriginBody::new(incoming, promised, stall_timeout).collect(MAX_BODY_BYTES).await.ok()
         } else {
@@ -49,13 +55,17 @@ impl Passed {
         Ok(Self { status: parts.status, headers: parts.headers, body, exchange })
     }
 
-    /// For how long it answers others too, `absent` at most: as its header fields say. Where they say nothing, only that
-    /// there is no such file holds for a while (RFC 9110 15.1).
+    /// For how long it answers others too: as its header fields say. Where they say nothing, only that there is no such file
+    /// holds for a while (RFC 9110 15.1). A file may appear at any moment: that there is none holds for `absent` at most.
     #[must_use]
     pub fn lifetime(&self, absent: Duration) -> Duration {
-        let unstated = if self.is_absence() { absent } else { Duration::ZERO };
+        let (unstated, at_most) = match self.status {
+            StatusCode::FORBIDDEN => (DENIED.min(absent), absent),
+            _ if self.is_absence() => (absent, absent),
+            _ => (Duration::ZERO, MAX_LIFETIME),
+        };
         match freshness::judge(&self.headers, unstated, self.exchange) {
-            Storage::Store(terms) => terms.fresh_until().since(self.exchange.received).min(absent),
+            Storage::Store(terms) => terms.fresh_until().since(self.exchange.received).min(at_most),
             Storage::Pass => Duration::ZERO,
         }
     }
@@ -104,7 +114,8 @@ mod tests {
         for (status, fields, seconds) in [
             (404, &[][..], 5),
             (410, &[], 5),
-            (403, &[], 5),
+            (403, &[], 1),
+            (403, &[("cache-control", "max-age=3600")], 5),
             (404, &[("cache-control", "no-store")], 0),
             (404, &[("cache-control", "private")], 0),
             (404, &[("cache-control", "no-cache")], 0),
@@ -113,7 +124,9 @@ mod tests {
             (404, &[("cache-control", "max-age=3600"), ("age", "3599")], 1),
             (404, &[("vary", "user-agent")], 0),
             (301, &[], 0),
-            (301, &[("cache-control", "max-age=3600")], 5),
+            (301, &[("cache-control", "max-age=1800")], 1800),
+            (301, &[("cache-control", "max-age=86400")], 3600),
+            (203, &[("expires", "Sun, 06 Nov 1994 08:49:47 GMT")], 10),
             (302, &[("cache-control", "max-age=3")], 3),
             (401, &[], 0),
             (451, &[], 0),

@@ -48,7 +48,7 @@ async fn only_the_configured_authority_is_trusted() {
         std::fs::write(&ca, pem).unwrap();
         let settings = Settings { ca: Some(ca), ..Settings::new(&format!("https://localhost:{port}/"), "n") };
         let origin = HttpOrigin::new(settings).unwrap();
-        match origin.get(&path, Ask::Whole, None).await {
+        match origin.get(&path, None, Ask::Whole, None).await {
             Ok(Answer::Body(response)) if trusted => {
                 assert_eq!(response.body.collect(4).await.unwrap().as_ref(), b"safe");
             }

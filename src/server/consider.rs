@@ -25,11 +25,20 @@ pub struct Question<'a> {
     edge: &'a Edge,
     /// The canonical path.
     pub path: TreePath,
+    /// The query, where it counts.
+    query: Option<&'a str>,
     client: &'a Client,
     now: Timestamp,
     repos: Arc<Repos>,
     mirrors: Arc<MirrorTable>,
     located: Option<Located>,
+}
+
+/// Whether a query can be part of a name, and be sent on as it came.
+fn is_sound(query: &str) -> bool {
+    const MOST_BYTES: usize = 1024;
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'#');
+    (1..=MOST_BYTES).contains(&query.len()) && query.bytes().all(is_plain)
 }
 
 /// A [`Place`] without what it borrows.
@@ -41,8 +50,14 @@ struct Located {
 }
 
 impl<'a> Question<'a> {
-    /// The question of `client` for `path`, which is replaced by its canonical name.
-    pub fn new(edge: &'a Edge, path: &TreePath, client: &'a Client, now: Timestamp) -> Self {
+    /// The question of `client` for `path`, which is replaced by its canonical name, with `query`.
+    pub fn new(
+        edge: &'a Edge,
+        path: &TreePath,
+        query: Option<&'a str>,
+        client: &'a Client,
+        now: Timestamp,
+    ) -> Self {
         let path = config::canonical(&edge.config.aliases, path);
         // Mirrors first: a proof that is older than the repos is sound, one that is newer may be of files that these
         // repos list and the mirror has removed since.
@@ -53,7 +68,10 @@ impl<'a> Question<'a> {
             relative_at: path.as_str().len() - place.relative.len(),
             listed: place.listed,
         });
-        Self { edge, path, client, now, repos, mirrors, located }
+        let counts = edge.config.cache.query == config::QueryKey::Key
+            && matches!(edge.config.origin, config::Origin::Http { .. });
+        let query = query.filter(|query| counts && is_sound(query));
+        Self { edge, path, query, client, now, repos, mirrors, located }
     }
 
     /// Where the path lies.
@@ -69,7 +87,7 @@ impl<'a> Question<'a> {
     pub fn object(&self) -> Object {
         let entry = self.place().and_then(|place| place.listed).map(|listed| listed.entry);
         let identity = entry.and_then(|entry| Some(Identity { digest: entry.digest?, size: entry.size }));
-        Object { path: self.path.clone(), identity }
+        Object { path: self.path.clone(), identity, query: None }.with_query(self.query)
     }
 
     /// Whether the file is listed by an earlier generation alone: a push has removed it since.

@@ -162,7 +162,7 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
     let whereabouts = edge.geo.find(supposed.client);
     let agent = Agent::new(supposed.client, whereabouts, supposed.user_agent.as_bytes());
     let client = Client::new(agent, supposed.https, supposed.range.as_deref().map(str::as_bytes));
-    let question = Question::new(edge, &path, &client, now);
+    let question = Question::new(edge, &path, query, &client, now);
     let content = edge.store.peek(&question.object());
     let at_hand = question.pinned().is_some() || content.is_some();
     let held = at_hand || edge.store.find(&question.object()).await.is_some();

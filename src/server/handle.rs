@@ -28,7 +28,7 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     if let Some(choice) = choices::wanted(path, asked.target.query()) {
         return Box::pin(choices::answer(edge, asked, choice)).await;
     }
-    let question = Question::new(edge, path, &asked.client, asked.now);
+    let question = Question::new(edge, path, asked.target.query(), &asked.client, asked.now);
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {
         return Answer::moved(url);
     }

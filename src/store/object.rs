@@ -3,12 +3,13 @@
 use super::{FillError, PassBody, Tail};
 use crate::clock::Timestamp;
 use crate::http::freshness::{Grace, Terms};
-use crate::http::{Fields, TreePath, date};
+use crate::http::{Fields, PathError, TreePath, date};
 use crate::origin::Version;
 use crate::repo::{Algorithm, Derived, Digest, Digester, Sha256};
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
@@ -48,19 +49,45 @@ pub struct Object {
     pub path: TreePath,
     /// What the catalogue lists there; `None` for what no catalogue lists.
     pub identity: Option<Identity>,
+    /// The query that makes another object of what no catalogue lists: without its `?`, as the client wrote it.
+    pub query: Option<Arc<str>>,
 }
 
 impl Object {
     /// An object that a catalogue lists.
     #[must_use]
     pub fn listed(path: TreePath, digest: impl Into<Digest>, size: u64) -> Self {
-        Self { path, identity: Some(Identity { digest: digest.into(), size }) }
+        Self { path, identity: Some(Identity { digest: digest.into(), size }), query: None }
     }
 
     /// An object that no catalogue lists.
     #[must_use]
     pub const fn unlisted(path: TreePath) -> Self {
-        Self { path, identity: None }
+        Self { path, identity: None, query: None }
+    }
+
+    /// The same with this query; a listed one is the same whatever is asked of it.
+    #[must_use]
+    pub fn with_query(self, query: Option<&str>) -> Self {
+        let query = query.filter(|_| self.identity.is_none()).map(Arc::from);
+        Self { query, ..self }
+    }
+
+    /// Path and query in one text, that no other path has: none has a NUL in it.
+    pub(super) fn name(&self) -> Cow<'_, str> {
+        match &self.query {
+            None => self.path.as_str().into(),
+            Some(query) => format!("{}\0{query}", self.path.as_str()).into(),
+        }
+    }
+
+    /// From such a text.
+    pub(super) fn from_name(name: &str, identity: Option<Identity>) -> Result<Self, PathError> {
+        let (path, query) = match name.split_once('\0') {
+            Some((path, query)) => (path, Some(Arc::from(query))),
+            None => (name, None),
+        };
+        Ok(Self { path: TreePath::new(path)?, identity, query })
     }
 
     /// The listed size.
@@ -72,6 +99,7 @@ impl Object {
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path)?;
+        self.query.as_ref().map_or(Ok(()), |query| write!(f, "?{query}"))?;
         self.identity.map_or(Ok(()), |identity| write!(f, "@{:?}", identity.digest))
     }
 }

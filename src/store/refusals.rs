@@ -93,6 +93,6 @@ fn key(object: &Object) -> Sha256 {
     }
     // No path has a NUL in it.
     hasher.update(&[0]);
-    hasher.update(object.path.as_str().as_bytes());
+    hasher.update(object.name().as_bytes());
     hasher.finish()
 }

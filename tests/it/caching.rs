@@ -528,6 +528,55 @@ fn what_is_whole_and_not_fresh_is_not_joined() {
 }
 
 #[test]
+fn queries_of_what_no_repo_lists_count() {
+    let mut stage = Stage::new("");
+    stage.put("f", "x", &[("Cache-Control", "max-age=1000")]);
+    let targets = ["f", "f?a=b", "f?a=c", "f?a=b&c=%2F", "f?a=b/"];
+    let asked = |stage: &Stage| -> Vec<Option<String>> {
+        stage.origin.seen_for("f").into_iter().map(|seen| seen.query).collect()
+    };
+    for _ in 0..2 {
+        for target in targets {
+            assert_eq!(stage.get(target).text(), "x", "{target}");
+        }
+    }
+    let each = [None, Some("a=b"), Some("a=c"), Some("a=b&c=%2F"), Some("a=b/")];
+    assert_eq!(asked(&stage), each.map(|query| query.map(str::to_owned)));
+    // What can be no part of a name is left out: an empty one, one that is too long, or has a quote.
+    for odd in ["f?", &format!("f?{}", "x".repeat(1025)), "f?a\"b"] {
+        assert_eq!(stage.get(odd).status, 200, "{odd}");
+    }
+    assert_eq!(asked(&stage).len(), each.len());
+    assert!(stage.node.sigterm().success());
+    stage.node.launch();
+    for target in targets {
+        assert_eq!(stage.get(target).text(), "x", "{target}");
+    }
+    assert_eq!(asked(&stage).len(), each.len(), "they are kept over a restart");
+    // A purge of the path is one of all its queries.
+    stage.origin.act("none", [Act::Status(404)]);
+    assert_eq!(stage.get("none?a").status, 404);
+    for path in ["f", "none"] {
+        let target = format!("/api/v1/purge?path=/{path}");
+        assert_eq!(client::request(stage.node.admin(), "POST", &target, &[]).status, 200);
+    }
+    stage.origin.act("none", []);
+    stage.origin.put("none", "there");
+    assert_eq!((stage.get("none?a").text(), stage.get("f?a=b").text()), ("there".to_owned(), "x".to_owned()));
+    assert_eq!(asked(&stage).len(), each.len() + 1);
+    // A redirect of a directory is one, whatever is asked of it.
+    stage.origin.act("dir", [Act::Status(301), Act::Header("Location", "http://other/dir/?a=b".to_owned())]);
+    assert_eq!(stage.get("dir?a=b").header("location"), Some("/dir/"));
+
+    let stage = Stage::new("cache.query = \"ignore\"");
+    stage.put("f", "x", &[("Cache-Control", "max-age=1000")]);
+    for target in targets {
+        assert_eq!(stage.get(target).text(), "x", "{target}");
+    }
+    assert_eq!(asked(&stage), [None]);
+}
+
+#[test]
 fn credentials_change_nothing() {
     let stage = Stage::new("");
     let secret =

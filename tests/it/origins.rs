@@ -387,6 +387,11 @@ fn an_origin_without_manners() {
         // A close can't be told from a cut.
         ("HTTP/1.0 to the close", vec![raw("HTTP/1.0 200 OK", &body)], Fate::Nothing),
         ("to the close", vec![raw("HTTP/1.1 200 OK\nConnection: close", &body)], Fate::Nothing),
+        (
+            "a transfer coding that nobody knows",
+            vec![raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked, odd", &body)],
+            Fate::Nothing,
+        ),
         ("chunks", vec![chunked(&body, "0\r\n\r\n")], Fate::Whole),
         ("chunks with trailers", vec![chunked(&body, "0\r\nA: b\r\n\r\n")], Fate::Whole),
         ("chunks without the last", vec![chunked(half, "")], Fate::Nothing),

@@ -67,7 +67,10 @@ impl Cache {
             return Err(refusal);
         }
         let (origin, named, asked) = (Arc::clone(&self.origin), object.clone(), clock::now());
-        let answer = self.runtime.spawn(async move { origin.head(&named.path, named.size()).await }).await;
+        let answer = self
+            .runtime
+            .spawn(async move { origin.head(&named.path, named.query.as_deref(), named.size()).await })
+            .await;
         let headers = answer.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
         let exchange = Exchange { asked, received: clock::now() };
         let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());

@@ -319,7 +319,7 @@ impl Cache {
 
     async fn ask(self: &Arc<Self>, object: &Object, ask: Ask) -> Result<Response, FetchError> {
         let (origin, asked) = (Arc::clone(&self.origin), object.clone());
-        let asking = async move { origin.get(&asked.path, ask, asked.size()).await };
+        let asking = async move { origin.get(&asked.path, asked.query.as_deref(), ask, asked.size()).await };
         match self.runtime.spawn(asking).await.map_err(|_| FetchError::ShuttingDown)? {
             Ok(Answer::Body(response)) => Ok(*response),
             Ok(Answer::NotModified(_)) => Err(OriginError::Status(hyper::StatusCode::NOT_MODIFIED).into()),
@@ -388,7 +388,7 @@ fn notes<V: Clone + Send + Sync + 'static>(
     }
 }
 
-/// What a note takes, roughly, with its content of `bytes`: beside that, its path is the only part that clients choose.
+/// What a note takes, roughly, with its content of `bytes`: beside that, its path and query are all that clients choose.
 fn note_bytes(object: &Object, bytes: usize) -> u32 {
-    u32::try_from(object.path.as_str().len() + bytes).unwrap_or(u32::MAX).saturating_add(512)
+    u32::try_from(object.name().len() + bytes).unwrap_or(u32::MAX).saturating_add(512)
 }

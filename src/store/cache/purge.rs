@@ -234,10 +234,8 @@ impl Cache {
         forget_notes(&self.renewed, covered);
         forget_notes(&self.heads, covered);
         forget_notes(&self.unshared, covered);
-        match &ban.scope {
-            Scope::Path(path) => self.refusals.forget(&Object::unlisted(path.clone())),
-            Scope::Prefix(_) => self.refusals.clear(),
-        }
+        // They are known by digests of path and query.
+        self.refusals.clear();
         let hard = ban.mode == Mode::Hard;
         self.memory.remove_where(|object, meta| hard && covered(object) && meta.stored <= ban.since)
     }

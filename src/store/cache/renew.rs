@@ -32,7 +32,7 @@ impl Cache {
 
     async fn exchange(&self, object: &Object, ask: Ask) -> (Result<Answer, OriginError>, Exchange) {
         let asked = clock::now();
-        let answer = self.origin.get(&object.path, ask, object.size()).await;
+        let answer = self.origin.get(&object.path, object.query.as_deref(), ask, object.size()).await;
         (answer, Exchange { asked, received: clock::now() })
     }
 

@@ -11,7 +11,7 @@ use super::files::Files;
 use super::sums;
 use crate::clock::Timestamp;
 use crate::http::freshness::Terms;
-use crate::http::{ByteRange, Fields, TreePath};
+use crate::http::{ByteRange, Fields};
 use crate::origin::Version;
 use crate::repo::{Digest, Hasher, Sha256};
 use crate::store::object::{Facts, Identity, Meta, Object};
@@ -37,6 +37,7 @@ pub(in crate::store) const fn overhead_bytes(length: u64) -> u64 {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record<D = Digest> {
     pub(super) origin: String,
+    /// With its query: see [`Object::name`].
     pub(super) path: String,
     pub(super) listed: Option<(D, u64)>,
     pub(super) length: u64,
@@ -98,7 +99,7 @@ impl Record {
     fn describe(origin: &str, object: &Object, meta: &Meta, sums: &[u8]) -> Option<Self> {
         Some(Self {
             origin: origin.to_owned(),
-            path: object.path.as_str().to_owned(),
+            path: object.name().into_owned(),
             listed: object.identity.map(|identity| (identity.digest, identity.size)),
             length: meta.length?,
             sha256: meta.sha256,
@@ -117,14 +118,14 @@ impl Record {
     /// The object that it describes.
     pub(super) fn object(&self) -> Option<Object> {
         let identity = self.listed.map(|(digest, size)| Identity { digest, size });
-        Some(Object { path: TreePath::new(&self.path).ok()?, identity })
+        Object::from_name(&self.path, identity).ok()
     }
 
     /// Whether it describes this object of this origin.
     pub(super) fn is_of(&self, origin: &str, object: &Object) -> bool {
         let listed = object.identity.map(|identity| (identity.digest, identity.size));
         self.origin == origin
-            && self.path == object.path.as_str()
+            && self.path == object.name()
             && self.listed == listed
             && listed.is_none_or(|(digest, size)| {
                 let agree = digest.sha256().is_none_or(|sha256| self.sha256 == Some(sha256));

@@ -369,7 +369,7 @@ impl<F: Files> Disk<F> {
 
 fn key_of(origin: &str, object: &Object) -> Key {
     let mut hasher = Hasher::default();
-    for part in [origin.as_bytes(), object.path.as_str().as_bytes()] {
+    for part in [origin.as_bytes(), object.name().as_bytes()] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }

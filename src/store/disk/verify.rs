@@ -3,7 +3,6 @@
 use super::entry::{read_record, read_sums};
 use super::files::{Files, Modified, System};
 use super::{Disk, Found, Key, key_of, on_disk, sums};
-use crate::http::TreePath;
 use crate::store::object::{Identity, Object};
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -135,7 +134,7 @@ impl<F: Files> Disk<F> {
         }
         let record = read_record(&*self.files, &file, facts.length)?.filter(|record| {
             let identity = record.listed.map(|(digest, size)| Identity { digest, size });
-            let object = TreePath::new(&record.path).map(|path| Object { path, identity });
+            let object = Object::from_name(&record.path, identity);
             object.is_ok_and(|object| key_of(&record.origin, &object) == *key)
         });
         let (file, disk_bytes) = (Arc::new(file), on_disk(facts.length));

@@ -170,12 +170,16 @@ async fn ask(fill: &Fill, range: ByteRange, sort: Sort) -> Result<Given, OriginE
     let if_range = fill.version.as_ref().filter(|_| !sha256_decides).map(Version::if_range);
     let is_whole = fill.length.is_some_and(|length| (range.start, range.end) == (0, length));
     let ask = if is_whole { Ask::Whole } else { Ask::Range { range, if_range } };
-    let (response, end, skips) =
-        match fill.cache.origin.get(&fill.object.path, ask, fill.object.size()).await? {
-            Answer::Body(response) => (response, Some(range.end), 0),
-            Answer::Whole(response) if sort == Sort::InOrder => (response, fill.length, range.start),
-            Answer::Whole(_) | Answer::NotModified(_) => return Err(OriginError::RangeIgnored),
-        };
+    let (response, end, skips) = match fill
+        .cache
+        .origin
+        .get(&fill.object.path, fill.object.query.as_deref(), ask, fill.object.size())
+        .await?
+    {
+        Answer::Body(response) => (response, Some(range.end), 0),
+        Answer::Whole(response) if sort == Sort::InOrder => (response, fill.length, range.start),
+        Answer::Whole(_) | Answer::NotModified(_) => return Err(OriginError::RangeIgnored),
+    };
     let is_sure = fill.version.as_ref().is_some_and(|version| version.is_in(&response.headers));
     let is_as_long = response.total.is_none() || fill.length.is_none() || response.total == fill.length;
     if !is_as_long || !is_sure && !sha256_decides {

@@ -54,6 +54,8 @@ pub struct Seen {
     pub method: String,
     /// Decoded, without the leading slash and the query.
     pub path: String,
+    /// What follows the `?`, as it came.
+    pub query: Option<String>,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     /// When it came.
@@ -458,8 +460,9 @@ fn request(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
     let mut words = first.split_whitespace();
     let method = words.next().unwrap_or_default().to_owned();
     let target = words.next().unwrap_or_default();
-    let path = target.split('?').next().unwrap_or_default().trim_start_matches('/');
-    let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let path = percent_decode_str(path.trim_start_matches('/')).decode_utf8_lossy().into_owned();
+    let query = query.map(str::to_owned);
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -469,7 +472,7 @@ fn request(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Ok(Some(Seen { method, path, headers, at: now(), sent: Arc::default() }))
+    Ok(Some(Seen { method, path, query, headers, at: now(), sent: Arc::default() }))
 }
 
 /// The single range that is asked for; an error where the object has none of it.
