@@ -90,6 +90,19 @@ impl<'a> Question<'a> {
         Object { path: self.path.clone(), identity, query: None }.with_query(self.query)
     }
 
+    /// The package under its name in the twin of its repo: the same bytes where the repo lists it, what the twin has under that
+    /// name where the repo doesn't.
+    #[must_use]
+    pub fn in_twin(&self) -> Option<Object> {
+        let place = self.place()?;
+        let twin = &self.repos.views()[place.view.repo.twin?];
+        let entry = twin.history.find(place.relative)?.entry;
+        let is_same = place.listed.is_none_or(|listed| listed.entry.digest == entry.digest);
+        let path = twin.repo.path.join(place.relative).ok()?;
+        let object = Object::listed(path, entry.digest?, entry.size);
+        (is_same && entry.kind.is_package()).then_some(object)
+    }
+
     /// Whether the file is listed by an earlier generation alone: a push has removed it since.
     #[must_use]
     pub fn is_superseded(&self) -> bool {

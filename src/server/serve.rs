@@ -60,11 +60,11 @@ pub async fn serve(
     {
         return answer.unwrap_or_else(|error| failed(asked, question, &error));
     }
-    let object = question.object();
+    let mut object = question.object();
     let fetched = match at_hand {
         Some(content) if content.is_fresh(asked.now) => Ok(content),
         // Boxed, as all that most requests don't do: an idle connection holds room for what it may have to do.
-        _ => Box::pin(fetch(edge, asked, question, &object, past)).await,
+        _ => Box::pin(fetch_by_any_name(edge, asked, question, &mut object, past)).await,
     };
     match fetched {
         Ok(content) => within(edge, asked, question, &object, content, reason).await,
@@ -72,6 +72,47 @@ pub async fn serve(
             Some(redirect) => redirect::to_mirror(edge, asked, question, &redirect),
             None => failed(asked, question, &error),
         },
+    }
+}
+
+/// By its own name; what the repo has dropped by its name in the twin, too. `object` is then the one that was found.
+async fn fetch_by_any_name(
+    edge: &Edge,
+    asked: &Asked,
+    question: &Question<'_>,
+    object: &mut Object,
+    past: Past,
+) -> Result<Content, FetchError> {
+    let Some(twin) = question.in_twin() else { return fetch(edge, asked, question, object, past).await };
+    if question.is_superseded() {
+        // The origin has it by the twin's name alone.
+        if let Some(content) = edge.store.find(object).await {
+            return Ok(content);
+        }
+        if let Ok(content) = ask(edge, asked, &twin).await {
+            *object = twin;
+            return Ok(content);
+        }
+        return fetch(edge, asked, question, object, past).await;
+    }
+    let fetched = fetch(edge, asked, question, object, past).await;
+    if fetched.as_ref().is_err_and(|error| matches!(error, FetchError::Absent) || error.is_denial())
+        && let Ok(content) = ask(edge, asked, &twin).await
+    {
+        *object = twin;
+        return Ok(content);
+    }
+    fetched
+}
+
+/// As much of it as the request is after.
+async fn ask(edge: &Edge, asked: &Asked, object: &Object) -> Result<Content, FetchError> {
+    if asked.is_head {
+        edge.store.head(object).await
+    } else if asked.conditions.contains_key(RANGE) {
+        edge.store.fetch_parts(object).await
+    } else {
+        edge.store.fetch(object).await
     }
 }
 
@@ -89,13 +130,7 @@ async fn fetch(
         config::Origin::Directory { .. } => Duration::ZERO,
     };
     loop {
-        let fetched = if asked.is_head {
-            edge.store.head(object).await
-        } else if asked.conditions.contains_key(RANGE) {
-            edge.store.fetch_parts(object).await
-        } else {
-            edge.store.fetch(object).await
-        };
+        let fetched = ask(edge, asked, object).await;
         let Err(error) = &fetched else { return fetched };
         let may_pass = matches!(error, FetchError::Origin(_) | FetchError::Body(_) | FetchError::Busy)
             && !(error.is_denial() && question.is_superseded());

@@ -6,7 +6,7 @@ use super::support::node::Node;
 use super::support::origin::Origin;
 use super::support::repo::{self, Push, Tree};
 use super::support::zypper::Zypper;
-use super::support::{config, run, scratch, wait_for};
+use super::support::{client, config, run, scratch, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,11 @@ struct Site {
 impl Site {
     /// With nothing in the rapid repo.
     fn new() -> Self {
+        Self::with("", "own")
+    }
+
+    /// With more in the config, and so delivered a rapid repo.
+    fn with(more: &str, delivery: &str) -> Self {
         let dir = scratch();
         let link = |push, name| Tree::link(push, &dir.path().join(name));
         let (tree, mirrored) = (link(Push::First, "tree"), link(Push::First, "mirror"));
@@ -65,7 +70,8 @@ impl Site {
         fs::create_dir_all(tree.root().join(RAPID).join("Packages")).unwrap();
         createrepo(&tree.root().join(RAPID));
         let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(mirrored.root()));
-        let tables = [config::BRISK, REPOS, &config::mirror("mirror", &mirror)].concat();
+        let repos = REPOS.replace("\"own\"", &format!("\"{delivery}\""));
+        let tables = [config::BRISK, more, &repos, &config::mirror("mirror", &mirror)].concat();
         let node = Node::start(&config::cached(&origin, &tables));
         node.wait_ready();
         node.wait_status("the mirror is fresh", |status| status["mirrors"][0]["repos"][0]["fresh"] == true);
@@ -273,6 +279,46 @@ fn zypper_takes_it_from_nodes_at_once_and_by_updates_later() {
     last.verify();
     assert_eq!(site.packages(begun), [[""; 3]; 0]);
     assert_eq!(site.taken(), [format!("7.9.2009/{}", urgent("updates"))]);
+}
+
+#[test]
+fn what_the_rapid_repo_dropped_comes_by_updates_where_the_node_has_lost_it() {
+    // For as long as clients may have older metadata, and after that.
+    for keep in ["48h", "0s"] {
+        let site = Site::with(&format!("push.keep = \"{keep}\"\n"), "own");
+        site.publish_urgent();
+        site.publish_updates();
+        let path = format!("/7/{}", urgent("rapid"));
+        let bytes = site.node.get(&path).body;
+        site.drop_urgent();
+        for repo in ["rapid", "updates"] {
+            let purge = format!("/api/v1/purge?path=/7.9.2009/{}", urgent(repo));
+            assert_eq!(client::request(site.node.admin(), "POST", &purge, &[]).status, 200);
+        }
+        let got = site.node.get(&path);
+        assert!(got.status == 200 && got.body == bytes, "kept for {keep}: {}", got.status);
+        let part = client::request(site.node.http(), "GET", &path, &[("Range", "bytes=100-199")]);
+        assert!(part.status == 206 && part.body == bytes[100..200], "kept for {keep}: {}", part.status);
+    }
+}
+
+#[test]
+fn a_rapid_repo_that_may_be_offloaded_goes_to_mirrors_by_updates() {
+    let site = Site::with("", "offload");
+    site.publish_urgent();
+    let ask = || {
+        let path = format!("/7/{}", urgent("rapid"));
+        client::request(site.node.http(), "GET", &path, &[("User-Agent", "libdnf")])
+    };
+    assert_eq!(ask().status, 200);
+    site.publish_updates();
+    assert_eq!(ask().status, 200);
+    site.sync_mirror();
+    let response = ask();
+    let expected = format!("{}7.9.2009/{}", site.mirror.url(), urgent("updates"));
+    assert_eq!((response.status, response.header("location")), (302, Some(&*expected)));
+    let list = site.node.get("/mirrorlist?release=7&arch=x86_64&repo=rapid").text();
+    assert!(list.lines().count() > 3 && list.lines().all(|url| url.starts_with(&site.node.url())), "{list}");
 }
 
 /// What `rapid.repo` says of priorities.
