@@ -6,7 +6,7 @@ use crate::config::{Config, Scenario};
 use crate::plan::report::{self, Part, Table};
 use crate::plan::sweep::{self, Sweep, Target, Tried};
 use crate::plan::{self, Outcome};
-use crate::repo::{ListedFile, RepodataError, Repomd, compression, prestodelta, primary, repomd};
+use crate::repo::{ListedFile, RepodataError, Repomd, Root, compression, prestodelta, primary, repomd};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -213,7 +213,7 @@ const FETCHED: [&str; 7] =
 fn read(directory: &Path) -> Result<State> {
     let path = directory.join("repodata/repomd.xml");
     let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let repomd = repomd::parse(&bytes).with_context(|| path.display().to_string())?;
+    let repomd = repomd::parse(&bytes, &Root::default()).with_context(|| path.display().to_string())?;
     let metadata = |repomd: &Repomd| {
         let fetched = repomd.records.iter().filter(|record| FETCHED.contains(&&*record.kind));
         fetched.filter_map(|record| record.size).sum()
@@ -221,11 +221,11 @@ fn read(directory: &Path) -> Result<State> {
     let (mut packages, mut drpms) = (Vec::new(), Vec::new());
     let primary = repomd.record("primary").with_context(|| format!("{} names no primary", path.display()))?;
     document(&directory.join(&primary.path), |plain| {
-        primary::parse(plain, |file| packages.push(file)).map(drop)
+        primary::parse(plain, &Root::default(), |file| packages.push(file)).map(drop)
     })?;
     if let Some(record) = repomd.record("prestodelta") {
         document(&directory.join(&record.path), |plain| {
-            prestodelta::parse(plain, |file| drpms.push(file)).map(drop)
+            prestodelta::parse(plain, &Root::default(), |file| drpms.push(file)).map(drop)
         })?;
     }
     Ok(State { packages, drpms, metadata: metadata(&repomd) })

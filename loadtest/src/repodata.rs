@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use freshet::clock::monotonic;
-use freshet::repo::{Catalogue, FileFacts, Kind, Sha256, compression, primary};
+use freshet::repo::{Catalogue, FileFacts, Kind, Root, Sha256, compression, primary};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -55,7 +55,7 @@ fn read(path: &str) -> anyhow::Result<()> {
     let (before, begun) = (peak_bytes()?, monotonic());
     let plain = compression::decompress(&bytes[..], MOST_BYTES)?;
     let mut files = Vec::new();
-    let parsed = primary::parse(plain, |file| {
+    let parsed = primary::parse(plain, &Root::default(), |file| {
         files.push((file.path, FileFacts { size: file.size, digest: file.digest, kind: Kind::Package }));
     })?;
     let (catalogue, left_out) = Catalogue::build(files, None, 1);

@@ -10,7 +10,9 @@ use std::time::Duration;
 pub fn canonical(aliases: &[Alias], path: &TreePath) -> TreePath {
     let renamed = aliases.iter().find_map(|alias| {
         let rest = below(alias.from.as_str(), path.as_str())?;
-        TreePath::new(&format!("{}{rest}", alias.to.as_str())).ok()
+        let renamed = format!("{}{rest}", alias.to.as_str());
+        // An alias of the root has nothing before the '/'.
+        TreePath::new(renamed.trim_start_matches('/')).ok()
     });
     renamed.unwrap_or_else(|| path.clone())
 }
@@ -26,8 +28,11 @@ pub fn moved(all: &[Moved], path: &TreePath) -> Option<String> {
     })
 }
 
-/// What follows `directory` in `path`: empty, or from a '/' on. None if `path` is not in it.
+/// What follows `directory` in `path`: empty, or from a '/' on, or all of it below the root. None if `path` is not in it.
 pub(super) fn below<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
+    if directory.is_empty() {
+        return Some(path);
+    }
     path.strip_prefix(directory).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

@@ -6,7 +6,7 @@
 use super::alias::{below, canonical};
 use super::read::{Place, Report, Table};
 use super::{Alias, Delivery, Moved, Priority, Repo, Scope, Unlisted, kinds};
-use crate::http::path::TreePath;
+use crate::http::path::{PathError, TreePath};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -320,6 +320,19 @@ impl RepoTable {
             twin: None,
             priority: self.priority,
             checksums: self.checksums.clone(),
+        }
+    }
+}
+
+impl Repo {
+    /// The path of a file as a catalogue of this repo has it: below the repo, or, with a leading '/', below the tree's root.
+    ///
+    /// # Errors
+    /// The path is too long, or none.
+    pub fn file(&self, listed: &str) -> Result<TreePath, PathError> {
+        match listed.strip_prefix('/') {
+            Some(from_root) => TreePath::new(from_root),
+            None => self.path.join(listed),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::scene::{MIRRORS, REPO_PATH, Servers};
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
 use crate::repo::generation::REPOMD;
-use crate::repo::{ListedFile, Sha256, compression, primary, repomd};
+use crate::repo::{ListedFile, Root, Sha256, compression, primary, repomd};
 use bytes::Bytes;
 use http::header::{LOCATION, USER_AGENT};
 use http::{Request, StatusCode, Uri};
@@ -158,7 +158,7 @@ impl Host {
         }
         let generation = Sha256::of(&root.body);
         let mut files = Vec::new();
-        let metadata = repomd::parse(&root.body).map_err(|error| error.to_string())?;
+        let metadata = repomd::parse(&root.body, &Root::default()).map_err(|error| error.to_string())?;
         ledger.right(fetched(generation, asked, &root));
         for record in metadata.records {
             let (Some(size), Some(_)) = (record.size, record.digest) else {
@@ -169,8 +169,8 @@ impl Host {
             if record.kind == "primary" {
                 let xml =
                     compression::decompress(&body[..], MOST_PRIMARY).map_err(|error| error.to_string())?;
-                let parsed =
-                    primary::parse(xml, |file| files.push(file)).map_err(|error| error.to_string())?;
+                let parsed = primary::parse(xml, &Root::default(), |file| files.push(file))
+                    .map_err(|error| error.to_string())?;
                 if parsed.left_out > 0 || files.is_empty() {
                     return Err(format!(
                         "{}: {} packages, {} unusable",

@@ -121,6 +121,12 @@ impl TreePath {
         Ok(Self(single.into()))
     }
 
+    /// The root of the tree.
+    #[must_use]
+    pub fn root() -> Self {
+        Self("".into())
+    }
+
     /// The decoded path, without a leading `/`.
     #[must_use]
     pub fn as_str(&self) -> &str {

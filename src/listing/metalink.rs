@@ -101,7 +101,8 @@ fn resource(xml: &mut String, place: Resource<'_>, repo_path: &str, preference: 
         let _ = write!(xml, " location=\"{country}\"");
     }
     let (base, repo_path) = (escape(place.base), escape(repo_path));
-    let _ = writeln!(xml, " preference=\"{preference}\">{base}{repo_path}/repodata/repomd.xml</url>");
+    let slash = if repo_path.is_empty() { "" } else { "/" };
+    let _ = writeln!(xml, " preference=\"{preference}\">{base}{repo_path}{slash}repodata/repomd.xml</url>");
 }
 
 #[cfg(test)]

@@ -57,8 +57,10 @@ pub fn mirrorlist(
         list.extend(comment.chars().map(|c| if c.is_control() { ' ' } else { c }));
         list.push('\n');
     }
+    // The base of a repo at the root ends in one already.
+    let slash = if repo_path.is_empty() { "" } else { "/" };
     for base in order.arrange(own.iter().map(String::as_str), mirrors.iter().copied()) {
-        list.extend([base, repo_path, "/\n"]);
+        list.extend([base, repo_path, slash, "\n"]);
     }
     list
 }
@@ -77,5 +79,7 @@ mod tests {
         assert_eq!(lines(Form::Centos, Order::MirrorsFirst), format!("{m}{o}"));
         assert_eq!(lines(Form::Centos, Order::OwnFirst), format!("{o}{m}"));
         assert_eq!(lines(Form::Fedora, Order::OwnOnly), format!("# repo = a arch = b\n{o}"));
+        let at_root = mirrorlist(Form::Centos, "", &own, &mirrors, Order::OwnFirst, "");
+        assert_eq!(at_root, "http://o/\nhttp://o/~1/\nhttps://m/centos/\n");
     }
 }

@@ -7,7 +7,8 @@ use super::findings::Findings;
 use super::judge::{File, Lapse, Missed};
 use super::pace::Pace;
 use crate::clock;
-use crate::http::{ByteRange, TreePath};
+use crate::config::Repo;
+use crate::http::ByteRange;
 use crate::policy::Fault;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,10 +39,9 @@ pub(super) struct Place {
 pub(super) struct Asker {
     pub(super) shared: Arc<Shared>,
     pub(super) place: Place,
-    /// The repo's URL there; ends in '/'.
+    /// The mirror's URL of the tree; ends in '/'.
     pub(super) base: String,
-    /// Its path in the tree.
-    pub(super) repo: TreePath,
+    pub(super) repo: Arc<Repo>,
     /// One client for each of the host's addresses, once something was asked.
     hosts: OnceCell<Vec<MirrorClient>>,
 }
@@ -81,7 +81,7 @@ pub(super) async fn permits<'a>(
 }
 
 impl Asker {
-    pub(super) fn new(shared: Arc<Shared>, place: Place, base: String, repo: TreePath) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, place: Place, base: String, repo: Arc<Repo>) -> Self {
         Self { shared, place, base, repo, hosts: OnceCell::new() }
     }
 
@@ -177,7 +177,7 @@ impl Asker {
 
     /// Whether the origin lacks a file, too, that the mirror hasn't as it is listed.
     async fn fault(&self, file: &File) -> Fault {
-        let (Some(digest), Ok(path)) = (file.digest, self.repo.join(&file.path)) else {
+        let (Some(digest), Ok(path)) = (file.digest, self.repo.file(&file.path)) else {
             return Fault::Mirror;
         };
         if (self.shared.known.lacking)(path, digest, file.size).await { Fault::Origin } else { Fault::Mirror }
@@ -212,7 +212,7 @@ impl Asker {
         theirs: Result<Option<Bytes>, Missed>,
     ) -> Result<Compared, Missed> {
         let Some(theirs) = theirs? else { return Ok(Compared::NoRanges) };
-        let ours = match (file.digest, self.repo.join(&file.path)) {
+        let ours = match (file.digest, self.repo.file(&file.path)) {
             (Some(digest), Ok(path)) => (self.shared.known.ours)(path, digest, file.size, part, theirs).await,
             _ => None,
         };
@@ -264,7 +264,7 @@ impl Asker {
 
     /// None for a path that no client could ask for either.
     fn url(&self, file: &File) -> Option<String> {
-        Some(self.base.clone() + &TreePath::new(&file.path).ok()?.encoded())
+        Some(self.base.clone() + &self.repo.file(&file.path).ok()?.encoded())
     }
 }
 

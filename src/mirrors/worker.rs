@@ -269,11 +269,10 @@ impl Worker {
     }
 
     fn root_url(&self, repo: usize) -> String {
-        self.url(repo, root_document(&self.repos.views()[repo].repo))
-    }
-
-    fn url(&self, repo: usize, file: &str) -> String {
-        format!("{}{}/{file}", self.state.mirror.url, self.repos.views()[repo].repo.path.encoded())
+        let repo = &self.repos.views()[repo].repo;
+        // A name that the config has is short.
+        let path = repo.file(root_document(repo)).unwrap_or_else(|_| TreePath::root());
+        self.state.mirror.url.clone() + &path.encoded()
     }
 
     fn count(&self, outcome: &str) {

@@ -222,7 +222,7 @@ fn generation(
     previous: Option<&Generation>,
     (published, flipped): (Timestamp, Timestamp),
 ) -> Generation {
-    let below = |file: &File| file.path.as_str()[repo.path.as_str().len() + 1..].to_owned();
+    let below = |file: &File| file.path.strip_dir_prefix(repo.path.as_str()).unwrap_or_default().to_owned();
     let record = |(file, (kind, _)): (&File, (&str, u64))| Record {
         kind: kind.to_owned(),
         path: below(file),

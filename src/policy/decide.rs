@@ -196,14 +196,14 @@ fn among(
 pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holding> {
     let size = listed.entry.size;
     let below = place.relative.len();
-    let above = |path: &TreePath| path.as_str().len() - below;
+    let above = |path: &TreePath| path.as_str().len().checked_sub(below);
     let ground = Ground::Listed { repo: place.index, listed: *listed, above: above(place.path) };
     let mut holdings = vec![Holding { path: place.path.clone(), size, ground }];
     if let Some(twin) = place.view.repo.twin {
         let view = &repos.views()[twin];
         let same = view.history.find(place.relative).filter(|same| same.entry.digest == listed.entry.digest);
         // The twin's path may be too long to be one.
-        if let Some((listed, path)) = same.zip(view.repo.path.join(place.relative).ok()) {
+        if let Some((listed, path)) = same.zip(view.repo.file(place.relative).ok()) {
             let ground = Ground::Listed { repo: twin, listed, above: above(&path) };
             holdings.push(Holding { path, size, ground });
         }

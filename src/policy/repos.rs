@@ -49,7 +49,12 @@ pub struct Repos {
     by_path: HashMap<Arc<str>, usize>,
     /// Of the roots' paths, in bytes, each once: only where a path has a slash there it may lie below a root.
     lengths: Vec<usize>,
+    /// Files that a repo lists outside of its own directory: by path, the repo's number, and the path as it lists it.
+    outside: Arc<Outside>,
 }
+
+/// By path from the tree's root on.
+type Outside = HashMap<Box<str>, (usize, Box<str>)>;
 
 /// Where a path lies.
 #[derive(Clone, Debug)]
@@ -60,7 +65,8 @@ pub struct Place<'a> {
     pub view: &'a RepoView,
     /// The path.
     pub path: &'a TreePath,
-    /// The path below the repo's root.
+    /// The path below the repo's root; of a file that the repo lists outside of it, the path from the tree's root on, with a
+    /// leading '/'.
     pub relative: &'a str,
     /// What the repo's generations say of it.
     pub listed: Option<Listed>,
@@ -75,14 +81,20 @@ impl Repos {
         let mut lengths: Vec<usize> = views.iter().map(|view| view.repo.path.as_str().len()).collect();
         lengths.sort_unstable();
         lengths.dedup();
-        Self { views, by_path, lengths }
+        let outside = Arc::new(outside(&views));
+        Self { views, by_path, lengths, outside }
     }
 
     /// The same with one view replaced.
     #[must_use]
     pub fn with(&self, index: usize, view: RepoView) -> Self {
         let mut next = self.clone();
+        let had = next.views[index].history.outside().next().is_some();
+        let has = view.history.outside().next().is_some();
         next.views[index] = Arc::new(view);
+        if had || has {
+            next.outside = Arc::new(outside(&next.views));
+        }
         next
     }
 
@@ -98,17 +110,57 @@ impl Repos {
         self.views.iter().enumerate().find(|(_, view)| view.repo.id == id)
     }
 
-    /// The repo that `path` lies in: the innermost one whose root is above it.
+    /// The repo that `path` lies in: the innermost one whose root is above it. What that one doesn't list may be listed by
+    /// another, which it lies outside of.
     #[must_use]
     pub fn locate<'a>(&'a self, path: &'a TreePath) -> Option<Place<'a>> {
         let text = path.as_str();
-        self.lengths.iter().rev().find_map(|above| {
-            let relative = text.get(*above..)?.strip_prefix('/')?;
+        let inside = self.lengths.iter().rev().find_map(|above| {
+            let relative = if *above == 0 { text } else { text.get(*above..)?.strip_prefix('/')? };
             let index = *self.by_path.get(&text[..*above])?;
             let view = &self.views[index];
             Some(Place { index, view, path, relative, listed: view.history.find(relative) })
-        })
+        });
+        match inside {
+            Some(place) if place.listed.is_some() || self.outside.is_empty() || place.is_pinned() => {
+                Some(place)
+            }
+            inside => self.locate_outside(path).or(inside),
+        }
     }
+
+    fn locate_outside<'a>(&'a self, path: &'a TreePath) -> Option<Place<'a>> {
+        let (index, relative) = self.outside.get(path.as_str())?;
+        let view = &self.views[*index];
+        let listed = Some(view.history.find(relative)?);
+        Some(Place { index: *index, view, path, relative, listed })
+    }
+}
+
+impl Place<'_> {
+    fn is_pinned(&self) -> bool {
+        self.view.history.current().is_some_and(|current| current.pinned(self.relative).is_some())
+    }
+}
+
+/// Which repo lists a file outside of its directory. Of several the one that lists it still, and whose push is the newest.
+fn outside(views: &[Arc<RepoView>]) -> Outside {
+    let mut found = Outside::new();
+    let rank = |index: usize, relative: &str| {
+        let history = &views[index].history;
+        let is_current = history.find(relative).is_some_and(|listed| listed.until.is_none());
+        (is_current, history.current().map(|current| current.flipped))
+    };
+    for (index, view) in views.iter().enumerate() {
+        for relative in view.history.outside() {
+            let path = relative.trim_start_matches('/');
+            let is_better = |(known, _): &(usize, Box<str>)| rank(*known, relative) < rank(index, relative);
+            if found.get(path).is_none_or(is_better) {
+                found.insert(path.into(), (index, relative.into()));
+            }
+        }
+    }
+    found
 }
 
 /// The two snapshots that decisions rest on, each replaced as a whole by its one publisher; readers never wait.
@@ -118,4 +170,84 @@ pub struct Published {
     pub repos: ArcSwap<Repos>,
     /// Replaced by `mirrors`.
     pub mirrors: ArcSwap<MirrorTable>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::{Generation, ListedFile, Repomd, Sha256};
+    use bytes::Bytes;
+
+    /// A repo at `path` that lists these files, in each of its generations.
+    fn view(path: &str, generations: &[&[&str]], flipped: u64) -> Arc<RepoView> {
+        let config = format!(
+            "node.name = \"n\"\norigin.url = \"http://o/\"\ncache.disk = \"/d\"\nnode.urls = [\"http://n/\"]\n\
+             [[repo]]\nname = \"r\"\npath = \"{path}\"\n"
+        );
+        let repo =
+            crate::config::Config::parse(&config, std::path::Path::new("/c")).unwrap().0.repos.remove(0);
+        let mut history = History::default();
+        for (at, files) in generations.iter().enumerate() {
+            let now = Timestamp::from_secs(flipped + at as u64);
+            let file =
+                |path: &&str| ListedFile { path: (*path).into(), size: 1, digest: Some(Sha256::of(b"x").into()) };
+            let packages = files.iter().map(file).collect();
+            let bytes = Bytes::from(format!("{path} {at}"));
+            let previous = history.current().cloned();
+            let next = Generation::assemble(
+                &bytes,
+                &Repomd::default(),
+                packages,
+                vec![],
+                vec![],
+                previous.as_deref(),
+                now,
+                now,
+            );
+            history = history.with(next, std::time::Duration::MAX, now);
+        }
+        Arc::new(RepoView { repo: Arc::new(repo), history, window: None, confirmed: Arc::default() })
+    }
+
+    #[test]
+    fn files_are_found_by_the_repo_that_lists_them() {
+        let repos = Repos::new(vec![
+            view(
+                "7/os",
+                &[&["a", "/pool/a", "/7/extra/b", "/pool/gone"], &["a", "/pool/a", "/7/extra/b"]],
+                10,
+            ),
+            view("7/extra", &[&["b", "/pool/a", "/7/os/unlisted"]], 20),
+        ]);
+        for (path, expected) in [
+            ("7/os/a", Some((0, "a", true))),
+            ("7/os/z", Some((0, "z", false))),
+            ("7/os/unlisted", Some((1, "/7/os/unlisted", true))),
+            ("7/os/repodata/repomd.xml", Some((0, "repodata/repomd.xml", false))),
+            ("7/extra/b", Some((1, "b", true))),
+            ("pool/a", Some((1, "/pool/a", true))),
+            ("pool/gone", Some((0, "/pool/gone", true))),
+            ("pool/z", None),
+        ] {
+            let path = TreePath::new(path).unwrap();
+            let found = repos.locate(&path);
+            let found = found.as_ref().map(|place| (place.index, place.relative, place.listed.is_some()));
+            assert_eq!(found, expected, "{path}");
+        }
+        let next = repos.with(1, RepoView::clone(&view("7/extra", &[&["b"]], 30)));
+        let path = TreePath::new("pool/a").unwrap();
+        assert_eq!(next.locate(&path).map(|place| place.index), Some(0));
+    }
+
+    #[test]
+    fn a_repo_at_the_root_has_every_path() {
+        let repos = Repos::new(vec![view("", &[&["a", "b/c"]], 10)]);
+        for (path, relative, is_listed) in
+            [("a", "a", true), ("b/c", "b/c", true), ("b/", "b/", false), ("", "", false)]
+        {
+            let path = TreePath::new(path).unwrap();
+            let place = repos.locate(&path).unwrap();
+            assert_eq!((place.relative, place.listed.is_some()), (relative, is_listed));
+        }
+    }
 }

@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::config::Mirror;
 use crate::http::TreePath;
 use crate::repo::Listed;
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ pub enum Ground {
         repo: usize,
         /// What its generations say of the file.
         listed: Listed,
-        /// Bytes of the path above the repo's root, its slash included.
-        above: usize,
+        /// Bytes of the path above the repo's root, its slash included. None: the repo lists it outside of its directory.
+        above: Option<usize>,
     },
     /// It was seen there ([`super::Sightings`]).
     Sighted(Vec<Spot>),
@@ -44,8 +45,7 @@ impl Holding {
     pub fn is_on(&self, index: usize, table: &MirrorTable) -> bool {
         match &self.ground {
             Ground::Listed { repo, listed, above } => {
-                let below = self.path.as_str().get(*above..).unwrap_or_default();
-                table.holds(index, *repo, listed, below)
+                table.holds(index, *repo, listed, &self.as_listed(*above))
             }
             Ground::Sighted(spots) => {
                 let mirror = &table.states()[index];
@@ -58,12 +58,18 @@ impl Holding {
 }
 
 impl Holding {
+    /// The path as the repo lists it.
+    fn as_listed(&self, above: Option<usize>) -> Cow<'_, str> {
+        let path = self.path.as_str();
+        above.map_or_else(|| format!("/{path}").into(), |above| path.get(above..).unwrap_or_default().into())
+    }
+
     /// Whether it is an exception of the mirror's proof.
     fn is_excepted(&self, mirror: &MirrorState) -> bool {
         let Ground::Listed { repo, listed, above } = &self.ground else { return false };
-        let below = self.path.as_str().get(*above..).unwrap_or_default();
+        let below = self.as_listed(*above);
         let pair = mirror.pairs.get(*repo);
-        pair.is_some_and(|pair| pair.covered().covers(listed) && pair.exceptions.contains(below))
+        pair.is_some_and(|pair| pair.covered().covers(listed) && pair.exceptions.contains(&below))
     }
 }
 

@@ -26,7 +26,7 @@ fn holding() -> Holding {
     Holding {
         path: TreePath::new("7/os/a.rpm").unwrap(),
         size: entry.size,
-        ground: Ground::Listed { repo: 0, listed: Listed { entry, until: None }, above: 0 },
+        ground: Ground::Listed { repo: 0, listed: Listed { entry, until: None }, above: Some(0) },
     }
 }
 

@@ -154,7 +154,7 @@ async fn keep(shared: &Arc<Shared>, index: usize, history: &History, window: Opt
     let Some(current) = history.current().cloned() else { return };
     let files = current.catalogue.iter().filter_map(|(path, entry)| {
         let identity = Identity { digest: entry.digest?, size: entry.size };
-        Some((watched.repo.path.join(path).ok()?, identity))
+        Some((watched.repo.file(path).ok()?, identity))
     });
     match shared.store.retain(files.collect()).await {
         Ok(Linked { first_failure: Some(first), failed, .. }) => {

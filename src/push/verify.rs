@@ -6,8 +6,8 @@ use crate::config::Repo;
 use crate::http::{PathError, TreePath};
 use crate::origin::{OriginError, PollValidators, Polled};
 use crate::repo::{
-    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Sha256, compression, prestodelta,
-    primary, repomd, root_document,
+    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Root, Sha256, compression,
+    prestodelta, primary, repomd, root_document,
 };
 use crate::store::{FetchError, Object};
 use bytes::Bytes;
@@ -145,14 +145,15 @@ pub(super) async fn read(
     if repo.checksums.is_some() {
         return images::read(shared, repo, version, (published, flipped), previous, gaps).await;
     }
-    let mut repomd = repomd::parse(&version.body)?;
+    let root = Root::of(&shared.config, repo);
+    let mut repomd = repomd::parse(&version.body, &root)?;
     let lists = fetch_all(shared, repo, &mut repomd, gaps).await?;
     let pinned = pinned(shared, repo, version, previous.as_deref(), gaps).await?;
     let body = version.body.clone();
     let assembled = spawn_blocking(move || {
-        let (packages, of_packages) = list(&lists.primary, |plain, each| primary::parse(plain, each))?;
+        let (packages, of_packages) = list(&lists.primary, |plain, each| primary::parse(plain, &root, each))?;
         let (drpms, of_drpms) = match &lists.prestodelta {
-            Some(bytes) => list(bytes, |plain, each| prestodelta::parse(plain, each))?,
+            Some(bytes) => list(bytes, |plain, each| prestodelta::parse(plain, &root, each))?,
             None => Default::default(),
         };
         let previous = previous.as_deref();
@@ -185,7 +186,7 @@ async fn fetch_all(
     let mut next = 0;
     while next < repomd.records.len() || !running.is_empty() {
         if let Some(record) = repomd.records.get(next).filter(|_| running.len() < RECORDS) {
-            let (shared, path, record) = (Arc::clone(shared), repo.path.join(&record.path)?, record.clone());
+            let (shared, path, record) = (Arc::clone(shared), repo.file(&record.path)?, record.clone());
             running.spawn(async move { (next, fetch(&shared, path, &record).await) });
             next += 1;
             continue;

@@ -141,7 +141,7 @@ fn planned(shared: &Shared, index: usize, generation: &Generation, since: u32) -
         .iter()
         .filter(|(_, entry)| is_new(entry))
         .filter_map(|(path, entry)| {
-            let object = Object::listed(repo.path.join(path).ok()?, entry.digest?, entry.size);
+            let object = Object::listed(repo.file(path).ok()?, entry.digest?, entry.size);
             Some((entry.since < generation.sequence, object))
         })
         .collect();

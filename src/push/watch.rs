@@ -6,7 +6,7 @@ use super::{Event, Shared, Step, flip, stopped};
 use crate::clock::{self, Timestamp};
 use crate::origin::{PollValidators, Polled};
 use crate::policy::confirm::persist_every;
-use crate::repo::{Generation, History, Pinned, Repomd, Sha256, repomd};
+use crate::repo::{Generation, History, Pinned, Repomd, Root, Sha256, repomd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -308,8 +308,8 @@ fn older(history: &History, version: &Version) -> Option<String> {
     if let Some(kept) = history.by_id(&version.id) {
         return Some(format!("number {}, {}", kept.sequence, kept.id));
     }
-    let offered = repomd::parse(&history.current()?.root()?.body).ok()?;
-    let shown = repomd::parse(&version.body).ok()?;
+    let offered = repomd::parse(&history.current()?.root()?.body, &Root::default()).ok()?;
+    let shown = repomd::parse(&version.body, &Root::default()).ok()?;
     is_older(&shown, &offered).then(|| {
         let revision = shown.revision.as_deref().map(|revision| format!("revision {revision}"));
         let made = shown.timestamp.map(|made| format!("made {made}"));

@@ -106,6 +106,11 @@ impl History {
         (entry.kind != Kind::Reused).then_some(Listed { entry, until: Some(sequence) })
     }
 
+    /// The paths outside of the repo that a kept generation lists, each with a leading '/'; some more than once.
+    pub fn outside(&self) -> impl Iterator<Item = &str> {
+        self.generations.iter().flat_map(|generation| generation.catalogue.outside())
+    }
+
     /// The files of generation `target`, in any order, that a mirror, proven at generation `proven`, is not known to hold: all
     /// without a proof, none without a target. A file that was gone in between is among them, since a mirror that
     /// followed has removed it and may not have it back.

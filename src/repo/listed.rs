@@ -1,11 +1,13 @@
 //! One file as a repodata document lists it, and the rules that its entry must keep.
 
 use super::digest::{Algorithm, Digest};
+use super::location::Root;
 
 /// A file that a repodata document lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedFile {
-    /// Below the repo's directory: relative, no empty, `.` or `..` segments, at most 1024 bytes.
+    /// Below the repo's directory, or, with a leading '/', below the tree's root: no empty, `.` or `..` segments, at most
+    /// 1024 bytes.
     pub path: String,
     /// Length in bytes.
     pub size: u64,
@@ -18,8 +20,8 @@ pub struct ListedFile {
 pub struct Parsed {
     /// Files handed on.
     pub packages: u32,
-    /// Entries that can't be served from this tree: an `xml:base`, an absolute or escaping location, no size, a damaged
-    /// checksum.
+    /// Entries that can't be served from this tree: an `xml:base` of another, an absolute or escaping location, no size, a
+    /// damaged checksum.
     pub left_out: u32,
 }
 
@@ -41,9 +43,9 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Takes a location; `base` is its `xml:base`.
-    pub(super) fn location(&mut self, href: &str, base: Option<&str>) {
-        self.path = relative(href);
-        self.spoiled |= self.path.is_none() || base.is_some_and(|base| !base.is_empty());
+    pub(super) fn location(&mut self, root: &Root, href: &str, base: Option<&str>) {
+        self.path = root.resolve(href, base);
+        self.spoiled |= self.path.is_none();
     }
 
     /// Takes a checksum of the kind that its `type` attribute names.

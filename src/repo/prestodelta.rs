@@ -2,6 +2,7 @@
 
 use super::error::RepodataError;
 use super::listed::{Draft, ListedFile, Parsed};
+use super::location::Root;
 use super::xml::{Step, walk};
 use std::borrow::Cow;
 use std::io::BufRead;
@@ -11,7 +12,11 @@ use std::io::BufRead;
 /// # Errors
 ///
 /// As [`super::primary::parse`].
-pub fn parse(xml: impl BufRead, mut each: impl FnMut(ListedFile)) -> Result<Parsed, RepodataError> {
+pub fn parse(
+    xml: impl BufRead,
+    root: &Root,
+    mut each: impl FnMut(ListedFile),
+) -> Result<Parsed, RepodataError> {
     let mut parsed = Parsed::default();
     let (mut checksum_kind, mut base, mut draft) = (String::new(), None, Draft::default());
     walk("prestodelta", &["prestodelta", "deltainfo"], xml, |step| {
@@ -23,7 +28,7 @@ pub fn parse(xml: impl BufRead, mut each: impl FnMut(ListedFile)) -> Result<Pars
             Step::Open(4, "checksum", attributes) => {
                 checksum_kind = attributes.find("type")?.unwrap_or_default().into_owned();
             }
-            Step::Close(4, "filename", text) => draft.location(text, base.as_deref()),
+            Step::Close(4, "filename", text) => draft.location(root, text, base.as_deref()),
             Step::Close(4, "checksum", text) => draft.checksum(&checksum_kind, text),
             Step::Close(4, "size", text) => draft.size = text.parse().ok(),
             Step::Close(3, "delta", _) => parsed.take(std::mem::take(&mut draft), &mut each)?,
@@ -67,7 +72,7 @@ mod tests {
     fn reads_what_createrepo_c_writes() {
         let mut files = Vec::new();
         let xml = prestodelta("<filename>drpms/synth-002-1.0-1_1.0-2.noarch.drpm</filename>");
-        let parsed = parse(xml.as_bytes(), |file| files.push(file)).unwrap();
+        let parsed = parse(xml.as_bytes(), &Root::default(), |file| files.push(file)).unwrap();
         assert_eq!(parsed, Parsed { packages: 2, left_out: 0 });
         let path = "drpms/synth-002-1.0-1_1.0-2.noarch.drpm".to_owned();
         assert_eq!(
@@ -79,7 +84,7 @@ mod tests {
         let bad =
             ["", "<filename/>", "<filename>/x</filename>", r#"<filename xml:base="http://h/">x</filename>"#];
         for filename in bad {
-            let parsed = parse(prestodelta(filename).as_bytes(), |_| ()).unwrap();
+            let parsed = parse(prestodelta(filename).as_bytes(), &Root::default(), |_| ()).unwrap();
             assert_eq!(parsed, Parsed { packages: 1, left_out: 1 }, "{filename}");
         }
     }
@@ -87,11 +92,11 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes: Vec<u8>, at: prop::sample::Index) {
-            let _ = parse(bytes.as_slice(), |_| ());
+            let _ = parse(bytes.as_slice(), &Root::default(), |_| ());
             let mut whole = prestodelta("<filename>x</filename>").into_bytes();
             let at = at.index(whole.len());
             whole.splice(at..at, bytes);
-            let _ = parse(whole.as_slice(), |file| assert!(file.path.len() < 2000));
+            let _ = parse(whole.as_slice(), &Root::default(), |file| assert!(file.path.len() < 2000));
         }
     }
 }

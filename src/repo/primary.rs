@@ -2,16 +2,22 @@
 
 use super::error::{Fault, RepodataError};
 use super::listed::{Draft, ListedFile, MAX_FILES, Parsed};
+use super::location::Root;
 use super::xml::{Step, walk};
 use std::io::BufRead;
 
-/// Reads a (decompressed) primary.xml and hands each package on, in document order. Memory: that of one package.
+/// Reads the (decompressed) primary.xml of a repo at `root` and hands each package on, in document order. Memory: that of
+/// one package.
 ///
 /// # Errors
 ///
 /// Not well-formed, hostile, more than two million packages, or `xml` fails. What was handed on before is to be
 /// thrown away.
-pub fn parse(xml: impl BufRead, mut each: impl FnMut(ListedFile)) -> Result<Parsed, RepodataError> {
+pub fn parse(
+    xml: impl BufRead,
+    root: &Root,
+    mut each: impl FnMut(ListedFile),
+) -> Result<Parsed, RepodataError> {
     let mut parsed = Parsed::default();
     let (mut checksum_kind, mut draft) = (String::new(), Draft::default());
     walk("primary", &["metadata"], xml, |step| {
@@ -25,7 +31,7 @@ pub fn parse(xml: impl BufRead, mut each: impl FnMut(ListedFile)) -> Result<Pars
             }
             Step::Open(3, "location", attributes) => {
                 let href = attributes.find("href")?.unwrap_or_default();
-                draft.location(&href, attributes.find("xml:base")?.as_deref());
+                draft.location(root, &href, attributes.find("xml:base")?.as_deref());
             }
             Step::Close(3, "checksum", text) => draft.checksum(&checksum_kind, text),
             Step::Close(2, "package", _) => parsed.take(std::mem::take(&mut draft), &mut each)?,
@@ -100,7 +106,7 @@ mod tests {
 
     fn read(xml: &str) -> (Vec<ListedFile>, Parsed) {
         let mut files = Vec::new();
-        let parsed = parse(xml.as_bytes(), |file| files.push(file)).unwrap();
+        let parsed = parse(xml.as_bytes(), &Root::default(), |file| files.push(file)).unwrap();
         assert_eq!(files.len(), parsed.packages as usize);
         (files, parsed)
     }
@@ -149,18 +155,18 @@ mod tests {
         let xml = primary(&package("", r#"<size package="1"/>"#, r#"<location href="x.rpm"/>"#));
         assert_eq!(read(&xml).1.packages, 1);
         for cut in 0..xml.len() {
-            assert!(parse(&xml.as_bytes()[..cut], |_| ()).is_err(), "cut at {cut}");
+            assert!(parse(&xml.as_bytes()[..cut], &Root::default(), |_| ()).is_err(), "cut at {cut}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics(bytes: Vec<u8>, at: prop::sample::Index) {
-            let _ = parse(bytes.as_slice(), |_| ());
+            let _ = parse(bytes.as_slice(), &Root::default(), |_| ());
             let mut whole = primary(&package("", r#"<size package="1"/>"#, r#"<location href="x"/>"#)).into_bytes();
             let at = at.index(whole.len());
             whole.splice(at..(at + bytes.len() / 2).min(whole.len()), bytes);
-            let _ = parse(whole.as_slice(), |file| assert!(file.size > 0 || file.path.len() < 2000));
+            let _ = parse(whole.as_slice(), &Root::default(), |file| assert!(file.size > 0 || file.path.len() < 2000));
         }
     }
 }

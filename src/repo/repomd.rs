@@ -3,6 +3,7 @@
 use super::digest::Digest;
 use super::error::{Fault, RepodataError};
 use super::listed::Draft;
+use super::location::Root;
 use super::xml::{Step, walk};
 use crate::clock::Timestamp;
 
@@ -32,7 +33,7 @@ pub struct Repomd {
 pub struct Record {
     /// `primary`, `filelists`, `prestodelta`...
     pub kind: String,
-    /// Relative to the repo: `repodata/...-primary.xml.gz`.
+    /// Relative to the repo, `repodata/...-primary.xml.gz`, or from the tree's root on, with a leading '/'.
     pub path: String,
     /// Length of the file as it stands there, in bytes. Absent from repomd.xml of the CentOS 5 era.
     pub size: Option<u64>,
@@ -60,12 +61,12 @@ impl Repomd {
     }
 }
 
-/// Reads a repomd.xml.
+/// Reads the repomd.xml of a repo at `root`.
 ///
 /// # Errors
 ///
 /// Not well-formed, hostile, or beyond [`MAX_BYTES`] or [`MAX_RECORDS`].
-pub fn parse(xml: &[u8]) -> Result<Repomd, RepodataError> {
+pub fn parse(xml: &[u8], root: &Root) -> Result<Repomd, RepodataError> {
     if xml.len() > MAX_BYTES {
         let fault = Fault::Refused("a repomd.xml of more than 1 MiB");
         return Err(RepodataError { document: DOCUMENT, at: MAX_BYTES as u64, fault });
@@ -80,7 +81,7 @@ pub fn parse(xml: &[u8]) -> Result<Repomd, RepodataError> {
             }
             Step::Open(3, "location", attributes) => {
                 let href = attributes.find("href")?.unwrap_or_default();
-                draft.location(&href, attributes.find("xml:base")?.as_deref());
+                draft.location(root, &href, attributes.find("xml:base")?.as_deref());
             }
             Step::Open(3, "checksum", attributes) => {
                 checksum_kind = attributes.find("type")?.unwrap_or_default().into_owned();
@@ -162,7 +163,7 @@ mod tests {
   </data>
 "#
         );
-        let parsed = parse(repomd(&data).as_bytes()).unwrap();
+        let parsed = parse(repomd(&data).as_bytes(), &Root::default()).unwrap();
         assert_eq!(parsed.revision.as_deref(), Some("1700086400"));
         assert_eq!(parsed.timestamp, Some(Timestamp::from_secs(1_700_086_500)));
         assert_eq!(parsed.left_out, 0);
@@ -216,34 +217,36 @@ mod tests {
             r#"<data><location href="x.gz"/></data>"#.to_owned(),
         ];
         for data in &cases {
-            let parsed = parse(repomd(data).as_bytes()).unwrap();
+            let parsed = parse(repomd(data).as_bytes(), &Root::default()).unwrap();
             assert_eq!((parsed.records.len(), parsed.left_out), (0, 1), "{data}");
         }
         let good = record(r#"<location href="x.gz"/>"#, "");
-        let parsed = parse(repomd(&(cases.concat() + &good)).as_bytes()).unwrap();
+        let parsed = parse(repomd(&(cases.concat() + &good)).as_bytes(), &Root::default()).unwrap();
         assert_eq!((parsed.records.len(), parsed.left_out), (1, 7));
     }
 
     #[test]
     fn bounds() {
         let data = record(r#"<location href="x.gz"/>"#, "");
-        assert!(parse(repomd(&data.repeat(MAX_RECORDS)).as_bytes()).is_ok());
-        let error = parse(repomd(&data.repeat(MAX_RECORDS + 1)).as_bytes()).unwrap_err().to_string();
+        assert!(parse(repomd(&data.repeat(MAX_RECORDS)).as_bytes(), &Root::default()).is_ok());
+        let error = parse(repomd(&data.repeat(MAX_RECORDS + 1)).as_bytes(), &Root::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("repomd: byte ") && error.contains("256 records"), "{error}");
         let padded = repomd("") + &" ".repeat(MAX_BYTES);
-        assert!(parse(padded.as_bytes()).is_err());
-        assert!(parse(b"<html>not found</html>").is_err());
+        assert!(parse(padded.as_bytes(), &Root::default()).is_err());
+        assert!(parse(b"<html>not found</html>", &Root::default()).is_err());
     }
 
     proptest! {
         #[test]
         fn never_panics(bytes: Vec<u8>, at: prop::sample::Index, cut: prop::sample::Index) {
-            let _ = parse(&bytes);
+            let _ = parse(&bytes, &Root::default());
             let mut whole = repomd(&record(r#"<location href="x.gz" xml:base="a&amp;b"/>"#, "<size>1</size>")).into_bytes();
             let at = at.index(whole.len());
             whole.splice(at..at, bytes);
             whole.truncate(cut.index(whole.len() + 1));
-            let _ = parse(&whole);
+            let _ = parse(&whole, &Root::default());
         }
     }
 }

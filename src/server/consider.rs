@@ -45,7 +45,8 @@ fn is_sound(query: &str) -> bool {
 #[derive(Clone, Copy)]
 struct Located {
     index: usize,
-    relative_at: usize,
+    /// Where the path below the repo begins; None: it lies outside of the repo that lists it.
+    relative_at: Option<usize>,
     listed: Option<Listed>,
 }
 
@@ -65,7 +66,7 @@ impl<'a> Question<'a> {
         let repos = edge.published.repos.load_full();
         let located = repos.locate(&path).map(|place| Located {
             index: place.index,
-            relative_at: path.as_str().len() - place.relative.len(),
+            relative_at: path.as_str().len().checked_sub(place.relative.len()),
             listed: place.listed,
         });
         let counts = edge.config.cache.query == config::QueryKey::Key
@@ -78,6 +79,7 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn place(&self) -> Option<Place<'_>> {
         let Located { index, relative_at, listed } = self.located?;
+        let Some(relative_at) = relative_at else { return self.repos.locate(&self.path) };
         let (view, relative) = (&self.repos.views()[index], &self.path.as_str()[relative_at..]);
         Some(Place { index, view, path: &self.path, relative, listed })
     }

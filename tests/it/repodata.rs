@@ -146,3 +146,105 @@ fn what_cant_be_read_is_not_current() {
     node.wait_status("it is current", |status| status["repos"][0]["currency"] == "confirmed");
     assert_eq!((node.metric(current), ready().text()), (Some(1.0), "ready\n".to_owned()));
 }
+
+fn status_of(node: &Node, path: &str) -> u16 {
+    node.get(path).status
+}
+
+#[test]
+fn files_outside_of_the_repos_directory() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
+    let more =
+        [config::BRISK, &config::updates("1s"), "window_min_mirrors = 0\n", &config::mirror("m", &mirror)];
+    let node = Node::start(&config::cached(&origin, &more.concat()));
+    node.wait_ready();
+
+    // One below the tree's root, one by dot segments within the repo, one by the node's own URL.
+    let moved = [
+        (5, "../noarch", "7.9.2009/updates/noarch"),
+        (9, "x/../pool", "7.9.2009/updates/x86_64/pool"),
+        (13, "base", "shared"),
+    ];
+    let name = |i| repo::rpm(i, Push::First).rsplit('/').next().unwrap().to_owned();
+    for (i, _, to) in moved {
+        fs::create_dir_all(tree.root().join(to)).unwrap();
+        fs::rename(tree.repo().join(repo::rpm(i, Push::First)), tree.root().join(to).join(name(i))).unwrap();
+    }
+    publish(&tree.repo(), 1_700_000_002, |plain| {
+        let mut primary = plain.to_owned();
+        for (i, how, _) in moved {
+            let new = match how {
+                "base" => format!("xml:base=\"{}shared\" href=\"{}\"", node.url(), name(i)),
+                how => format!("href=\"{how}/{}\"", name(i)),
+            };
+            primary = primary.replace(&format!("href=\"{}\"", repo::rpm(i, Push::First)), &new);
+        }
+        primary.into_bytes()
+    });
+    offers(&node, 2);
+    assert_eq!(node.status()["repos"][0]["generation"]["left_out"], 0);
+    let paths = moved.map(|(i, _, to)| format!("/{to}/{}", name(i)));
+    for path in &paths {
+        node.wait_status("redirects to the mirror", |_| status_of(&node, path) == 302);
+    }
+    let client = dnf(&node);
+    client.ok(&["install", &repo::name(5), &repo::name(9), &repo::name(13)]);
+    client.verify();
+    let taken = |origin: &Origin, path: &str| {
+        let full =
+            |seen: &&super::support::origin::Seen| seen.method == "GET" && seen.header("range").is_none();
+        origin.seen().iter().filter(full).any(|seen| seen.path == path[1..])
+    };
+    assert!(paths.iter().all(|path| taken(&mirror, path)), "mirrors deliver them");
+
+    // A push that removes them: who has the old metadata gets them all the same.
+    let whole = |i: usize, to: &str| fs::read(tree.root().join(to).join(name(i))).unwrap();
+    let bodies = moved.map(|(i, _, to)| whole(i, to));
+    for (i, _, to) in moved {
+        fs::rename(tree.root().join(to).join(name(i)), tree.repo().join(repo::rpm(i, Push::First))).unwrap();
+    }
+    publish(&tree.repo(), 1_700_000_003, |plain| plain.as_bytes().to_vec());
+    offers(&node, 3);
+    for (path, body) in paths.iter().zip(&bodies) {
+        let served = node.get(path);
+        assert!(served.status == 200 && served.body == *body, "{path}: {}", served.status);
+        assert!(served.header("repr-digest").is_some(), "it is known by its digest");
+    }
+}
+
+#[test]
+fn a_repo_at_the_trees_root() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let (origin, mirror) = (Origin::serve(&tree.repo()), Origin::serve(&tree.repo()));
+    let at_root = config::updates("1s").replace("{release}/updates/{arch}", "");
+    let more = [config::BRISK, &at_root, "window_min_mirrors = 0\n", &config::mirror("m", &mirror)];
+    let node = Node::start(&config::cached(&origin, &more.concat()));
+    node.wait_ready();
+    let query = "release=7.9.2009&arch=x86_64&repo=updates";
+    let listed = node.get(&format!("/mirrorlist?{query}")).text();
+    assert!(listed.lines().any(|line| line == node.url()), "{listed}");
+    let client = Dnf::new(&format!(
+        "[t]\nname=t\nmetalink={}metalink?{query}\ngpgcheck=0\nmetadata_expire=0\n",
+        node.url()
+    ));
+    client.ok(&["install", &repo::name(5)]);
+    let old = format!("/{}", repo::rpm(5, Push::First));
+    let body = node.get("/repodata/repomd.xml").body;
+
+    tree.sync(Push::Second);
+    node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+    assert_ne!(node.get("/repodata/repomd.xml").body, body);
+    client.ok(&["upgrade", "--refresh", "--setopt=deltarpm=0"]);
+    assert_eq!(client.installed(), [format!("{}-1.0-2", repo::name(5))]);
+    client.verify();
+    assert_eq!(status_of(&node, &old), 200, "what the push removed is kept");
+    let fresh = |status: &serde_json::Value| status["mirrors"][0]["repos"][0]["fresh"] == true;
+    node.wait_status("the mirror is fresh", fresh);
+    let new = format!("/{}", repo::rpm(7, Push::Second));
+    node.wait_status("redirects to the mirror", |_| status_of(&node, &new) == 302);
+    let explained = client::get(node.admin(), &format!("/api/v1/explain?client=192.0.2.1&path={new}")).text();
+    assert!(explained.contains("offload"), "{explained}");
+}

@@ -4,7 +4,7 @@
 
 use super::tree::Body;
 use freshet::clock::monotonic;
-use freshet::repo::{Hasher, repomd};
+use freshet::repo::{Hasher, Root, repomd};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -122,7 +122,8 @@ impl Client {
         let url = list.lines().next().ok_or(Fault::Nonsense(list.clone(), "an empty list"))?.to_owned();
         let is_node = url.starts_with(&format!("http://{}/", self.node));
         let bytes = slot.small(&format!("{url}repodata/repomd.xml")).await?;
-        let parsed = repomd::parse(&bytes).map_err(|_| Fault::Nonsense(url.clone(), "no repomd.xml"))?;
+        let parsed = repomd::parse(&bytes, &Root::default())
+            .map_err(|_| Fault::Nonsense(url.clone(), "no repomd.xml"))?;
         let revision = parsed.revision.and_then(|revision| revision.parse().ok()).unwrap_or(0);
         if is_node {
             self.delivered(By::Node, bytes.len() as u64, monotonic());

@@ -141,8 +141,8 @@ impl Worker {
     }
 
     fn asker(&self, repo: usize) -> Asker {
-        let root = self.repos.views()[repo].repo.path.clone();
-        Asker::new(self.shared.clone(), self.place.clone(), self.url(repo, ""), root)
+        let settings = Arc::clone(&self.repos.views()[repo].repo);
+        Asker::new(self.shared.clone(), self.place.clone(), self.state.mirror.url.clone(), settings)
     }
 }
 

@@ -95,7 +95,7 @@ async fn an_error_of_one_path_is_not_the_mirrors() {
     let id = worker.history(0).current().unwrap().id;
     worker.state.pairs[0].seen = Some(id);
     let urls = worker.liveness_urls();
-    assert_eq!(urls, [worker.url(0, crate::repo::REPOMD), "http://127.0.0.1:1/".to_owned()]);
+    assert_eq!(urls, [worker.root_url(0), "http://127.0.0.1:1/".to_owned()]);
 
     // A file that a client came back for.
     worker.state.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });

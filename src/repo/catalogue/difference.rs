@@ -61,6 +61,11 @@ impl Difference {
         Self { next: next.clone(), ..self.clone() }
     }
 
+    /// As [`Whole::outside`], of what the next generation doesn't list so.
+    pub(super) fn outside_gone(&self) -> impl Iterator<Item = &str> {
+        self.change.gone.outside()
+    }
+
     pub(super) const fn next(&self) -> &Catalogue {
         &self.next
     }

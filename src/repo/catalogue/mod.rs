@@ -109,7 +109,7 @@ impl Catalogue {
         Some(Self::of(Whole::from_sorted(paths, entries)?))
     }
 
-    /// The file at `path`, relative to the repo.
+    /// The file at `path`, relative to the repo, or from the tree's root on, with a leading '/'.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Entry> {
         let mut catalogue = self;
@@ -138,6 +138,15 @@ impl Catalogue {
         match &self.kept {
             Kept::Whole(whole) => Box::new(whole.iter()),
             Kept::Difference(difference) => Box::new(difference.iter()),
+        }
+    }
+
+    /// The paths that lie outside of the repo, each with a leading '/'. Of a difference those that the generation after it
+    /// doesn't list so.
+    pub fn outside(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match &self.kept {
+            Kept::Whole(whole) => Box::new(whole.outside()),
+            Kept::Difference(difference) => Box::new(difference.outside_gone()),
         }
     }
 

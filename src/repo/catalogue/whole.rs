@@ -145,6 +145,12 @@ impl Whole {
         self.rows.iter().map(|row| (row.path(&self.paths), row.entry(&self.digests)))
     }
 
+    /// The paths from the tree's root on: they lie outside of the repo.
+    pub(super) fn outside(&self) -> impl Iterator<Item = &str> {
+        let start = self.rows.partition_point(|row| row.path(&self.paths) < "/");
+        self.rows[start..].iter().map(|row| row.path(&self.paths)).take_while(|path| path.starts_with('/'))
+    }
+
     /// The file of this number, by path.
     pub(super) fn at(&self, number: usize) -> Option<(&str, Entry)> {
         self.rows.get(number).map(|row| (row.path(&self.paths), row.entry(&self.digests)))
