@@ -305,18 +305,20 @@ pub fn preflight(config: &Config) -> Vec<String> {
     }
     if let Some(why) = unlinkable(config) {
         warnings.push(format!(
-            "origin.retain: {why}: files that a push removes from the tree are lost to clients that still hold the old metadata"
+            "origin.retain: {why}: files are copied there instead, the newest first, up to origin.retain_size; others that a push \
+             removes from the tree are lost to clients that still hold the old metadata"
         ));
     }
     warnings
 }
 
-/// Why files of the tree can't be kept by hard links. Makes nothing: whoever checks a config may not be who serves it.
+/// Why files of the tree can't be kept by links. Leaves nothing behind.
 fn unlinkable(config: &Config) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
-    let config::Origin::Directory { path, retain: Some(retain) } = &config.origin else { return None };
-    if retain.is_dir() {
-        return match DirectoryOrigin::open(path, Some(retain)) {
+    let config::Origin::Directory { path, retain: Some(retain), .. } = &config.origin else { return None };
+    // Where it isn't there yet, its directory stands for it.
+    if let Some(dir) = [Some(&**retain), retain.parent()].into_iter().flatten().find(|dir| dir.is_dir()) {
+        return match DirectoryOrigin::open(path, Some(dir)) {
             Ok(origin) => origin.can_link().err(),
             Err(error) => Some(error.to_string()),
         };
@@ -329,8 +331,9 @@ fn unlinkable(config: &Config) -> Option<String> {
 
 fn open_origin(config: &Config) -> anyhow::Result<Origin> {
     Ok(match &config.origin {
-        config::Origin::Directory { path, retain } => {
-            Origin::Directory(Arc::new(DirectoryOrigin::open(path, retain.as_deref())?))
+        config::Origin::Directory { path, retain, retain_size } => {
+            let origin = DirectoryOrigin::open(path, retain.as_deref())?.copying(*retain_size);
+            Origin::Directory(Arc::new(origin))
         }
         config::Origin::Http { url, ca, connect_timeout, first_byte_timeout, stall_timeout, patience } => {
             let settings = origin::http::Settings {

@@ -123,6 +123,8 @@ pub struct Metrics {
     pub push_step: GaugeVec,
     /// Sequence of the current generation.
     pub generation: IntGaugeVec,
+    /// By repo: files that would be lost to clients at once if the next push removed them from a local tree.
+    pub unretained: IntGaugeVec,
     /// By repo: 1 while what is on offer is the origin's newest state.
     pub repo_current: IntGaugeVec,
     /// When the origin last answered for the repo.
@@ -296,6 +298,12 @@ impl Metrics {
                 &r,
                 "freshet_generation_sequence",
                 "Sequence of the generation on offer; 0 for none.",
+                &["repo"],
+            ),
+            unretained: gauges(
+                &r,
+                "freshet_unretained_files",
+                "Files on offer from a local tree that could be neither linked nor copied: lost to clients at once if a push removes them.",
                 &["repo"],
             ),
             repo_current: gauges(

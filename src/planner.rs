@@ -1,12 +1,13 @@
 //! `freshet plan`: reads what a plan is made of, and writes what comes of it.
 
 use crate::ask;
+use crate::config::Root;
 use crate::config::scenario::PlannedFile;
 use crate::config::{Config, Scenario};
 use crate::plan::report::{self, Part, Table};
 use crate::plan::sweep::{self, Sweep, Target, Tried};
 use crate::plan::{self, Outcome};
-use crate::repo::{ListedFile, RepodataError, Repomd, Root, compression, prestodelta, primary, repomd};
+use crate::repo::{ListedFile, RepodataError, Repomd, compression, prestodelta, primary, repomd};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, ensure};
 use freshet::clock::monotonic;
-use freshet::repo::{Catalogue, FileFacts, Kind, Root, Sha256, compression, primary};
+use freshet::config::Root;
+use freshet::repo::{Catalogue, FileFacts, Kind, Sha256, compression, primary};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;

@@ -160,6 +160,13 @@ fn push(repo: &Repo) -> String {
         Some(at) => text += &format!("; origin seen {}", time(at)),
         None => text += "; origin not seen yet",
     }
+    if let Some(why) = &push.unretained_why {
+        let files = push.unretained_files;
+        text += &format!(
+            "<br><span class=\"bad\">{files} files are not kept</span> once a push removes them: {}",
+            escape(why)
+        );
+    }
     if let Some(why) = &repo.not_current {
         text += &format!("<br><span class=\"bad\">not current</span>: {}", escape(why));
     }

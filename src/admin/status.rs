@@ -154,6 +154,10 @@ pub struct Push {
     pub warmed: Option<String>,
     /// When it was offered to clients.
     pub offered: Option<String>,
+    /// Files of a local tree that would be lost to clients at once if the next push removed them.
+    pub unretained_files: usize,
+    /// Why they can't be kept; null: all are.
+    pub unretained_why: Option<String>,
 }
 
 /// A mirror.
@@ -451,6 +455,8 @@ fn push_of(state: &push::RepoState) -> Push {
         detected: text(state.detected),
         warmed: text(state.warmed),
         offered: text(state.offered),
+        unretained_files: state.unretained_files,
+        unretained_why: state.unretained_why.clone(),
     }
 }
 

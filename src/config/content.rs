@@ -6,6 +6,9 @@ use super::{Cache, DiskCache, Origin, Push, QueryKey, kinds};
 use std::path::Path;
 use std::time::Duration;
 
+/// Copies of a directory's files, unless the config says otherwise: some pushes of a large distribution.
+pub(super) const RETAIN_SIZE: u64 = 10 << 30;
+
 /// What a node stores, as far as the place of its state depends on it.
 pub(super) struct Storage<'a> {
     pub(super) origin: &'a Origin,
@@ -47,8 +50,9 @@ pub(super) fn origin(t: &mut Table<'_>) -> Origin {
             t.refuse(key, "expected only together with origin.url");
         }
         let path = t.optional("path", &file).unwrap_or_default();
-        let origin = Origin::Directory { path, retain: t.optional("retain", &file) };
-        if let Origin::Directory { path, retain } = &origin {
+        let retain_size = t.or("retain_size", &kinds::size("0 B", "1 PiB"), RETAIN_SIZE);
+        let origin = Origin::Directory { path, retain: t.optional("retain", &file), retain_size };
+        if let Origin::Directory { path, retain, .. } = &origin {
             outside_tree(t, "retain", &origin, retain.as_deref());
             warn_without_directory(t, path);
         }
@@ -56,6 +60,7 @@ pub(super) fn origin(t: &mut Table<'_>) -> Origin {
         return origin;
     }
     t.refuse("retain", "expected only together with origin.path");
+    t.refuse("retain_size", "expected only together with origin.path");
     let url = t.optional("url", &kinds::url()).unwrap_or_default();
     let ca = t.optional("ca", &file);
     if let Some(ca) = &ca {

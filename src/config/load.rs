@@ -58,7 +58,11 @@ impl Config {
             http: Http { listen: listen.to_vec(), ..Http::default() },
             https: None,
             admin: Admin::default(),
-            origin: Origin::Directory { path: directory.to_owned(), retain: None },
+            origin: Origin::Directory {
+                path: directory.to_owned(),
+                retain: None,
+                retain_size: content::RETAIN_SIZE,
+            },
             cache: Cache::default(),
             egress: Egress::default(),
             repos: Vec::new(),

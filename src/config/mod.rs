@@ -10,6 +10,7 @@ mod content;
 mod kinds;
 mod listen;
 mod load;
+mod location;
 mod mirrors;
 mod node;
 mod read;
@@ -22,6 +23,7 @@ mod units;
 mod tests;
 
 pub use alias::{canonical, moved, unlisted};
+pub use location::Root;
 pub use read::{Mistake, Warning};
 pub use reload::Changes;
 pub use scenario::Scenario;
@@ -181,9 +183,11 @@ pub enum Origin {
     Directory {
         /// The tree's root.
         path: PathBuf,
-        /// Where hard links keep what a push removes; has to be on the tree's file system. Default: `retained` in
-        /// `node.state`; None only where there is no state.
+        /// Where what a push removes is kept: by reflinks or hard links where it is on the tree's file system and the kernel
+        /// takes them, else by copies. Default: `retained` in `node.state`; None only where there is no state.
         retain: Option<PathBuf>,
+        /// Bytes of such copies at most. 0 B to 1 PiB, default 10 GiB.
+        retain_size: u64,
     },
 }
 

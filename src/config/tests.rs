@@ -203,7 +203,10 @@ fn the_shipped_example_names_every_key() {
 #[test]
 fn a_tree_needs_no_file() {
     let config = Config::for_tree(Path::new("/srv/tree"));
-    assert_eq!(config.origin, Origin::Directory { path: "/srv/tree".into(), retain: None });
+    assert_eq!(
+        config.origin,
+        Origin::Directory { path: "/srv/tree".into(), retain: None, retain_size: 10 << 30 }
+    );
     let addresses = config.http.listen.iter().chain([&config.admin.listen]);
     assert!(addresses.clone().all(|address| address.ip().is_loopback()) && addresses.count() == 3);
     assert_eq!((config.cache.disk, config.node.state, config.repos.len()), (None, None, 0));

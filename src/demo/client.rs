@@ -11,9 +11,10 @@
 use super::ledger::{Fetched, Ledger};
 use super::scene::{MIRRORS, REPO_PATH, Servers};
 use crate::clock::{self, Timestamp};
+use crate::config::Root;
 use crate::http::TreePath;
 use crate::repo::generation::REPOMD;
-use crate::repo::{ListedFile, Root, Sha256, compression, primary, repomd};
+use crate::repo::{ListedFile, Sha256, compression, primary, repomd};
 use bytes::Bytes;
 use http::header::{LOCATION, USER_AGENT};
 use http::{Request, StatusCode, Uri};

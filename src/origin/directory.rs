@@ -87,7 +87,7 @@ pub struct DirectoryOrigin {
 }
 
 impl DirectoryOrigin {
-    /// Opens the tree at `path`; old files are kept by links in `retain` (made if it isn't there), or not at all.
+    /// Opens the tree at `path`; old files are kept in `retain` (made if it isn't there), or not at all.
     pub fn open(path: &Path, retain: Option<&Path>) -> Result<Self, OriginError> {
         let refuse = |error: io::Error| OriginError::Setup(format!("origin {}: {error}", path.display()));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -101,13 +101,22 @@ impl DirectoryOrigin {
         Ok(origin)
     }
 
+    /// The same with at most so many bytes of copies, where files can't be linked.
+    #[must_use]
+    pub const fn copying(mut self, most_bytes: u64) -> Self {
+        if let Some(retained) = &mut self.retained {
+            retained.set_copy_bytes(most_bytes);
+        }
+        self
+    }
+
     /// Where the tree is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The old files kept by links, where any are kept.
+    /// The old files, where any are kept.
     #[must_use]
     pub const fn retained(&self) -> Option<&Retained> {
         self.retained.as_ref()

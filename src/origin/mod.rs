@@ -7,6 +7,7 @@
 mod body;
 mod breaker;
 mod connect;
+mod copies;
 mod directory;
 mod guard;
 pub mod http;
@@ -20,6 +21,7 @@ pub(crate) mod stub;
 mod tls_test;
 
 pub use body::OriginBody;
+pub use copies::{Copied, Wanted};
 pub use directory::{DirEntry, DirectoryOrigin, MAX_LISTED, Node, Opened, Stamp};
 pub use guard::Health;
 pub use http::HttpOrigin;

@@ -189,8 +189,11 @@ mod tests {
         let mut history = History::default();
         for (at, files) in generations.iter().enumerate() {
             let now = Timestamp::from_secs(flipped + at as u64);
-            let file =
-                |path: &&str| ListedFile { path: (*path).into(), size: 1, digest: Some(Sha256::of(b"x").into()) };
+            let file = |path: &&str| ListedFile {
+                path: (*path).into(),
+                size: 1,
+                digest: Some(Sha256::of(b"x").into()),
+            };
             let packages = files.iter().map(file).collect();
             let bytes = Bytes::from(format!("{path} {at}"));
             let previous = history.current().cloned();

@@ -2,14 +2,11 @@
 
 use super::phases::{observe, seconds};
 use super::state::Loaded;
-use super::{Event, Shared, Step};
+use super::{Event, Shared, Step, retain};
 use crate::clock::{self, Timestamp};
 use crate::config::Repo;
-use crate::origin::Linked;
 use crate::policy::{RepoView, Window};
-use crate::repo::{Digest, Generation, History, Pinned};
-use crate::store::Identity;
-use std::collections::HashSet;
+use crate::repo::{Generation, History, Pinned};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -26,7 +23,8 @@ pub(super) async fn flip(shared: &Arc<Shared>, index: usize, mut generation: Gen
     let history = before.with(generation, shared.config.push.keep, now);
     let has_dropped = before.generations().len() >= history.generations().len();
 
-    keep(shared, index, &history, window).await;
+    let linked = retain::link(shared, index, &history).await;
+    save(shared, index, &history, window).await;
     publish(shared, index, history, window, |shared, generation| {
         let at = clock::now();
         let mut status = watched.status();
@@ -39,8 +37,9 @@ pub(super) async fn flip(shared: &Arc<Shared>, index: usize, mut generation: Gen
         shared.tell(Event::Offered { repo, generation: generation.id, sequence, at });
     });
     if has_dropped {
-        sweep(shared).await;
+        retain::sweep(shared).await;
     }
+    retain::copy_behind(shared, index, linked);
 }
 
 /// Replaces pinned files of the current generation: a signature that came after what it signs.
@@ -53,7 +52,7 @@ pub(super) async fn repin(shared: &Arc<Shared>, index: usize, pinned: Pinned) {
     generation.pinned.push(pinned);
     let older = view.history.generations().iter().skip(1).cloned();
     let history = History::new(std::iter::once(Arc::new(generation)).chain(older));
-    keep(shared, index, &history, view.window).await;
+    save(shared, index, &history, view.window).await;
     publish(shared, index, history, view.window, |_, _| {});
 }
 
@@ -106,6 +105,7 @@ pub(super) async fn restore(shared: &Arc<Shared>) {
             Some(kept) if kept.sequence == current.sequence => kept.window,
             _ => Window::opened_by(current, &watched.repo),
         };
+        retain::retain_behind(shared, index, history.clone());
         publish(shared, index, history, window, |shared, generation| {
             watched.status().offered = Some(generation.flipped);
             mark(shared, &watched.repo.id, "published", generation.published);
@@ -146,26 +146,6 @@ fn replace(shared: &Shared, index: usize, view: RepoView, told: impl FnOnce(&Sha
     shared.flipped.notify_one();
 }
 
-/// Makes the current generation of `history` survive: rsync --delete by links, a restart by files.
-///
-/// A failure is told and not more: clients are to get the update all the same.
-async fn keep(shared: &Arc<Shared>, index: usize, history: &History, window: Option<Window>) {
-    let watched = &shared.repos[index];
-    let Some(current) = history.current().cloned() else { return };
-    let files = current.catalogue.iter().filter_map(|(path, entry)| {
-        let identity = Identity { digest: entry.digest?, size: entry.size };
-        Some((watched.repo.file(path).ok()?, identity))
-    });
-    match shared.store.retain(files.collect()).await {
-        Ok(Linked { first_failure: Some(first), failed, .. }) => {
-            tracing::warn!(repo = watched.repo.id, failed, "files could not be retained: {first}");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(repo = watched.repo.id, "files could not be retained: {error}"),
-    }
-    save(shared, index, history, window).await;
-}
-
 /// To the state directory, if there is one.
 async fn save(shared: &Shared, index: usize, history: &History, window: Option<Window>) {
     let watched = &shared.repos[index];
@@ -177,16 +157,5 @@ async fn save(shared: &Shared, index: usize, history: &History, window: Option<W
             repo = watched.repo.id,
             "a restart would lose this push: it can't be written to disk: {error}"
         );
-    }
-}
-
-/// Removes the links to what no kept generation of any repo lists. The caller holds `flips`.
-async fn sweep(shared: &Shared) {
-    let histories: Vec<_> = (0..shared.repos.len()).map(|index| shared.history(index)).collect();
-    let generations = histories.iter().flat_map(History::generations);
-    let entries = generations.flat_map(|generation| generation.catalogue.iter());
-    let listed: HashSet<Digest> = entries.filter_map(|(_, entry)| entry.digest).collect();
-    if let Err(error) = shared.store.sweep(listed).await {
-        tracing::warn!("retained files could not be swept: {error}");
     }
 }

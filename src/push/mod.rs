@@ -11,6 +11,7 @@ mod event;
 mod flip;
 mod images;
 mod phases;
+mod retain;
 mod state;
 mod status;
 mod verify;
@@ -76,6 +77,8 @@ struct Shared {
     /// what is not published yet, and so that no publication is lost.
     flips: tokio::sync::Mutex<()>,
     phases: Mutex<Phases>,
+    /// What keeps the files of a local tree, behind the flips.
+    retaining: Mutex<JoinSet<()>>,
     /// A view was replaced: its window may end before the others do.
     reviewed: Notify,
     started: Instant,
@@ -132,6 +135,7 @@ impl Pushes {
             warming: Semaphore::new(config.push.warm_parallel),
             flips: tokio::sync::Mutex::default(),
             phases: Mutex::new(Phases::new(repos.len())),
+            retaining: Mutex::default(),
             reviewed: Notify::new(),
             started: clock::monotonic(),
             repos,

@@ -1,5 +1,6 @@
 //! How one repo's pushes stand, for the status page and readiness.
 
+use super::retain::Unretained;
 use super::{PushHandle, Watched};
 use crate::clock::Timestamp;
 use crate::policy::{Currency, RepoView};
@@ -21,6 +22,10 @@ pub struct RepoState {
     pub warmed: Option<Timestamp>,
     /// When it was offered to clients.
     pub offered: Option<Timestamp>,
+    /// Files of the generation on offer that would be lost to clients at once if the next push removed them.
+    pub unretained_files: usize,
+    /// Why they can't be kept.
+    pub unretained_why: Option<String>,
 }
 
 /// What is being done for a repo.
@@ -106,11 +111,12 @@ pub(super) struct Status {
     pub(super) detected: Option<Timestamp>,
     pub(super) warmed: Option<Timestamp>,
     pub(super) offered: Option<Timestamp>,
+    pub(super) unretained: Option<Unretained>,
 }
 
 impl Status {
     pub(super) fn state(&self, id: &str) -> RepoState {
-        let Self { last_poll, ref last_error, step, detected, warmed, offered } = *self;
+        let Self { last_poll, ref last_error, step, detected, warmed, offered, ref unretained } = *self;
         RepoState {
             id: id.to_owned(),
             last_poll,
@@ -119,6 +125,8 @@ impl Status {
             detected,
             warmed,
             offered,
+            unretained_files: unretained.as_ref().map_or(0, |unretained| unretained.files),
+            unretained_why: unretained.as_ref().map(|unretained| unretained.why.clone()),
         }
     }
 

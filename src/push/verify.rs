@@ -2,12 +2,12 @@
 
 use super::{Shared, images};
 use crate::clock::Timestamp;
-use crate::config::Repo;
+use crate::config::{Repo, Root};
 use crate::http::{PathError, TreePath};
 use crate::origin::{OriginError, PollValidators, Polled};
 use crate::repo::{
-    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Root, Sha256, compression,
-    prestodelta, primary, repomd, root_document,
+    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Sha256, compression, prestodelta,
+    primary, repomd, root_document,
 };
 use crate::store::{FetchError, Object};
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! One file as a repodata document lists it, and the rules that its entry must keep.
 
 use super::digest::{Algorithm, Digest};
-use super::location::Root;
+use crate::config::Root;
 
 /// A file that a repodata document lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,9 @@ pub(super) struct Draft {
 impl Draft {
     /// Takes a location; `base` is its `xml:base`.
     pub(super) fn location(&mut self, root: &Root, href: &str, base: Option<&str>) {
-        self.path = root.resolve(href, base);
+        let plain = relative(href).filter(|_| base.is_none_or(str::is_empty));
+        let path = plain.or_else(|| root.resolve(href, base));
+        self.path = path.filter(|path| path.len() <= MAX_PATH_BYTES);
         self.spoiled |= self.path.is_none();
     }
 

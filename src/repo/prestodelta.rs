@@ -2,8 +2,8 @@
 
 use super::error::RepodataError;
 use super::listed::{Draft, ListedFile, Parsed};
-use super::location::Root;
 use super::xml::{Step, walk};
+use crate::config::Root;
 use std::borrow::Cow;
 use std::io::BufRead;
 

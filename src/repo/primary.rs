@@ -2,8 +2,8 @@
 
 use super::error::{Fault, RepodataError};
 use super::listed::{Draft, ListedFile, MAX_FILES, Parsed};
-use super::location::Root;
 use super::xml::{Step, walk};
+use crate::config::Root;
 use std::io::BufRead;
 
 /// Reads the (decompressed) primary.xml of a repo at `root` and hands each package on, in document order. Memory: that of

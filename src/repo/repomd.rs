@@ -3,9 +3,9 @@
 use super::digest::Digest;
 use super::error::{Fault, RepodataError};
 use super::listed::Draft;
-use super::location::Root;
 use super::xml::{Step, walk};
 use crate::clock::Timestamp;
+use crate::config::Root;
 
 /// Largest repomd.xml that is read; real ones are under 20 KiB.
 pub const MAX_BYTES: usize = 1 << 20;

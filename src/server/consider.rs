@@ -128,15 +128,17 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// What caches downstream may do with the answer: metadata has to be asked for anew each time; a name that carries its
-    /// checksum is good for ever.
+    /// What caches downstream may do with the answer: only a name that carries its digest is good for ever. All others may
+    /// be other bytes after the next push, a package too: one that is signed anew keeps its name. They are kept, and asked for
+    /// anew each time by their ETag, which is the digest. (max-age=0 instead of no-cache for packages, since Squid before 3.2
+    /// takes the latter for no-store.)
     #[must_use]
     pub fn cache_control(&self) -> HeaderValue {
         HeaderValue::from_static(
             match self.place().and_then(|place| place.listed).map(|listed| listed.entry.kind) {
                 Some(Kind::Metadata) => "public, max-age=31536000, immutable",
-                Some(Kind::Package) => "public, max-age=86400",
-                Some(Kind::Reused | Kind::Replaced) | None => "no-cache",
+                Some(Kind::Package | Kind::Replaced) => "public, max-age=0, must-revalidate",
+                Some(Kind::Reused) | None => "no-cache",
             },
         )
     }

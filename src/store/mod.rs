@@ -45,7 +45,7 @@ pub use trouble::DiskTrouble;
 
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
-use crate::origin::{DirEntry, Health, Linked, Origin, OriginError, PollValidators, Polled};
+use crate::origin::{Copied, DirEntry, Health, Linked, Origin, OriginError, PollValidators, Polled, Wanted};
 use crate::repo::Digest;
 use bytes::Bytes;
 use cache::Cache;
@@ -261,6 +261,15 @@ impl Store {
         match &self.backing {
             Backing::Cache(_) => Ok(Linked::default()),
             Backing::Tree(tree) => tree.retain(files).await,
+        }
+    }
+
+    /// Copies files that [`Store::retain`] could not link, in this order, as far as `origin.retain_size` has room. Copies in
+    /// `needed` are never given up for it.
+    pub async fn copy(&self, files: Vec<Wanted>, needed: HashSet<Digest>) -> Result<Copied, FetchError> {
+        match &self.backing {
+            Backing::Cache(_) => Ok(Copied::default()),
+            Backing::Tree(tree) => tree.copy(files, needed).await,
         }
     }
 

@@ -11,7 +11,7 @@ use super::{Counters, FetchError, Scope, Settings};
 use crate::clock;
 use crate::http::freshness::Terms;
 use crate::http::{Fields, TreePath, content_type};
-use crate::origin::{DirEntry, DirectoryOrigin, Linked, Opened, OriginError};
+use crate::origin::{Copied, DirEntry, DirectoryOrigin, Linked, Opened, OriginError, Wanted};
 use crate::repo::Digest;
 use std::collections::HashSet;
 use std::io;
@@ -88,6 +88,19 @@ impl Tree {
         self.on_pool(move || {
             let sources = files.iter().map(|(path, listed)| (path, listed.digest, listed.size));
             Ok(origin.retained().map(|retained| retained.link(&origin, sources)).unwrap_or_default())
+        })
+        .await
+    }
+
+    pub(super) async fn copy(
+        self: &Arc<Self>,
+        files: Vec<Wanted>,
+        needed: HashSet<Digest>,
+    ) -> Result<Copied, FetchError> {
+        let origin = Arc::clone(&self.origin);
+        self.on_pool(move || {
+            let retained = origin.retained();
+            Ok(retained.map(|retained| retained.copy(&origin, &files, &needed)).unwrap_or_default())
         })
         .await
     }

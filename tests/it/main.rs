@@ -28,6 +28,7 @@ mod reload;
 mod repodata;
 mod requests;
 mod restarts;
+mod retained;
 mod selection;
 mod sendfile;
 mod support;

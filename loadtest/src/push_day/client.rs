@@ -4,7 +4,8 @@
 
 use super::tree::Body;
 use freshet::clock::monotonic;
-use freshet::repo::{Hasher, Root, repomd};
+use freshet::config::Root;
+use freshet::repo::{Hasher, repomd};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
