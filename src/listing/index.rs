@@ -30,12 +30,21 @@ pub struct IndexEntry {
     pub modified: Option<Timestamp>,
 }
 
+/// How much of a directory a page shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All.
+    Whole,
+    /// Some of its entries: there are more than a page takes.
+    Cut,
+}
+
 /// The page for `dir`: one self-contained `text/html; charset=utf-8` document, directories first, then by name.
 ///
 /// Its links are relative, so it must be served at a URL that ends in `/`. What no request can name (see [`TreePath`]) is left
 /// out.
 #[must_use]
-pub fn index(dir: &TreePath, entries: &[IndexEntry]) -> String {
+pub fn index(dir: &TreePath, entries: &[IndexEntry], extent: Extent) -> String {
     let mut shown: Vec<&IndexEntry> = entries.iter().filter(|entry| can_be_asked_for(&entry.name)).collect();
     shown.sort_by(|a, b| b.is_directory.cmp(&a.is_directory).then_with(|| a.name.cmp(&b.name)));
     let at_root = dir.as_str().is_empty();
@@ -55,7 +64,15 @@ pub fn index(dir: &TreePath, entries: &[IndexEntry]) -> String {
     for entry in shown {
         row(&mut html, entry);
     }
-    html.push_str("</tbody>\n</table>\n</main>\n</body>\n</html>\n");
+    html.push_str("</tbody>\n</table>\n");
+    if extent == Extent::Cut {
+        let _ = writeln!(
+            html,
+            "<p>This list is cut: the directory has more than these {} entries.</p>",
+            entries.len()
+        );
+    }
+    html.push_str("</main>\n</body>\n</html>\n");
     html
 }
 
@@ -108,7 +125,7 @@ mod tests {
     }
 
     fn page(dir: &str, entries: &[IndexEntry]) -> String {
-        index(&TreePath::new(dir).unwrap(), entries)
+        index(&TreePath::new(dir).unwrap(), entries, Extent::Whole)
     }
 
     #[test]
@@ -130,7 +147,9 @@ mod tests {
             ]
         );
         assert!(html.contains("<h1>Index of /7/&lt;os&gt;/</h1>"));
-        assert!(page("7", &[]).contains("<title>Index of /7/</title>"));
+        assert!(page("7", &[]).contains("<title>Index of /7/</title>") && !html.contains("is cut"));
+        let cut = index(&TreePath::new("7").unwrap(), &[entry("a", false)], Extent::Cut);
+        assert!(cut.contains("This list is cut: the directory has more than these 1 entries."));
         let root = page("", &[entry("..", true), entry("a/b", false), entry("a\nb", false), entry("", true)]);
         assert!(root.contains("<title>Index of /</title>") && !root.contains("href"));
     }

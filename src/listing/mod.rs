@@ -10,7 +10,7 @@ pub mod named;
 pub mod own;
 pub mod query;
 
-pub use index::{IndexEntry, index};
+pub use index::{Extent, IndexEntry, index};
 pub use metalink::{Metalink, Resource, Version, metalink};
 pub use mirrorlist::{Order, mirrorlist};
 pub use own::{OwnEntries, own_entries};

@@ -1,9 +1,10 @@
 //! The origin as a local directory: a node that is rsynced, or the master itself.
 //!
 //! Every name is resolved below the root by the kernel (`openat2` with `RESOLVE_BENEATH`), so that neither a path nor
-//! a symlink leads out of it. All calls block.
+//! a symlink leads out of it. A symlink that names a place in the tree by its absolute path is followed: it is rewritten
+//! (`symlinks`), and what comes of it is resolved in the same way. All calls block.
 
-use super::{MAX_POLLED_BYTES, OriginError, PollValidators, Polled, Retained};
+use super::{MAX_POLLED_BYTES, OriginError, PollValidators, Polled, Retained, symlinks};
 use crate::clock::Timestamp;
 use crate::http::TreePath;
 use crate::repo::Digest;
@@ -16,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Entries of one directory that a listing shows at most.
+/// Entries of one directory that a listing shows at most. [`DirectoryOrigin::list`] has one more where there are more.
 pub const MAX_LISTED: usize = 100_000;
 /// `openat2` says EAGAIN when a rename somewhere made a ".." uncertain; it is asked again so many times.
 const RESOLVE_ATTEMPTS: usize = 16;
@@ -83,6 +84,8 @@ pub struct DirEntry {
 pub struct DirectoryOrigin {
     root: OwnedFd,
     path: PathBuf,
+    /// How absolute symlinks name the root: as the config does, and by its canonical path.
+    names: Vec<PathBuf>,
     retained: Option<Retained>,
 }
 
@@ -96,7 +99,9 @@ impl DirectoryOrigin {
             Retained::open(dir).map_err(|error| OriginError::Setup(format!("{}: {error}", dir.display())))
         };
         let retained = retain.map(keep).transpose()?;
-        let origin = Self { root, path: path.to_owned(), retained };
+        let canonical = std::fs::canonicalize(path).map_err(refuse)?;
+        let names = vec![path.to_owned(), canonical];
+        let origin = Self { root, path: path.to_owned(), names, retained };
         origin.resolve(".").map_err(refuse)?;
         Ok(origin)
     }
@@ -156,7 +161,7 @@ impl DirectoryOrigin {
         }
     }
 
-    /// The entries of a directory that may be served, in no order; at most [`MAX_LISTED`].
+    /// The entries of a directory that may be served, in no order; one more than [`MAX_LISTED`] at most.
     pub fn list(&self, dir: &TreePath) -> Result<Vec<DirEntry>, OriginError> {
         let base = dir.as_str().trim_end_matches('/');
         let fd = self.resolve(if base.is_empty() { "." } else { base }).map_err(absent)?;
@@ -166,7 +171,7 @@ impl DirectoryOrigin {
         };
         let mut listed = Vec::new();
         for entry in entries {
-            if listed.len() == MAX_LISTED {
+            if listed.len() > MAX_LISTED {
                 break;
             }
             let entry = entry.map_err(|e| OriginError::Disk(e.into()))?;
@@ -250,6 +255,15 @@ impl DirectoryOrigin {
     }
 
     fn resolve(&self, path: &str) -> io::Result<OwnedFd> {
+        let opened = self.resolve_beneath(path);
+        let leads_out = opened.as_ref().is_err_and(|error| Errno::from_io_error(error) == Some(Errno::XDEV));
+        match leads_out.then(|| symlinks::rewritten(&self.root, &self.names, path)).flatten() {
+            Some(path) => self.resolve_beneath(&path),
+            None => opened,
+        }
+    }
+
+    fn resolve_beneath(&self, path: &str) -> io::Result<OwnedFd> {
         // Non-blocking: a FIFO must not stop us.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let below = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;

@@ -13,6 +13,7 @@ mod guard;
 pub mod http;
 mod passed;
 mod retained;
+mod symlinks;
 mod version;
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use crate::clock;
 use crate::config;
 use crate::http::range::{self, ByteRange, Requested};
 use crate::http::{TreePath, conditional};
-use crate::listing::{IndexEntry, index};
-use crate::origin::OriginError;
+use crate::listing::{Extent, IndexEntry, index};
+use crate::origin::{MAX_LISTED, OriginError};
 use crate::policy::{Currency, Past, Reason};
 use crate::store::{Content, FetchError, Meta, Object, Source};
 use bytes::Bytes;
@@ -210,8 +210,10 @@ async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchErr
         return Ok(Some(page(html)));
     }
     let Some(entries) = edge.store.listing(dir).await? else { return Ok(None) };
+    let extent = if entries.len() > MAX_LISTED { Extent::Cut } else { Extent::Whole };
     let entries: Vec<IndexEntry> = entries
         .into_iter()
+        .take(MAX_LISTED)
         .map(|entry| IndexEntry {
             name: entry.name,
             is_directory: entry.is_directory,
@@ -219,7 +221,7 @@ async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchErr
             modified: Some(entry.modified),
         })
         .collect();
-    Ok(Some(page(edge.listings.keep(dir, index(dir, &entries).into()))))
+    Ok(Some(page(edge.listings.keep(dir, index(dir, &entries, extent).into()))))
 }
 
 fn failed(asked: &Asked, question: &Question<'_>, error: &FetchError) -> Answer {

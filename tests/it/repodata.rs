@@ -4,7 +4,7 @@ use super::support::dnf::Dnf;
 use super::support::node::Node;
 use super::support::origin::Origin;
 use super::support::repo::{self, Push, REPO, Tree};
-use super::support::{client, config, run, scratch};
+use super::support::{client, config, run, scratch, wait_for};
 use freshet::repo::Sha256;
 use std::fs;
 use std::io::Read;
@@ -187,17 +187,13 @@ fn files_outside_of_the_repos_directory() {
     assert_eq!(node.status()["repos"][0]["generation"]["left_out"], 0);
     let paths = moved.map(|(i, _, to)| format!("/{to}/{}", name(i)));
     for path in &paths {
-        node.wait_status("redirects to the mirror", |_| status_of(&node, path) == 302);
+        let redirected = || Some(node.get(path)).filter(|answer| answer.status == 302);
+        let to = format!("{}{}", mirror.url(), &path[1..]);
+        assert_eq!(wait_for("a redirect", redirected).header("location"), Some(to.as_str()));
     }
     let client = dnf(&node);
     client.ok(&["install", &repo::name(5), &repo::name(9), &repo::name(13)]);
     client.verify();
-    for path in &paths {
-        let redirect = node.get(path);
-        let to = format!("{}{}", mirror.url(), &path[1..]);
-        assert_eq!(redirect.header("location"), Some(to.as_str()));
-    }
-
     // A push that removes them: who has the old metadata gets them all the same.
     let whole = |i: usize, to: &str| fs::read(tree.root().join(to).join(name(i))).unwrap();
     let bodies = moved.map(|(i, _, to)| whole(i, to));

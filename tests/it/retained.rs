@@ -7,7 +7,7 @@ use super::support::origin::Origin;
 use super::support::repo::{self, Push, REPO, Tree};
 use super::support::{config, run, said, scratch, wait_until};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -20,6 +20,12 @@ const AS_ANOTHER: [&str; 3] = [
 
 fn settings(tree: &Path, more: &str) -> String {
     config::in_place(tree, &[config::BRISK, more, &config::updates("24h")].concat())
+}
+
+/// A tree that another user may read.
+fn readable(dir: &Path) -> Tree {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    Tree::link(Push::First, &dir.join("tree"))
 }
 
 fn keeps_what_a_push_removes(tree: &Tree, node: &Node, retained: &Path) {
@@ -52,7 +58,7 @@ fn keeps_what_a_push_removes(tree: &Tree, node: &Node, retained: &Path) {
 #[test]
 fn a_tree_of_another_owner_is_copied() {
     let dir = scratch();
-    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let tree = readable(dir.path());
     let node = Node::start_by(&AS_ANOTHER, &settings(tree.root(), ""));
     keeps_what_a_push_removes(&tree, &node, &node.dir().join("state/retained"));
 }
@@ -69,7 +75,7 @@ fn a_tree_on_another_file_system_is_copied() {
 #[test]
 fn what_cant_be_kept_is_reported() {
     let dir = scratch();
-    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    let tree = readable(dir.path());
     let node = Node::start_by(&AS_ANOTHER, &settings(tree.root(), "origin.retain_size = \"1 MiB\"\n"));
     node.wait_ready();
     let status = node.wait_status("it is reported", |status| {
