@@ -2,6 +2,8 @@
 //!
 //! One request on one connection, with the address and token of the node's own config.
 
+mod push;
+
 use crate::admin::query;
 use crate::config::Config;
 use crate::server::explain::{Candidate, Explanation};
@@ -13,8 +15,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 pub use crate::admin::query::Typed;
+pub use crate::push::Faults;
 pub use crate::server::explain::Supposed as Question;
 pub use crate::store::Mode;
+pub use push::{Wait, push};
 
 /// For the connection, and for each step of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,20 +37,6 @@ pub fn explain(config: &Config, question: &Question, json: bool) -> Result<Strin
     let explanation = serde_json::from_str(&answer)
         .context("the node's answer is no explanation: is it of another version?")?;
     Ok(lines(&explanation))
-}
-
-/// Has the node look for a push of `repo`, or of all repos, at once.
-///
-/// # Errors
-/// The node can't be reached, or has no such repo.
-pub fn push(config: &Config, repo: Option<&str>) -> Result<String> {
-    let query = repo.map(|repo| format!("?repo={}", query::encode(repo))).unwrap_or_default();
-    let answer = ask(config, "POST", &format!("/api/v1/push{query}"))?;
-    let answer: serde_json::Value = serde_json::from_str(&answer).context("the node's answer is no JSON")?;
-    Ok(match (repo, &answer["polled"]) {
-        (Some(repo), _) => format!("{repo}: the node looks for a push now\n"),
-        (None, polled) => format!("the node looks for pushes now, repos: {polled}\n"),
-    })
 }
 
 /// Purges paths from the node's cache.

@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// A request takes many pieces of memory and frees them within microseconds. jemalloc gives out first what a thread freed last,
@@ -50,11 +51,20 @@ enum Command {
     },
     /// Ask the running node what it would do with a request, and why.
     Explain(Explain),
-    /// Have the running node look for a push at once.
+    /// Make the running node poll the origin now.
     Push {
         /// The node's config.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Wait until the node offers what the origin shows; exit 1 with the reason if the push is held or fails.
+        #[arg(long)]
+        wait: bool,
+        /// With --wait: give up after this time and exit 1.
+        #[arg(long, value_name = "TIME", default_value = "10m", requires = "wait", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// Offer what the origin shows even if files of it are absent or wrong there.
+        #[arg(long, requires = "repo")]
+        anyway: bool,
         /// The repo, as name/release/arch; all by default.
         repo: Option<String>,
     },
@@ -232,8 +242,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Err(code) => return Ok(code),
             }
         }
-        Command::Push { config, repo } => match load(&config) {
-            Ok(config) => print!("{}", ask::push(&config, repo.as_deref())?),
+        Command::Push { config, wait, timeout, anyway, repo } => match load(&config) {
+            Ok(config) => {
+                let wait = if wait { ask::Wait::UpTo(timeout) } else { ask::Wait::No };
+                let faults = if anyway { ask::Faults::Ignore } else { ask::Faults::Hold };
+                print!("{}", ask::push(&config, repo.as_deref(), faults, wait)?);
+            }
             Err(code) => return Ok(code),
         },
         Command::Purge { config, soft, prefix, path } => {

@@ -119,6 +119,8 @@ pub struct Metrics {
     pub mirror_exceptions: IntGaugeVec,
     /// Steps of pushes: counted by repo and outcome.
     pub pushes: IntCounterVec,
+    /// A push of the repo is held, since a file of it is wrong at the origin.
+    pub push_held: IntGaugeVec,
     /// Time stamps of the newest push's steps.
     pub push_step: GaugeVec,
     /// Sequence of the current generation.
@@ -288,6 +290,12 @@ impl Metrics {
                 &["mirror", "repo"],
             ),
             pushes: counters(&r, "freshet_pushes_total", "Pushes by outcome.", &["repo", "outcome"]),
+            push_held: gauges(
+                &r,
+                "freshet_push_held",
+                "1 while a push is held because a file of it is absent or wrong at the origin.",
+                &["repo"],
+            ),
             push_step: float_gauges(
                 &r,
                 "freshet_push_timestamp_seconds",

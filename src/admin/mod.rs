@@ -7,6 +7,7 @@
 mod cross_site;
 mod gauges;
 mod page;
+pub mod pushes;
 pub mod query;
 mod routes;
 pub mod status;

@@ -129,7 +129,7 @@ fn repos(html: &mut String, repos: &[Repo], mirrors: usize) {
             escape(&repo.id),
             window(repo.delivery, &repo.window),
             repo.fresh_mirrors,
-            push(repo),
+            push(repo) + &faults(repo),
         );
     }
     close_table(html);
@@ -152,9 +152,10 @@ fn window(delivery: &str, window: &Window) -> String {
 
 fn push(repo: &Repo) -> String {
     let push = &repo.push;
-    let mut text = match (push.warmed_files, push.warming_files) {
-        (Some(done), Some(all)) => format!("{}, {done} of {all} files", push.step),
-        _ => push.step.to_owned(),
+    let progress = push.warmed_files.zip(push.warming_files).or(push.checked_files.zip(push.checking_files));
+    let mut text = match progress {
+        Some((done, all)) => format!("{}, {done} of {all} files", push.step),
+        None => push.step.to_owned(),
     };
     match &push.last_poll {
         Some(at) => text += &format!("; origin seen {}", time(at)),
@@ -167,11 +168,35 @@ fn push(repo: &Repo) -> String {
             escape(why)
         );
     }
-    if let Some(why) = &repo.not_current {
+    if let Some(why) = repo.not_current.as_ref().filter(|_| repo.held.is_none()) {
         text += &format!("<br><span class=\"bad\">not current</span>: {}", escape(why));
     }
-    if let Some(error) = push.last_error.as_ref().filter(|_| repo.not_current.is_none()) {
+    let is_told = repo.held.is_some() || repo.not_current.is_some();
+    if let Some(error) = push.last_error.as_ref().filter(|_| !is_told) {
         text += &format!("<br><span class=\"bad\">{}</span>", escape(error));
+    }
+    text
+}
+
+/// What is wrong with a repo's files at the origin.
+fn faults(repo: &Repo) -> String {
+    let mut text = String::new();
+    if let Some(held) = &repo.held {
+        let _ = write!(
+            text,
+            "<br><span class=\"bad\">Push held</span> since {}: {}: {}; wrong files: {}",
+            time(&held.since),
+            escape(&held.file),
+            escape(&held.fault),
+            held.files
+        );
+    }
+    for (file, fault) in repo.faults.iter().take(TOLD) {
+        let (file, fault) = (escape(file), escape(fault));
+        let _ = write!(text, "<br><span class=\"bad\">Wrong at the origin</span>: {file}: {fault}");
+    }
+    for word in repo.push.without.iter().take(TOLD) {
+        let _ = write!(text, "<br>Offered without {}", escape(word));
     }
     text
 }

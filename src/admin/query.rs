@@ -4,6 +4,7 @@
 
 use crate::config::{self, Alias};
 use crate::http::TreePath;
+use crate::push::Faults;
 use crate::server::explain::Supposed;
 use crate::store::{Mode, Scope};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -58,6 +59,31 @@ pub(super) fn supposed(query: Option<&str>) -> Result<Supposed, String> {
         range,
         https,
     })
+}
+
+/// Which repo `POST /api/v1/push` is about (all by default), and whether its push is to be offered anyway.
+///
+/// # Errors
+/// What is wrong, in words.
+pub(super) fn push(query: Option<&str>) -> Result<(Option<String>, Faults), String> {
+    let [repo, anyway] = parameters(query, ["repo", "anyway"])?;
+    let faults = match anyway.as_deref() {
+        None | Some("0" | "false") => Faults::Hold,
+        Some("" | "1" | "true") => Faults::Ignore,
+        Some(other) => return Err(format!("anyway: {other:?} is neither 1 nor 0")),
+    };
+    if faults == Faults::Ignore && repo.is_none() {
+        return Err("anyway: expected a repo as well".to_owned());
+    }
+    Ok((repo, faults))
+}
+
+/// The query that orders it.
+#[must_use]
+pub fn ordering(repo: Option<&str>, faults: Faults) -> String {
+    let repo = repo.map(|repo| format!("repo={}", encode(repo)));
+    let anyway = (faults == Faults::Ignore).then(|| "anyway=1".to_owned());
+    repo.into_iter().chain(anyway).collect::<Vec<_>>().join("&")
 }
 
 /// What `/api/v1/purge` is told to purge, by its canonical name. Paths are percent-encoded as in a request line; the first
@@ -166,6 +192,18 @@ mod tests {
         ] {
             let refused = supposed(Some(query)).unwrap_err();
             assert!(refused.contains(why), "{query}: {refused}");
+        }
+        for (query, why) in [
+            ("anyway=1", "expected a repo as well"),
+            ("repo=a&anyway=x", "neither 1 nor 0"),
+            ("x=1", "unknown"),
+        ] {
+            assert!(push(Some(query)).unwrap_err().contains(why), "{query}");
+        }
+        for (repo, faults) in
+            [(None, Faults::Hold), (Some("a/b c"), Faults::Hold), (Some("a/b"), Faults::Ignore)]
+        {
+            assert_eq!(push(Some(&ordering(repo, faults))), Ok((repo.map(str::to_owned), faults)));
         }
         for (query, why) in [
             ("", "either path or prefix"),

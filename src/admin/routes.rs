@@ -1,9 +1,9 @@
 //! What is where: from a request to its answer.
 
 use super::status::{Purge, Status};
-use super::{Admin, cross_site, gauges, page, query};
+use super::{Admin, cross_site, gauges, page, pushes, query};
 use crate::clock::{self, Timestamp};
-use crate::push::RepoCurrency;
+use crate::push::{Faults, RepoCurrency};
 use crate::server::explain;
 use crate::store::Scope;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -56,7 +57,8 @@ impl Route {
 
     const fn allow(self) -> &'static str {
         match self {
-            Self::Push | Self::Purge => "POST",
+            Self::Push => "GET, HEAD, POST",
+            Self::Purge => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -122,6 +124,7 @@ pub(super) async fn answer<B>(
             Some(_) if admin.token.is_none() && !is_own(&admin, &head) => {
                 Answer::error(StatusCode::FORBIDDEN, path, cross_site::WHY)
             }
+            Some(Route::Push) if head.method == Method::POST => push(&admin, path, head.uri.query()),
             Some(route) => at(&admin, route, path, head.uri.query()).await,
         }
     };
@@ -164,9 +167,9 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
         Route::Purge => purge(admin, query, path).await,
         Route::Push => match query::parameters(query, ["repo"]) {
             Err(why) => Answer::error(StatusCode::BAD_REQUEST, path, &why),
-            Ok([repo]) => match (admin.pushes.poll_now(repo.as_deref()), repo) {
-                (0, Some(repo)) => Answer::error(StatusCode::NOT_FOUND, path, &format!("no repo {repo}")),
-                (polled, _) => Answer::json(StatusCode::ACCEPTED, &json!({ "polled": polled })),
+            Ok([repo]) => match (pushes::states(&admin.pushes, repo.as_deref()), repo) {
+                (states, Some(repo)) if states.is_empty() => no_repo(path, &repo),
+                (states, _) => Answer::json(StatusCode::OK, &states),
             },
         },
     }
@@ -179,6 +182,28 @@ fn ready(admin: &Admin, now: Timestamp) -> String {
         not_current.map(|why| format!("{id}: not current: {why}\n"))
     });
     std::iter::once("ready\n".to_owned()).chain(not_current).collect()
+}
+
+fn push(admin: &Admin, path: &str, query: Option<&str>) -> Answer {
+    let (repo, faults) = match query::push(query) {
+        Err(why) => return Answer::error(StatusCode::BAD_REQUEST, path, &why),
+        Ok(asked) => asked,
+    };
+    let orders = admin.pushes.order(repo.as_deref(), faults);
+    match repo {
+        Some(repo) if orders.is_empty() => no_repo(path, &repo),
+        repo => {
+            if let Some(repo) = repo.filter(|_| faults == Faults::Ignore) {
+                tracing::warn!(repo, "an operator has the push offered anyway");
+            }
+            let numbers: BTreeMap<String, u64> = orders.into_iter().collect();
+            Answer::json(StatusCode::ACCEPTED, &json!({ "polled": numbers.len(), "orders": numbers }))
+        }
+    }
+}
+
+fn no_repo(path: &str, repo: &str) -> Answer {
+    Answer::error(StatusCode::NOT_FOUND, path, &format!("no repo {repo}"))
 }
 
 async fn purge(admin: &Admin, query: Option<&str>, path: &str) -> Answer {

@@ -3,6 +3,7 @@
 //! Field names are stable. Times are RFC 3339 text, rates are bits per second, sizes are bytes.
 
 use super::Admin;
+use super::pushes::{Held, Push};
 use crate::clock::Timestamp;
 use crate::config::{Bandwidth, Delivery};
 use crate::geo::Code;
@@ -89,6 +90,11 @@ pub struct Repo {
     pub confirmed: Option<String>,
     /// The newest push.
     pub push: Push,
+    /// Why the newest push isn't offered although its metadata are complete; null: it is.
+    pub held: Option<Held>,
+    /// Files of the generation on offer that the origin doesn't have as they are listed, and what is wrong with them. Its new
+    /// files were looked at before it was offered; the first generation's are looked at behind that.
+    pub faults: BTreeMap<String, String>,
 }
 
 /// A generation on offer.
@@ -131,33 +137,6 @@ pub struct Window {
     pub closes: Option<String>,
     /// Until then; 0 when it isn't open.
     pub seconds_left: u64,
-}
-
-/// The newest push.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Push {
-    /// `idle`, `fetching`, `warming`, or `flipping`.
-    pub step: &'static str,
-    /// Packages fetched, while it is warming.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmed_files: Option<u32>,
-    /// Packages to be fetched, while it is warming.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub warming_files: Option<u32>,
-    /// When the origin last answered.
-    pub last_poll: Option<String>,
-    /// Why the newest poll or push failed.
-    pub last_error: Option<String>,
-    /// When the push was first seen.
-    pub detected: Option<String>,
-    /// When its packages were in the cache.
-    pub warmed: Option<String>,
-    /// When it was offered to clients.
-    pub offered: Option<String>,
-    /// Files of a local tree that would be lost to clients at once if the next push removed them.
-    pub unretained_files: usize,
-    /// Why they can't be kept; null: all are.
-    pub unretained_why: Option<String>,
 }
 
 /// A mirror.
@@ -418,7 +397,9 @@ fn repo(
         currency: currency.currency.word(),
         not_current: currency.not_current.clone(),
         confirmed: (confirmed > Timestamp::EPOCH).then(|| confirmed.to_string()),
-        push: push_of(&state),
+        push: Push::of(&state),
+        held: Held::of(&state),
+        faults: state.faults,
     }
 }
 
@@ -438,26 +419,6 @@ fn generation(view: &RepoView) -> Option<Generation> {
         verified: current.verified,
         kept: view.history.generations().len(),
     })
-}
-
-fn push_of(state: &push::RepoState) -> Push {
-    let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
-    let (done, total) = match state.step {
-        push::Step::Warming { done, total } => (Some(done), Some(total)),
-        _ => (None, None),
-    };
-    Push {
-        step: state.step.word(),
-        warmed_files: done,
-        warming_files: total,
-        last_poll: text(state.last_poll),
-        last_error: state.last_error.clone(),
-        detected: text(state.detected),
-        warmed: text(state.warmed),
-        offered: text(state.offered),
-        unretained_files: state.unretained_files,
-        unretained_why: state.unretained_why.clone(),
-    }
 }
 
 fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {

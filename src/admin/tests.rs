@@ -1,7 +1,7 @@
 //! The admin API over a real socket: a node of one repo and three mirrors, whose origin is never asked.
 
 use super::*;
-use crate::ask;
+use crate::ask::{self, Faults, Wait};
 use crate::config::Config;
 use crate::geo::Geo;
 use crate::http::TreePath;
@@ -175,9 +175,12 @@ fn routes() {
         ("GET", "/api/v1/status", 200, "cache-control: no-store"),
         ("POST", "/api/v1/status", 405, "allow: get, head\r\n"),
         ("DELETE", "/", 405, "allow: get, head\r\n"),
-        ("GET", "/api/v1/push", 405, "allow: post\r\n"),
+        ("PUT", "/api/v1/push", 405, "allow: get, head, post\r\n"),
+        ("GET", "/api/v1/push", 200, "\"held\": null"),
+        ("GET", "/api/v1/push?repo=other", 404, "no repo other"),
+        ("POST", "/api/v1/push?anyway=1", 400, "expected a repo as well"),
         ("POST", "/api/v1/push", 202, "\"polled\": 1"),
-        ("POST", "/api/v1/push?repo=updates", 202, "\"polled\": 1"),
+        ("POST", "/api/v1/push?repo=updates", 202, "\"updates\": 2"),
         ("POST", "/api/v1/push?repo=other", 404, "no repo other"),
         ("POST", "/api/v1/push?id=updates", 400, "unknown parameter"),
         ("GET", "/api/v1/purge?path=/a", 405, "allow: post\r\n"),
@@ -371,18 +374,30 @@ fn the_command_line_asks_the_node() {
     );
     let json: Value = serde_json::from_str(&ask::explain(&config, &question, true).unwrap()).unwrap();
     assert_eq!(json["decision"], "redirect");
-    assert_eq!(ask::push(&config, Some("updates")).unwrap(), "updates: the node looks for a push now\n");
-    assert_eq!(ask::push(&config, None).unwrap(), "the node looks for pushes now, repos: 1\n");
+    assert_eq!(
+        ask::push(&config, Some("updates"), Faults::Hold, Wait::No).unwrap(),
+        "updates: the node looks for a push now\n"
+    );
+    assert_eq!(
+        ask::push(&config, None, Faults::Hold, Wait::No).unwrap(),
+        "the node looks for pushes now, repos: 1\n"
+    );
     let said = |error: anyhow::Error| format!("{error:#}");
     let purged = ask::purge(&config, &ask::Typed::Prefix("/latest/".into()), ask::Mode::Hard).unwrap();
     assert_eq!(purged, "/7/*: purged; removed 0, to be revalidated 0, verified 0\n");
-    assert!(said(ask::push(&config, Some("other")).unwrap_err()).ends_with("says 404: no repo other"));
+    assert!(
+        said(ask::push(&config, Some("other"), Faults::Hold, Wait::No).unwrap_err())
+            .ends_with("says 404: no repo other")
+    );
     config.admin.token = None;
-    assert!(said(ask::push(&config, None).unwrap_err()).contains("says 401: a bearer token is needed"));
+    assert!(
+        said(ask::push(&config, None, Faults::Hold, Wait::No).unwrap_err())
+            .contains("says 401: a bearer token is needed")
+    );
 
     node.shutdown.send_replace(true);
     node.runtime.block_on(node.serving).unwrap();
-    let refused = said(ask::push(&config, None).unwrap_err());
+    let refused = said(ask::push(&config, None, Faults::Hold, Wait::No).unwrap_err());
     assert!(refused.contains(&node.addr.to_string()) && refused.contains("is it running?"), "{refused}");
 }
 

@@ -356,7 +356,7 @@ pub struct Push {
     pub stale: Duration,
     /// For how long a superseded generation stays served. 0s to 90d, default 48h (dnf's expiry).
     pub keep: Duration,
-    /// At most so many bytes are fetched before the flip. Default: half of the disk cache; 0 without one.
+    /// At most so many bytes are read and checked before the flip. Default: half of the disk cache; 10 GiB without one.
     pub warm: u64,
     /// The flip waits for them no longer than this; the rest is fetched behind it. 0s to 1d, default 30s.
     pub warm_for: Duration,

@@ -4,7 +4,7 @@
 //! a symlink leads out of it. A symlink that names a place in the tree by its absolute path is followed: it is rewritten
 //! (`symlinks`), and what comes of it is resolved in the same way. All calls block.
 
-use super::{MAX_POLLED_BYTES, OriginError, PollValidators, Polled, Retained, symlinks};
+use super::{MAX_POLLED_BYTES, OriginError, PollValidators, Polled, Retained, Sight, symlinks};
 use crate::clock::Timestamp;
 use crate::http::TreePath;
 use crate::repo::Digest;
@@ -142,6 +142,20 @@ impl DirectoryOrigin {
             Node::Directory if path.is_directory() => Err(OriginError::Absent),
             Node::Directory => Err(OriginError::IsDirectory),
         }
+    }
+
+    /// Looks at the file in place: not at a retained one, which nobody copies from here.
+    pub(super) fn see(&self, path: &TreePath, size: u64) -> Result<Sight, OriginError> {
+        Ok(Sight { is_measured: true, stamp: Some(self.file_of(path, size)?.stamp) })
+    }
+
+    /// Opens the file in place, which has to be of this length.
+    pub fn file_of(&self, path: &TreePath, size: u64) -> Result<Opened, OriginError> {
+        let opened = self.file(path)?;
+        if opened.stamp.length == size {
+            return Ok(opened);
+        }
+        Err(OriginError::Length { promised: opened.stamp.length, listed: size })
     }
 
     /// Opens the file that a catalogue lists as `digest` and `size` at `path`: the one in place if it may be that, else the one retained.

@@ -290,13 +290,13 @@ impl HttpOrigin {
         Ok(Polled::Changed { body, last_modified, validators })
     }
 
-    fn target(&self, path: &TreePath, query: Option<&str>) -> String {
+    pub(super) fn target(&self, path: &TreePath, query: Option<&str>) -> String {
         let path = format!("{}{}", self.base_path, path.encoded());
         query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"))
     }
 
     /// Sends a request, and follows redirects within the origin; one that leads elsewhere is the answer.
-    async fn send(
+    pub(super) async fn send(
         &self,
         connection: Connection,
         method: Method,
@@ -479,7 +479,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     }
 }
 
-const fn is_redirect(status: StatusCode) -> bool {
+pub(super) const fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
@@ -525,12 +525,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-fn redirected(to: &str) -> OriginError {
+pub(super) fn redirected(to: &str) -> OriginError {
     OriginError::Redirected { to: to.chars().take(MAX_LOCATION_CHARS).collect() }
 }
 
 /// `bytes START-LAST/TOTAL` (RFC 9110 14.4), the range half-open.
-fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(super) fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.trim().split_once('/')?;
     let (start, last) = range.split_once('-')?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };

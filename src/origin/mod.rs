@@ -13,6 +13,7 @@ mod guard;
 pub mod http;
 mod passed;
 mod retained;
+mod sight;
 mod symlinks;
 mod version;
 
@@ -28,6 +29,7 @@ pub use guard::Health;
 pub use http::HttpOrigin;
 pub use passed::Passed;
 pub use retained::{Linked, Retained};
+pub use sight::Sight;
 pub use version::Version;
 
 use crate::clock::Timestamp;
@@ -100,6 +102,22 @@ impl Origin {
         match self {
             Self::Http(origin) => Some(origin.health()),
             Self::Directory(_) => None,
+        }
+    }
+
+    /// Looks at the file that is to be at `path` with `size` bytes, without reading it. To be awaited on the background runtime.
+    ///
+    /// # Errors
+    /// [`OriginError::Absent`], [`OriginError::Length`] and others that speak of the file; or the origin is in trouble.
+    pub async fn see(&self, path: &TreePath, size: u64) -> Result<Sight, OriginError> {
+        match self {
+            Self::Http(origin) => origin.see(path, size).await,
+            Self::Directory(origin) => {
+                let (origin, path) = (Arc::clone(origin), path.clone());
+                tokio::task::spawn_blocking(move || origin.see(&path, size))
+                    .await
+                    .map_err(|stopped| OriginError::Disk(io::Error::other(stopped)))?
+            }
         }
     }
 

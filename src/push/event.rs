@@ -1,5 +1,6 @@
 //! What happens to pushes, for the log and for whoever subscribes.
 
+use super::Held;
 use crate::clock::Timestamp;
 use crate::config::Repo;
 use crate::repo::Sha256;
@@ -39,6 +40,13 @@ pub enum Event {
         rest: u32,
         /// How long it took.
         took: Duration,
+    },
+    /// A push is held: clients keep getting the generation before. It is looked at again at each poll.
+    Held {
+        /// Where.
+        repo: Arc<Repo>,
+        /// Which push, which file, and what is wrong with it.
+        held: Held,
     },
     /// Clients get it from here on.
     Offered {
@@ -86,6 +94,7 @@ impl Event {
         match self {
             Self::Detected { repo, .. }
             | Self::Warmed { repo, .. }
+            | Self::Held { repo, .. }
             | Self::Offered { repo, .. }
             | Self::WindowOpened { repo, .. }
             | Self::WindowExtended { repo }
@@ -108,6 +117,17 @@ impl Event {
                     tracing::warn!(repo = id, "warmed {files} of {total} packages in time, the rest follows");
                 }
                 tracing::info!(repo = id, ?generation, files, bytes, failed, seconds, "push warmed");
+            }
+            Self::Held { held, .. } => {
+                let generation = &held.generation;
+                tracing::error!(
+                    repo = id,
+                    ?generation,
+                    files = held.files,
+                    "push held: {}: {}",
+                    held.file,
+                    held.fault
+                );
             }
             Self::Offered { generation, sequence, .. } => {
                 tracing::info!(repo = id, ?generation, sequence, "push offered");

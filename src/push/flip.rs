@@ -28,8 +28,10 @@ pub(super) async fn flip(shared: &Arc<Shared>, index: usize, mut generation: Gen
     publish(shared, index, history, window, |shared, generation| {
         let at = clock::now();
         let mut status = watched.status();
-        (status.offered, status.last_error, status.step) = (Some(at), None, Step::Idle);
+        status.settle();
+        status.offered = Some(at);
         drop(status);
+        shared.release(index, None);
         let id = watched.repo.id.as_str();
         shared.metrics.pushes.with_label_values(&[id, "offered"]).inc();
         mark(shared, id, "offered", at);

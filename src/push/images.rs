@@ -1,7 +1,7 @@
 //! From a list of checksums to a generation: images, which have no repodata.
 
 use super::Shared;
-use super::verify::{Gaps, PushError, Version, pinned};
+use super::verify::{Asked, Gaps, PushError, Read, Version};
 use crate::clock::{self, Timestamp};
 use crate::config::Repo;
 use crate::http::TreePath;
@@ -21,7 +21,7 @@ pub(super) async fn read(
     (published, flipped): (Timestamp, Timestamp),
     previous: Option<Arc<Generation>>,
     gaps: Gaps,
-) -> Result<Generation, PushError> {
+) -> Result<Read, PushError> {
     let (named, mut left_out) = checksums::parse(&version.body);
     let mut files = Vec::with_capacity(named.len());
     for Summed { path, sha256, size } in named {
@@ -39,13 +39,14 @@ pub(super) async fn read(
             None => left_out += 1,
         }
     }
-    let pinned = pinned(shared, repo, version, previous.as_deref(), gaps).await?;
-    let none = Repomd::default();
+    let mut without = Vec::new();
     let previous = previous.as_deref();
+    let pinned = Asked { shared, repo, version, previous, gaps }.pinned(&mut without).await?;
+    let none = Repomd::default();
     let mut generation =
         Generation::assemble(&version.body, &none, files, vec![], pinned, previous, published, flipped);
     generation.left_out += left_out;
-    Ok(generation)
+    Ok(Read { generation, without })
 }
 
 /// The size of a file at the origin. The list may be there before the file: one that is being written is waited for, and one that
@@ -78,11 +79,11 @@ async fn size_of(
             }
             match shared.store.complete(&Object::listed(path.clone(), sha256, size)).await {
                 Ok(()) | Err(FetchError::NotStored) => Ok(Some(size)),
-                Err(_) if gaps == Gaps::Accept => Ok(None),
+                Err(_) if gaps != Gaps::Refuse => Ok(None),
                 Err(error) => unfinished(&format!("isn't as listed yet: {error}")),
             }
         }
-        Err(error) if error.is_absent() && gaps == Gaps::Accept => Ok(None),
+        Err(error) if error.is_absent() && gaps != Gaps::Refuse => Ok(None),
         Err(error) if error.is_absent() => unfinished("is listed, and not there"),
         Err(error) => Err(PushError::Fetch { path, error }),
     }

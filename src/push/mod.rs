@@ -1,15 +1,20 @@
 //! Pushes: noticed, verified, warmed, and offered in one step.
 //!
 //! One task for each repo walks through `watch` (is there another repomd.xml at the origin?), `verify` (fetch and check
-//! the metadata, make a generation of them), `warm` (fetch the new packages) and `flip` (keep it on disk, publish it).
-//! Until the flip, clients get the old generation, whatever happens to the new one. The tasks are the only publishers of
+//! the metadata, make a generation of them), `gate` (see each new file at the origin, and read what is to be warm) and `flip`
+//! (keep it on disk, publish it). Until the flip, clients get the old generation, whatever happens to the new one. The tasks are the only publishers of
 //! [`Published::repos`]; `state` keeps what they publish over a restart, `phases` follows the windows they open.
 //!
 //! Runs on the background runtime; whatever blocks is on its blocking pool. It answers no client.
 
+mod behind;
 mod event;
+mod fault;
 mod flip;
+mod gate;
+mod handle;
 mod images;
+mod older;
 mod phases;
 mod retain;
 mod state;
@@ -22,6 +27,8 @@ mod watch;
 mod tests;
 
 pub use event::Event;
+pub use fault::Held;
+pub use handle::{Faults, PushHandle};
 pub use status::{RepoCurrency, RepoState, Step};
 pub use verify::PushError;
 
@@ -29,14 +36,14 @@ use crate::clock;
 use crate::config::{Config, Origin, Repo};
 use crate::metrics::Metrics;
 use crate::policy::{Confirmed, Published, RepoView, Repos};
-use crate::repo::{Generation, History};
-use crate::store::Store;
+use crate::repo::{Generation, History, Sha256};
+use crate::store::{FetchError, Object, Store};
+use handle::Order;
 use phases::Phases;
 use state::RepoDir;
-use status::Status;
+use status::{News, Status};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, broadcast, watch as channel};
@@ -46,17 +53,13 @@ use tokio::task::JoinSet;
 const POLLS: usize = 16;
 /// Pushes whose metadata are read at a time: they may be in memory whole.
 const VERIFICATIONS: usize = 4;
+/// Files that are looked at at a time, of all repos together. At 20 ms for each 5000 take 2 s.
+const SIGHTS: usize = 64;
 /// Events that a slow subscriber may lag behind before it misses some.
 const EVENTS: usize = 1024;
 
 /// Watches all repos. Made before the listeners start, then [`restore`](Self::restore)d, then [`run`](Self::run).
 pub struct Pushes {
-    shared: Arc<Shared>,
-}
-
-/// What other modules ask of the pushes: cheap to clone.
-#[derive(Clone)]
-pub struct PushHandle {
     shared: Arc<Shared>,
 }
 
@@ -72,6 +75,7 @@ struct Shared {
     repos: Vec<Watched>,
     polls: Semaphore,
     verifications: Semaphore,
+    sights: Semaphore,
     warming: Semaphore,
     /// Held from before a generation's files are linked until it is published, so that no sweep of another flip removes
     /// what is not published yet, and so that no publication is lost.
@@ -93,8 +97,8 @@ struct Watched {
     confirmed: Arc<Confirmed>,
     /// Ends the wait for the next poll.
     wake: Notify,
-    /// The operator asked for this repo: the next poll may go back a generation.
-    may_go_back: AtomicBool,
+    /// What the operator wants of the next round.
+    order: Mutex<Order>,
     /// Generations found on disk without the one that was current, which is damaged: what sequences go on from, but
     /// not to be served, since that would be going back.
     base: OnceLock<History>,
@@ -124,6 +128,9 @@ impl Pushes {
         published
             .repos
             .store(Arc::new(Repos::new(repos.iter().map(|watched| Arc::new(view(watched))).collect())));
+        for watched in &repos {
+            metrics.push_held.with_label_values(&[&*watched.repo.id]).set(0);
+        }
         let shared = Shared {
             published,
             store,
@@ -132,6 +139,7 @@ impl Pushes {
             events: broadcast::Sender::new(EVENTS),
             polls: Semaphore::new(POLLS),
             verifications: Semaphore::new(VERIFICATIONS),
+            sights: Semaphore::new(SIGHTS),
             warming: Semaphore::new(config.push.warm_parallel),
             flips: tokio::sync::Mutex::default(),
             phases: Mutex::new(Phases::new(repos.len())),
@@ -178,57 +186,7 @@ impl Pushes {
     /// For the admin API and the status page.
     #[must_use]
     pub fn handle(&self) -> PushHandle {
-        PushHandle { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl PushHandle {
-    /// Has the repo addressed as `name/release/arch` polled at once, or all of them; how many that are. A repo that is
-    /// named follows its origin even to an older generation; polling by itself never does.
-    pub fn poll_now(&self, repo_id: Option<&str>) -> usize {
-        let asked = |watched: &&Watched| repo_id.is_none_or(|id| watched.repo.id == id);
-        let wake = |watched: &Watched| {
-            if repo_id.is_some() {
-                watched.may_go_back.store(true, Ordering::Relaxed);
-            }
-            watched.wake.notify_one();
-        };
-        self.shared.repos.iter().filter(asked).map(wake).count()
-    }
-
-    /// Has these repos, by their numbers, go on with other settings: who delivers them, their windows, their priority.
-    pub async fn set_repos(&self, repos: Vec<(usize, Arc<Repo>)>) {
-        // In force first; the disk takes its time.
-        let indices: Vec<usize> = repos.iter().map(|(index, _)| *index).collect();
-        for (index, repo) in repos {
-            flip::set_repo(&self.shared, index, repo).await;
-        }
-        for index in indices {
-            flip::keep_published(&self.shared, index).await;
-        }
-    }
-
-    /// How each repo's pushes stand, in the order of the config.
-    #[must_use]
-    pub fn states(&self) -> Vec<RepoState> {
-        self.shared.repos.iter().map(|watched| watched.status().state(&watched.repo.id)).collect()
-    }
-
-    /// What happens from now on. A subscriber that falls 1024 events behind misses some.
-    #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.shared.events.subscribe()
-    }
-
-    /// Whether there is enough to serve clients: each repo has a generation, or the origin was given up for it, and at
-    /// least one has.
-    ///
-    /// # Errors
-    ///
-    /// The first repo that is waited for, and why it has no generation yet.
-    pub fn readiness(&self) -> Result<(), String> {
-        let elapsed = clock::monotonic().saturating_duration_since(self.shared.started);
-        self.shared.readiness(elapsed)
+        PushHandle::new(&self.shared)
     }
 }
 
@@ -268,8 +226,12 @@ impl Shared {
     /// A poll or a push failed. The same failure over and over is one line in the log.
     fn failed(&self, index: usize, error: &PushError) {
         let watched = &self.repos[index];
+        if let PushError::Held(held) = error {
+            watched.status().step = Step::Idle;
+            return self.hold(index, held);
+        }
         let text = error.to_string();
-        let is_news = watched.status().fail(&text);
+        let is_news = watched.status().fail(&text, matches!(error, PushError::Unfinished(_)));
         if error.is_of_push() {
             self.metrics.pushes.with_label_values(&[watched.repo.id.as_str(), "failed"]).inc();
             let event = Event::Failed { repo: Arc::clone(&watched.repo), error: text };
@@ -279,6 +241,49 @@ impl Shared {
             let _ = self.events.send(event);
         } else if is_news {
             tracing::warn!(repo = watched.repo.id, "{text}");
+        }
+    }
+
+    /// A push is held. Its reason is one line in the log.
+    fn hold(&self, index: usize, held: &Held) {
+        let watched = &self.repos[index];
+        let id = watched.repo.id.as_str();
+        let news = watched.status().hold(held, clock::now());
+        if news == News::Push {
+            self.metrics.pushes.with_label_values(&[id, "held"]).inc();
+        }
+        self.metrics.push_held.with_label_values(&[id]).set(1);
+        let event = Event::Held { repo: Arc::clone(&watched.repo), held: held.clone() };
+        if news != News::Nothing {
+            event.log();
+        }
+        let _ = self.events.send(event);
+    }
+
+    /// The same while its other files are still looked at: an order that waits for an answer has it.
+    fn hold_early(&self, index: usize, held: &Held, answered: u64) {
+        self.hold(index, held);
+        self.repos[index].status().answered = answered;
+    }
+
+    /// No push is held any more, unless it is `push`.
+    fn release(&self, index: usize, push: Option<Sha256>) {
+        let watched = &self.repos[index];
+        let mut status = watched.status();
+        if status.held.as_ref().is_some_and(|(held, _)| Some(held.generation) != push) {
+            (status.held, status.last_error) = (None, None);
+            self.metrics.push_held.with_label_values(&[watched.repo.id.as_str()]).set(0);
+        }
+    }
+
+    /// A file of the generation on offer turns out to be wrong at the origin.
+    fn found_wrong(&self, index: usize, object: &Object, error: &FetchError) {
+        if fault::blame(error) != fault::Blame::File {
+            return;
+        }
+        let (watched, file) = (&self.repos[index], object.path.to_string());
+        if watched.status().fault(&file, error.to_string()) {
+            tracing::error!(repo = watched.repo.id, "offered, and wrong at the origin: {file}: {error}");
         }
     }
 
@@ -313,9 +318,16 @@ impl Watched {
             status: Mutex::default(),
             confirmed: Arc::default(),
             wake: Notify::new(),
-            may_go_back: AtomicBool::new(false),
+            order: Mutex::default(),
             base: OnceLock::new(),
         }
+    }
+
+    /// What the operator wants of this round. The next one has the same number, unless there is another order.
+    fn take_order(&self) -> Order {
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Order { number: order.number, ..Order::default() };
+        std::mem::replace(&mut *order, next)
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {

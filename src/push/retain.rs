@@ -82,7 +82,9 @@ async fn copy(shared: &Shared, index: usize, linked: Linked) {
     if let Some(Unretained { files, why }) = &unretained {
         tracing::warn!(repo = id, files, "a push would take files from clients at once: {why}");
     }
-    watched.status().unretained = unretained;
+    let mut status = watched.status();
+    (status.unretained_files, status.unretained_why) =
+        unretained.map_or((0, None), |Unretained { files, why }| (files, Some(why)));
 }
 
 fn unretained(failed: usize, first_failure: Option<String>, copied: Copied) -> Option<Unretained> {

@@ -1,9 +1,13 @@
 //! How one repo's pushes stand, for the status page and readiness.
 
-use super::retain::Unretained;
+use super::fault::Held;
 use super::{PushHandle, Watched};
 use crate::clock::Timestamp;
 use crate::policy::{Currency, RepoView};
+use std::collections::BTreeMap;
+
+/// Wrong files of a generation on offer that are told; more are counted only.
+const MAX_FAULTS: usize = 100;
 
 /// How one repo's pushes stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +18,16 @@ pub struct RepoState {
     pub last_poll: Option<Timestamp>,
     /// Why the newest poll or push failed; None once all is well again.
     pub last_error: Option<String>,
+    /// Why the newest push isn't offered although its metadata are complete, and since when.
+    pub held: Option<(Held, Timestamp)>,
+    /// What the newest attempt left out of its push, in words.
+    pub without: Vec<String>,
+    /// Files of the generation on offer that the origin doesn't have as they are listed, and what is wrong with them.
+    pub faults: BTreeMap<String, String>,
+    /// The origin seems not to be done with publishing, and is given some polls more.
+    pub is_unfinished: bool,
+    /// The number of the newest [order](super::PushHandle::order) that was carried out.
+    pub answered: u64,
     /// What is being done.
     pub step: Step,
     /// When the newest push was first seen.
@@ -36,6 +50,13 @@ pub enum Step {
     Idle,
     /// The metadata of a push are fetched and verified.
     Fetching,
+    /// Its new files are looked at.
+    Checking {
+        /// Seen, or wrong.
+        done: u32,
+        /// All that are to be.
+        total: u32,
+    },
     /// The packages that are new in it are fetched.
     Warming {
         /// Fetched, or failed.
@@ -54,6 +75,7 @@ impl Step {
         match self {
             Self::Idle => "idle",
             Self::Fetching => "fetching",
+            Self::Checking { .. } => "checking",
             Self::Warming { .. } => "warming",
             Self::Flipping => "flipping",
         }
@@ -104,37 +126,72 @@ fn why_not_current(view: &RepoView, currency: Currency, last_error: Option<&str>
 
 /// A [`RepoState`] in the making: without the id, which never changes.
 #[derive(Debug, Default)]
-pub(super) struct Status {
-    pub(super) last_poll: Option<Timestamp>,
-    pub(super) last_error: Option<String>,
-    pub(super) step: Step,
-    pub(super) detected: Option<Timestamp>,
-    pub(super) warmed: Option<Timestamp>,
-    pub(super) offered: Option<Timestamp>,
-    pub(super) unretained: Option<Unretained>,
+pub(super) struct Status(RepoState);
+
+impl std::ops::Deref for Status {
+    type Target = RepoState;
+
+    fn deref(&self) -> &RepoState {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Status {
+    fn deref_mut(&mut self) -> &mut RepoState {
+        &mut self.0
+    }
 }
 
 impl Status {
     pub(super) fn state(&self, id: &str) -> RepoState {
-        let Self { last_poll, ref last_error, step, detected, warmed, offered, ref unretained } = *self;
-        RepoState {
-            id: id.to_owned(),
-            last_poll,
-            last_error: last_error.clone(),
-            step,
-            detected,
-            warmed,
-            offered,
-            unretained_files: unretained.as_ref().map_or(0, |unretained| unretained.files),
-            unretained_why: unretained.as_ref().map(|unretained| unretained.why.clone()),
-        }
+        RepoState { id: id.to_owned(), ..self.0.clone() }
     }
 
     /// Notes a failure; whether it is another than the one before.
-    pub(super) fn fail(&mut self, error: &str) -> bool {
-        self.step = Step::Idle;
+    pub(super) fn fail(&mut self, error: &str, is_unfinished: bool) -> bool {
+        (self.step, self.is_unfinished) = (Step::Idle, is_unfinished);
         let is_news = self.last_error.as_deref() != Some(error);
         self.last_error = Some(error.to_owned());
         is_news
     }
+
+    /// All is well.
+    pub(super) fn settle(&mut self) {
+        (self.last_error, self.is_unfinished, self.step) = (None, false, Step::Idle);
+    }
+
+    /// Notes that a push is held.
+    pub(super) fn hold(&mut self, held: &Held, now: Timestamp) -> News {
+        let before = self.held.take();
+        let same_push = before.as_ref().filter(|(before, _)| before.generation == held.generation);
+        let news = match same_push {
+            None => News::Push,
+            Some((before, _)) if (&before.file, &before.fault) == (&held.file, &held.fault) => News::Nothing,
+            Some(_) => News::Reason,
+        };
+        let since = same_push.map_or(now, |(_, since)| *since);
+        self.last_error = Some(format!("held: {held}"));
+        self.held = Some((held.clone(), since));
+        news
+    }
+
+    /// Notes a wrong file of the generation on offer; whether it is the first.
+    pub(super) fn fault(&mut self, file: &str, fault: String) -> bool {
+        let is_first = self.faults.is_empty();
+        if self.faults.len() < MAX_FAULTS || self.faults.contains_key(file) {
+            self.faults.insert(file.to_owned(), fault);
+        }
+        is_first
+    }
+}
+
+/// What is new about a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It is another push that is held.
+    Push,
+    /// It is held for another reason.
+    Reason,
+    /// Nothing is.
+    Nothing,
 }

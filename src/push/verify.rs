@@ -1,13 +1,14 @@
 //! From a repomd.xml to a generation: every metadata file fetched and checked, its lists read.
 
+use super::fault::{Blame, Held, blame, denies, is_spare_record};
 use super::{Shared, images};
 use crate::clock::Timestamp;
 use crate::config::{Repo, Root};
 use crate::http::{PathError, TreePath};
 use crate::origin::{OriginError, PollValidators, Polled};
 use crate::repo::{
-    Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Sha256, compression, prestodelta,
-    primary, repomd, root_document,
+    Digest, Generation, ListedFile, Parsed, Pinned, Record, RepodataError, Repomd, Sha256, compression,
+    prestodelta, primary, repomd, root_document, signature::is_openpgp,
 };
 use crate::store::{FetchError, Object};
 use bytes::Bytes;
@@ -78,6 +79,9 @@ pub enum PushError {
         /// The id of the repo.
         repo: String,
     },
+    /// Files aren't at the origin as they are listed: clients are not to ask for them.
+    #[error("held: {0}")]
+    Held(Held),
     /// Something in this process broke.
     #[error("internal error: {0}")]
     Broken(String),
@@ -91,13 +95,22 @@ impl PushError {
     }
 }
 
-/// What to do about a push of which something is missing without which it could be offered all the same.
+/// What to do about a push of which something is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gaps {
     /// Give the origin time to finish.
     Refuse,
-    /// It was given time.
+    /// It was given time: offer the push without what clients can do without.
     Accept,
+    /// Offer whatever there is.
+    AcceptAll,
+}
+
+/// A push whose metadata are complete and verified.
+pub(super) struct Read {
+    pub(super) generation: Generation,
+    /// What it is offered without although its documents name it, in words.
+    pub(super) without: Vec<String>,
 }
 
 /// A repomd.xml as the origin shows it.
@@ -138,7 +151,7 @@ pub(super) async fn read(
     published: Timestamp,
     flipped: Timestamp,
     gaps: Gaps,
-) -> Result<Generation, PushError> {
+) -> Result<Read, PushError> {
     let _permit = shared.verifications.acquire().await;
     let repo = &shared.repos[index].repo;
     let previous = shared.history(index).current().cloned();
@@ -147,20 +160,26 @@ pub(super) async fn read(
     }
     let root = Root::of(&shared.config, repo);
     let mut repomd = repomd::parse(&version.body, &root)?;
-    let lists = fetch_all(shared, repo, &mut repomd, gaps).await?;
-    let pinned = pinned(shared, repo, version, previous.as_deref(), gaps).await?;
+    let mut without = Vec::new();
+    let asked = Asked { shared, repo, version, previous: previous.as_deref(), gaps };
+    let lists = asked.fetch_all(&mut repomd, &mut without).await?;
+    let pinned = asked.pinned(&mut without).await?;
     let body = version.body.clone();
     let assembled = spawn_blocking(move || {
         let (packages, of_packages) = list(&lists.primary, |plain, each| primary::parse(plain, &root, each))?;
-        let (drpms, of_drpms) = match &lists.prestodelta {
-            Some(bytes) => list(bytes, |plain, each| prestodelta::parse(plain, &root, each))?,
-            None => Default::default(),
-        };
+        let drpms = lists.prestodelta.as_ref().map_or(Ok(Default::default()), |bytes| {
+            list(bytes, |plain, each| prestodelta::parse(plain, &root, each))
+        });
+        // Clients can do without: they fetch whole packages.
+        let (drpms, of_drpms) = drpms.unwrap_or_else(|error| {
+            without.push(format!("drpms: {error}"));
+            Default::default()
+        });
         let previous = previous.as_deref();
         let mut generation =
             Generation::assemble(&body, &repomd, packages, drpms, pinned, previous, published, flipped);
         generation.left_out += of_packages.left_out + of_drpms.left_out;
-        Ok(generation)
+        Ok(Read { generation, without })
     });
     assembled.await.map_err(|stopped| PushError::Broken(stopped.to_string()))?
 }
@@ -171,50 +190,132 @@ struct Lists {
     prestodelta: Option<Bytes>,
 }
 
-/// Fetches and verifies every metadata file that `repomd` names; sets the sizes that it doesn't give.
-///
-/// Without primary there is no generation. Of the others each is missed by some clients, so the origin gets time to
-/// finish; but one that stays away must not hold up an update for ever.
-async fn fetch_all(
-    shared: &Arc<Shared>,
-    repo: &Repo,
-    repomd: &mut Repomd,
-    gaps: Gaps,
-) -> Result<Lists, PushError> {
-    let mut lists = (None, None);
-    let mut running = JoinSet::new();
-    let mut next = 0;
-    while next < repomd.records.len() || !running.is_empty() {
-        if let Some(record) = repomd.records.get(next).filter(|_| running.len() < RECORDS) {
-            let (shared, path, record) = (Arc::clone(shared), repo.file(&record.path)?, record.clone());
-            running.spawn(async move { (next, fetch(&shared, path, &record).await) });
-            next += 1;
-            continue;
-        }
-        let ended = running.join_next().await.expect("the loop ends before there is nothing to wait for");
-        let (at, fetched) = ended.map_err(|stopped| PushError::Broken(stopped.to_string()))?;
-        let record = &mut repomd.records[at];
-        match fetched {
-            Ok(fetched) => {
-                record.size.get_or_insert(fetched.length);
-                match record.kind.as_str() {
-                    "primary" if lists.0.is_none() => lists.0 = fetched.body,
-                    "prestodelta" if lists.1.is_none() => lists.1 = fetched.body,
-                    _ => {}
-                }
+/// What is fetched for a push, and what is known of it.
+pub(super) struct Asked<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) repo: &'a Repo,
+    pub(super) version: &'a Version,
+    /// The generation that the push is to follow.
+    pub(super) previous: Option<&'a Generation>,
+    pub(super) gaps: Gaps,
+}
+
+impl Asked<'_> {
+    /// Fetches and verifies every metadata file that `repomd` names; sets the sizes and digests that it doesn't give.
+    ///
+    /// Without primary there is no generation, and what clients need holds the push. Of the others each is missed by some
+    /// clients, so that the origin gets time to finish; but one that stays away must not hold up an update for ever.
+    async fn fetch_all(&self, repomd: &mut Repomd, without: &mut Vec<String>) -> Result<Lists, PushError> {
+        let mut lists = (None, None);
+        let mut running = JoinSet::new();
+        let mut next = 0;
+        while next < repomd.records.len() || !running.is_empty() {
+            if let Some(record) = repomd.records.get(next).filter(|_| running.len() < RECORDS) {
+                let (path, record) = (self.repo.file(&record.path)?, record.clone());
+                let shared = Arc::clone(self.shared);
+                running.spawn(async move { (next, fetch(&shared, path, &record).await) });
+                next += 1;
+                continue;
             }
-            Err(error) if record.kind == "primary" => return Err(error),
-            Err(error) if gaps == Gaps::Refuse => return Err(PushError::Unfinished(error.to_string())),
-            Err(error) => tracing::warn!(repo = repo.id, "offered without {}: {error}", record.kind),
+            let ended = running.join_next().await.expect("the loop ends before there is nothing to wait for");
+            let (at, fetched) = ended.map_err(|stopped| PushError::Broken(stopped.to_string()))?;
+            let record = &mut repomd.records[at];
+            match fetched {
+                Ok(fetched) => {
+                    (record.size, record.digest) = (Some(fetched.length), Some(fetched.digest));
+                    match record.kind.as_str() {
+                        "primary" if lists.0.is_none() => lists.0 = fetched.body,
+                        "prestodelta" if lists.1.is_none() => lists.1 = fetched.body,
+                        _ => {}
+                    }
+                }
+                Err(error) => without.push(self.bear(record, error)?),
+            }
         }
+        let primary = lists.0.ok_or(PushError::NoPrimary)?;
+        Ok(Lists { primary, prestodelta: lists.1 })
     }
-    let primary = lists.0.ok_or(PushError::NoPrimary)?;
-    Ok(Lists { primary, prestodelta: lists.1 })
+
+    /// Bears that `record` can't be had, if that can be borne; in words.
+    fn bear(&self, record: &Record, error: PushError) -> Result<String, PushError> {
+        let is_of_file = match &error {
+            PushError::Fetch { error, .. } => blame(error) == Blame::File,
+            PushError::Mismatch { .. } => true,
+            _ => false,
+        };
+        let known = self.previous.and_then(|previous| previous.catalogue.find(&record.path));
+        let is_new = known.is_none_or(|known| known.digest.is_none() || known.digest != record.digest);
+        let is_needed = is_new && !is_spare_record(&record.kind) && self.gaps != Gaps::AcceptAll;
+        if record.kind == "primary" || is_needed {
+            return Err(if is_of_file { self.held(error) } else { error });
+        }
+        if self.gaps == Gaps::Refuse {
+            return Err(PushError::Unfinished(error.to_string()));
+        }
+        Ok(format!("{}: {error}", record.kind))
+    }
+
+    fn held(&self, error: PushError) -> PushError {
+        let (file, fault) = match error {
+            PushError::Fetch { path, error } => (path.to_string(), error.to_string()),
+            PushError::Mismatch { path } => {
+                (path.to_string(), "its bytes are not those that are listed".to_owned())
+            }
+            other => return other,
+        };
+        PushError::Held(Held { generation: self.version.id, file, fault, files: 1 })
+    }
+
+    /// repomd.xml, and its signature and key where they exist.
+    pub(super) async fn pinned(&self, without: &mut Vec<String>) -> Result<Vec<Pinned>, PushError> {
+        let (root, signature) = (root_document(self.repo), signature(self.repo));
+        let mut pinned =
+            vec![Pinned::new(root.to_owned(), self.version.body.clone(), self.version.last_modified)];
+        for name in [&*signature, KEY] {
+            if name == KEY && self.repo.checksums.is_some() {
+                continue;
+            }
+            let found = self.signing(name, without).await?;
+            let before = self.previous.and_then(|previous| previous.pinned(name));
+            // A signature is made after what it signs: the one of the old repomd.xml tells that the new one is to come.
+            let lags = name == signature
+                && before
+                    .is_some_and(|before| found.as_ref().is_none_or(|found| found.sha256 == before.sha256));
+            if lags && self.gaps == Gaps::Refuse {
+                return Err(PushError::Unfinished(format!("{name} is not of the new {root}")));
+            }
+            pinned.extend(found);
+        }
+        Ok(pinned)
+    }
+
+    /// A signature or a key, if the origin has it. There are many ways to say that there is none, and none of them may hold back
+    /// an update for ever.
+    async fn signing(&self, name: &str, without: &mut Vec<String>) -> Result<Option<Pinned>, PushError> {
+        let path = self.repo.path.join(name)?;
+        let why = match poll(self.shared, &path, &PollValidators::default()).await {
+            Ok(Polled::Changed { body, last_modified, .. }) if is_openpgp(&body) => {
+                return Ok(Some(Pinned::new(name.to_owned(), body, last_modified)));
+            }
+            Ok(Polled::Absent | Polled::Unchanged) => return Ok(None),
+            Ok(Polled::Changed { .. }) => "what the origin has there is no OpenPGP data".to_owned(),
+            Err(PushError::Poll { error, .. }) if self.gaps != Gaps::Refuse || denies(&error) => {
+                error.to_string()
+            }
+            Err(PushError::Poll { error, .. }) => {
+                return Err(PushError::Unfinished(format!("{path}: {error}")));
+            }
+            Err(other) => return Err(other),
+        };
+        without.push(format!("{name}: {why}"));
+        Ok(None)
+    }
 }
 
 /// A metadata file that is in the cache now.
 struct Fetched {
     length: u64,
+    digest: Digest,
     /// Of a list.
     body: Option<Bytes>,
 }
@@ -222,30 +323,33 @@ struct Fetched {
 async fn fetch(shared: &Shared, path: TreePath, record: &Record) -> Result<Fetched, PushError> {
     let is_list = matches!(record.kind.as_str(), "primary" | "prestodelta");
     let failed = |error| PushError::Fetch { path: path.clone(), error };
-    if let (Some(digest), Some(size)) = (record.digest, record.size) {
-        let object = Object::listed(path.clone(), digest, size);
-        if is_list {
+    let (digest, length) = match (record.digest, record.size) {
+        (Some(digest), Some(size)) => (digest, size),
+        (digest, size) => {
+            // Nothing tells the bytes of this push from those in the cache. Once they are read, something does.
+            let object = Object::unlisted(path.clone());
+            shared.store.purge(&object).await;
             let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
-            return Ok(Fetched { length: size, body: Some(body) });
+            let length = body.len() as u64;
+            if size.is_some_and(|size| size != length) || digest.is_some_and(|digest| !digest.is_of(&body)) {
+                return Err(PushError::Mismatch { path });
+            }
+            (digest.unwrap_or_else(|| Sha256::of(&body).into()), length)
         }
-        match shared.store.complete(&object).await {
-            // The origin has it, and it is right: a disk in trouble must not hold back a push.
-            Ok(()) | Err(FetchError::NotStored) => {}
-            Err(error) => return Err(failed(error)),
-        }
-        return Ok(Fetched { length: size, body: None });
+    };
+    // By its digest: where the next push uses the name again, clients keep getting this file until it is offered.
+    let object = Object::listed(path.clone(), digest, length);
+    // What isn't there is known at once; a fetch would wait for it.
+    shared.store.see(&object, length).await.map_err(failed)?;
+    if is_list {
+        let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
+        return Ok(Fetched { length, digest, body: Some(body) });
     }
-    // The name may be reused, and nothing tells the bytes of this push from those in the cache.
-    let object = Object::unlisted(path.clone());
-    shared.store.purge(&object).await;
-    let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
-    let length = body.len() as u64;
-    let is_right = record.size.is_none_or(|size| size == length)
-        && record.digest.is_none_or(|digest| digest.is_of(&body));
-    if !is_right {
-        return Err(PushError::Mismatch { path });
+    match shared.store.complete(&object).await {
+        // The origin has it, and it is right: a disk in trouble must not hold back a push.
+        Ok(()) | Err(FetchError::NotStored) => Ok(Fetched { length, digest, body: None }),
+        Err(error) => Err(failed(error)),
     }
-    Ok(Fetched { length, body: is_list.then_some(body) })
 }
 
 /// Reads a list of files.
@@ -258,36 +362,4 @@ fn list(
         .map_err(|error| PushError::Unfinished(format!("a list of packages can't be unpacked: {error}")))?;
     let parsed = parse(plain, &mut |file| files.push(file))?;
     Ok((files, parsed))
-}
-
-/// repomd.xml, and its signature and key where they exist.
-pub(super) async fn pinned(
-    shared: &Shared,
-    repo: &Repo,
-    version: &Version,
-    previous: Option<&Generation>,
-    gaps: Gaps,
-) -> Result<Vec<Pinned>, PushError> {
-    let (root, signature) = (root_document(repo), signature(repo));
-    let mut pinned = vec![Pinned::new(root.to_owned(), version.body.clone(), version.last_modified)];
-    for name in [&*signature, KEY] {
-        if name == KEY && repo.checksums.is_some() {
-            continue;
-        }
-        let found = match poll(shared, &repo.path.join(name)?, &PollValidators::default()).await? {
-            Polled::Changed { body, last_modified, .. } => {
-                Some(Pinned::new(name.to_owned(), body, last_modified))
-            }
-            Polled::Absent | Polled::Unchanged => None,
-        };
-        let before = previous.and_then(|previous| previous.pinned(name));
-        // A signature is made after what it signs: the one of the old repomd.xml tells that the new one is to come.
-        let lags = name == signature
-            && before.is_some_and(|before| found.as_ref().is_none_or(|found| found.sha256 == before.sha256));
-        if lags && gaps == Gaps::Refuse {
-            return Err(PushError::Unfinished(format!("{name} is not of the new {root}")));
-        }
-        pinned.extend(found);
-    }
-    Ok(pinned)
 }

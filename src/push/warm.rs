@@ -1,6 +1,6 @@
 //! Fetches the packages that are new in a push, so that the first clients hit.
 //!
-//! A flip waits `push.warm_for` for it; what is left then goes on [`Behind`] the flip, until the next push takes it over.
+//! A flip waits `push.warm_for` for it; what is left then goes on behind the flip (`behind`), until the next push takes it over.
 
 use super::{Shared, flip};
 use crate::clock;
@@ -21,10 +21,18 @@ pub(super) struct Warmed {
     pub(super) failed: u32,
 }
 
+/// What became of one package.
+pub(super) enum Fetched {
+    /// It came, and was right.
+    Right(Object),
+    /// It didn't, or wasn't.
+    Failed(Object, FetchError),
+}
+
 /// The packages of one push, on their way into the cache. Dropped, it fetches no more.
 pub(super) struct Warming {
-    shared: Arc<Shared>,
-    index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) index: usize,
     running: JoinSet<(Object, Result<(), FetchError>)>,
     waiting: vec::IntoIter<Object>,
     total: u32,
@@ -33,10 +41,7 @@ pub(super) struct Warming {
 }
 
 impl Warming {
-    /// Of what is new in `generation`, the smallest first, then of what the generations from `since` on brought, up to
-    /// `push.warm` bytes. Nothing for a first generation: all of it is new, and what clients want of it shows soon enough.
-    pub(super) fn new(shared: &Arc<Shared>, index: usize, generation: &Generation, since: u32) -> Self {
-        let objects = planned(shared, index, generation, since);
+    pub(super) fn new(shared: &Arc<Shared>, index: usize, objects: Vec<Object>) -> Self {
         Self {
             shared: Arc::clone(shared),
             index,
@@ -48,15 +53,28 @@ impl Warming {
         }
     }
 
+    /// The same, with these fetched already.
+    pub(super) fn after(mut self, fetched: &[Object]) -> Self {
+        let files = u32::try_from(fetched.len()).unwrap_or(u32::MAX);
+        self.total = self.total.saturating_add(files);
+        self.warmed.files = files;
+        self.warmed.bytes = fetched.iter().map(size).sum();
+        self
+    }
+
     /// Packages that are neither fetched nor failed.
     pub(super) const fn rest(&self) -> u32 {
         self.total.saturating_sub(self.warmed.files + self.warmed.failed)
     }
 
-    /// Fetches what is left; `progress` is told how many are done, of how many. Given up in between, nothing is lost.
-    pub(super) async fn finish(&mut self, mut progress: impl FnMut(u32, u32)) {
+    /// How many packages are done, of how many.
+    pub(super) const fn progress(&self) -> (u32, u32) {
+        (self.total - self.rest(), self.total)
+    }
+
+    /// What becomes of the next one; `None` once all are done. Given up in between, nothing is lost.
+    pub(super) async fn next(&mut self) -> Option<Fetched> {
         loop {
-            progress(self.total - self.rest(), self.total);
             while self.running.len() < self.shared.config.push.warm_parallel {
                 let Some(object) = self.waiting.next() else { break };
                 let shared = Arc::clone(&self.shared);
@@ -66,19 +84,30 @@ impl Warming {
                     (object, fetched)
                 });
             }
-            let failure = match self.running.join_next().await {
-                None => return,
-                Some(Ok((object, Ok(())))) => {
-                    self.warmed.files += 1;
-                    self.warmed.bytes += size(&object);
+            let (object, fetched) = match self.running.join_next().await? {
+                Ok(ended) => ended,
+                Err(stopped) => {
+                    self.failed(&stopped.to_string());
                     continue;
                 }
-                Some(Ok((object, Err(error)))) => format!("{}: {error}", object.path),
-                Some(Err(stopped)) => stopped.to_string(),
             };
-            self.warmed.failed += 1;
-            self.first_failure.get_or_insert(failure);
+            let Err(error) = fetched else {
+                self.warmed.files += 1;
+                self.warmed.bytes += size(&object);
+                return Some(Fetched::Right(object));
+            };
+            self.failed(&format!("{}: {error}", object.path));
+            return Some(match error {
+                // All of it came and was right.
+                FetchError::NotStored => Fetched::Right(object),
+                error => Fetched::Failed(object, error),
+            });
         }
+    }
+
+    fn failed(&mut self, failure: &str) {
+        self.warmed.failed += 1;
+        self.first_failure.get_or_insert_with(|| failure.to_owned());
     }
 
     /// Tells that all is done.
@@ -93,44 +122,10 @@ impl Warming {
     }
 }
 
-/// The one warming of a repo that its newest flip did not wait for. Dropped, it ends.
-#[derive(Default)]
-pub(super) struct Behind {
-    task: JoinSet<()>,
-    /// The first sequence whose packages it fetches.
-    since: u32,
-}
-
-impl Behind {
-    /// Goes on with `warming`, of the packages since `since`.
-    pub(super) fn start(&mut self, mut warming: Warming, since: u32) {
-        self.since = since;
-        self.task.spawn(async move {
-            warming.finish(|_, _| {}).await;
-            let Warmed { files, failed, .. } = warming.warmed;
-            tracing::info!(
-                repo = warming.shared.repos[warming.index].repo.id,
-                files,
-                failed,
-                "the rest is warmed"
-            );
-            warming.tell();
-        });
-    }
-
-    /// Ends it, so that it doesn't hold back the next push; the first sequence whose packages are not all fetched.
-    pub(super) fn stop(&mut self) -> Option<u32> {
-        let mut unfinished = !self.task.is_empty();
-        while let Some(ended) = self.task.try_join_next() {
-            unfinished = ended.is_err();
-        }
-        self.task = JoinSet::new();
-        unfinished.then_some(self.since)
-    }
-}
-
-/// What is to be fetched.
-fn planned(shared: &Shared, index: usize, generation: &Generation, since: u32) -> Vec<Object> {
+/// What is to be fetched: of what is new in `generation`, the smallest first, then of what the generations from `since` on
+/// brought, up to `push.warm` bytes. Nothing for a first generation: all of it is new, and what clients want of it shows soon
+/// enough.
+pub(super) fn planned(shared: &Shared, index: usize, generation: &Generation, since: u32) -> Vec<Object> {
     if generation.sequence == 1 {
         return Vec::new();
     }

@@ -1,15 +1,18 @@
 //! Watches one repo: polls its repomd.xml, and walks a push through its steps.
 
+mod offer;
+
+use super::behind::{Behind, Looks};
+use super::gate::Gate;
+use super::handle::Order;
+use super::older::older;
 use super::verify::{self, Gaps, PushError, Version};
-use super::warm::{Behind, Warming};
-use super::{Event, Shared, Step, flip, stopped};
+use super::{Faults, Shared, Step, flip, stopped};
 use crate::clock::{self, Timestamp};
-use crate::config::Root;
 use crate::origin::{PollValidators, Polled};
 use crate::policy::confirm::persist_every;
-use crate::repo::{Generation, History, Pinned, Repomd, Sha256, repomd};
+use crate::repo::{Generation, Pinned, Sha256, signature};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -43,6 +46,7 @@ pub(super) async fn repo(
                     Again::Later
                 }
             };
+            shared.repos[index].status().answered = watcher.order.number;
             if again == Again::Later {
                 let wait = shared.config.push.poll.mul_f64(0.9 + 0.2 * fastrand::f64());
                 tokio::select! {
@@ -77,10 +81,16 @@ struct Watcher<'a> {
     attempt: Option<Attempt>,
     signature: PollValidators,
     signature_checked: Timestamp,
-    /// The operator asked for this round.
-    may_go_back: bool,
+    /// What the operator wants of this round.
+    order: Order,
+    /// What is known of the files of the push that is tried.
+    gate: Gate<'a>,
+    /// The first sequence whose packages are not all fetched, while a push is tried.
+    left_over: Option<u32>,
     /// What the newest flip did not wait for.
     behind: Behind,
+    /// The looks at the files of a generation that was offered without any.
+    looks: Looks,
     /// The confirmation that is on disk.
     persisted: Timestamp,
 }
@@ -95,6 +105,10 @@ struct Attempt {
     polls: u32,
     /// It was shown in a round that the operator asked for, so that it may be an older generation.
     may_go_back: bool,
+    /// What becomes of it if files of it are wrong.
+    faults: Faults,
+    /// That it is there was told.
+    is_told: bool,
 }
 
 impl<'a> Watcher<'a> {
@@ -107,8 +121,11 @@ impl<'a> Watcher<'a> {
             attempt: None,
             signature: PollValidators::default(),
             signature_checked: Timestamp::EPOCH,
-            may_go_back: false,
+            order: Order::default(),
+            gate: Gate::new(shared, index),
+            left_over: None,
             behind: Behind::default(),
+            looks: Looks::default(),
             persisted: Timestamp::EPOCH,
         }
     }
@@ -116,8 +133,9 @@ impl<'a> Watcher<'a> {
     /// One poll, and the push that it may find.
     async fn round(&mut self) -> Result<Again, PushError> {
         let asked = clock::now();
-        self.may_go_back = self.shared.repos[self.index].may_go_back.swap(false, Ordering::Relaxed);
-        let known = self.known.clone();
+        self.order = self.shared.repos[self.index].take_order();
+        // A server or cache in between may take another version for the known one.
+        let known = if self.order.is_given { PollValidators::default() } else { self.known.clone() };
         let shown = self.poll(&known).await?;
         let answered = clock::now();
         self.shared.repos[self.index].status().last_poll = Some(answered);
@@ -145,7 +163,8 @@ impl<'a> Watcher<'a> {
                 self.unchanged = Some(asked);
                 self.attempt = None;
                 self.shared.repos[self.index].confirmed.note_current();
-                self.shared.repos[self.index].status().last_error = None;
+                self.shared.release(self.index, None);
+                self.shared.repos[self.index].status().settle();
                 self.check_signature(&current, asked).await?;
                 Ok(Again::Later)
             }
@@ -188,67 +207,58 @@ impl<'a> Watcher<'a> {
         let mut asked = asked;
         for _ in 0..=MAX_RESTARTS {
             watched.status().step = Step::Fetching;
+            self.shared.release(self.index, Some(version.id));
             let attempt = self.attempt(version.id, asked);
             let gaps = self.gaps(attempt, &version)?;
             let published = self.published(&version, attempt.detected);
             let read = verify::read(self.shared, self.index, &version, published, attempt.detected, gaps);
-            let generation = read.await?;
+            let read = read.await?;
             asked = clock::now();
             // What was fetched one after the other must be of one state.
-            match self.poll(&version.validators).await {
-                Ok(Some(newer)) if newer.id != version.id => version = newer,
-                Err(error @ PushError::NoRepomd { .. }) => return Err(error),
-                // An origin that is gone by now has shown nothing else.
-                Ok(_) | Err(_) => {
-                    self.offer(generation, attempt.detected).await;
+            if let Some(newer) = self.newer(&version).await? {
+                version = newer;
+                continue;
+            }
+            match self.offer(read, attempt).await {
+                Ok(()) => {
                     (self.known, self.attempt) = (version.validators, None);
                     return Ok(());
                 }
+                // The origin may have gone on, and removed what this version needs.
+                Err(held @ PushError::Held(_)) => match self.newer(&version).await {
+                    Ok(Some(newer)) => version = newer,
+                    Ok(None) | Err(_) => return Err(held),
+                },
+                Err(error) => return Err(error),
             }
         }
         Err(PushError::Unfinished("repomd.xml changes again and again".to_owned()))
     }
 
-    /// Warms and flips what is verified.
-    async fn offer(&mut self, generation: Generation, detected: Timestamp) {
-        let (shared, watched) = (self.shared, &self.shared.repos[self.index]);
-        let (id, repo) = (generation.id, &watched.repo);
-        let (files, bytes) = (generation.new_files, generation.new_bytes);
-        {
-            let mut status = watched.status();
-            (status.detected, status.warmed, status.offered) = (Some(detected), None, None);
+    /// The version that the origin shows instead of `version` by now. An origin that is gone has shown nothing else.
+    async fn newer(&self, version: &Version) -> Result<Option<Version>, PushError> {
+        match self.poll(&version.validators).await {
+            Ok(Some(newer)) if newer.id != version.id => Ok(Some(newer)),
+            Err(error @ PushError::NoRepomd { .. }) => Err(error),
+            Ok(_) | Err(_) => Ok(None),
         }
-        flip::mark(shared, &repo.id, "published", generation.published);
-        flip::mark(shared, &repo.id, "detected", detected);
-        shared.tell(Event::Detected { repo: Arc::clone(repo), generation: id, files, bytes, at: detected });
-
-        let start = clock::monotonic();
-        let since = self.behind.stop().unwrap_or(generation.sequence);
-        let mut warming = Warming::new(shared, self.index, &generation, since);
-        let fetching = warming.finish(|done, total| watched.status().step = Step::Warming { done, total });
-        // Those that are under way go on.
-        let _ = tokio::time::timeout(shared.config.push.warm_for, fetching).await;
-        let took = clock::monotonic().saturating_duration_since(start);
-        let (found, rest) = (warming.warmed, warming.rest());
-        if rest == 0 {
-            warming.tell();
-        } else {
-            shared.metrics.pushes.with_label_values(&[repo.id.as_str(), "warmed_late"]).inc();
-            self.behind.start(warming, since);
-        }
-        if generation.sequence > 1 {
-            let (repo, (files, bytes, failed)) = (Arc::clone(repo), (found.files, found.bytes, found.failed));
-            shared.tell(Event::Warmed { repo, generation: id, files, bytes, failed, rest, took });
-        }
-        flip::flip(shared, self.index, generation).await;
     }
 
     /// Notes that `id` was seen in a poll of `asked`.
     fn attempt(&mut self, id: Sha256, asked: Timestamp) -> Attempt {
-        let first = Attempt { id, detected: asked, polls: 0, may_go_back: false };
+        let first = Attempt {
+            id,
+            detected: asked,
+            polls: 0,
+            may_go_back: false,
+            faults: Faults::Hold,
+            is_told: false,
+        };
         let attempt = self.attempt.filter(|attempt| attempt.id == id).unwrap_or(first);
-        let may_go_back = attempt.may_go_back || self.may_go_back;
-        *self.attempt.insert(Attempt { polls: attempt.polls.saturating_add(1), may_go_back, ..attempt })
+        let may_go_back = attempt.may_go_back || self.order.may_go_back;
+        let faults = if self.order.faults == Faults::Ignore { Faults::Ignore } else { attempt.faults };
+        let polls = attempt.polls.saturating_add(1);
+        *self.attempt.insert(Attempt { polls, may_go_back, faults, ..attempt })
     }
 
     /// Whether `attempt` has to be complete. An older generation isn't followed unasked: it may come from a copy of the
@@ -256,8 +266,8 @@ impl<'a> Watcher<'a> {
     fn gaps(&self, attempt: Attempt, version: &Version) -> Result<Gaps, PushError> {
         let view = self.shared.view(self.index);
         // Where there is nothing to offer, anything is better.
-        if view.history.current().is_none() {
-            return Ok(Gaps::Accept);
+        if view.history.current().is_none() || attempt.faults == Faults::Ignore {
+            return Ok(Gaps::AcceptAll);
         }
         if !attempt.may_go_back
             && let Some(what) = older(&view.history, version)
@@ -283,10 +293,13 @@ impl<'a> Watcher<'a> {
         let repo = &self.shared.repos[self.index].repo;
         let name = verify::signature(repo);
         let path = repo.path.join(&name)?;
-        let polled = verify::poll(self.shared, &path, &self.signature).await?;
+        let polled = verify::poll(self.shared, &path, &self.signature).await;
         self.signature_checked = now;
-        // One that vanished is still right for what it signs.
-        let Polled::Changed { body, last_modified, validators } = polled else { return Ok(()) };
+        // One that vanished is still right for what it signs, and whatever an origin says that has none, it has none.
+        let Ok(Polled::Changed { body, last_modified, validators }) = polled else { return Ok(()) };
+        if !signature::is_openpgp(&body) {
+            return Ok(());
+        }
         if self.poll(&self.known).await?.is_some_and(|version| version.id != current.id) {
             // Then it may be of a newer repomd.xml, which the next round finds.
             return Ok(());
@@ -302,29 +315,6 @@ impl<'a> Watcher<'a> {
         }
         Ok(())
     }
-}
-
-/// In words what tells that `version` is older than the current generation: it is a kept one, or says so itself.
-fn older(history: &History, version: &Version) -> Option<String> {
-    if let Some(kept) = history.by_id(&version.id) {
-        return Some(format!("number {}, {}", kept.sequence, kept.id));
-    }
-    let offered = repomd::parse(&history.current()?.root()?.body, &Root::default()).ok()?;
-    let shown = repomd::parse(&version.body, &Root::default()).ok()?;
-    is_older(&shown, &offered).then(|| {
-        let revision = shown.revision.as_deref().map(|revision| format!("revision {revision}"));
-        let made = shown.timestamp.map(|made| format!("made {made}"));
-        revision.into_iter().chain(made).collect::<Vec<_>>().join(", ")
-    })
-}
-
-/// Whether all that can be compared of revision and newest timestamp, at least one of them, is less in `shown`. A
-/// revision need be no number, and either may stay the same from push to push.
-fn is_older(shown: &Repomd, offered: &Repomd) -> bool {
-    let revision = |repomd: &Repomd| repomd.revision.as_deref()?.parse::<u64>().ok();
-    let by_revision = revision(shown).zip(revision(offered)).map(|(shown, offered)| shown < offered);
-    let by_time = shown.timestamp.zip(offered.timestamp).map(|(shown, offered)| shown < offered);
-    (by_revision.is_some() || by_time.is_some()) && by_revision.unwrap_or(true) && by_time.unwrap_or(true)
 }
 
 /// When a version was published, if it was `detected` then and was not there yet at `not_before`.
@@ -346,31 +336,6 @@ fn published(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn older_is_what_says_so_in_all_that_can_be_compared() {
-        let repomd = |revision: &str, secs: Option<u64>| Repomd {
-            revision: Some(revision.to_owned()),
-            timestamp: secs.map(Timestamp::from_secs),
-            ..Repomd::default()
-        };
-        let offered = repomd("100", Some(100));
-        let cases = [
-            (repomd("99", Some(99)), true),
-            (repomd("9", Some(99)), true),
-            (repomd("99", Some(100)), false),
-            (repomd("99", Some(101)), false),
-            (repomd("100", Some(99)), false),
-            (repomd("101", Some(99)), false),
-            (repomd("9.9", Some(99)), true),
-            (repomd("99", None), true),
-            (repomd("9.9", None), false),
-        ];
-        for (shown, expected) in cases {
-            assert_eq!(is_older(&shown, &offered), expected, "{shown:?}");
-        }
-        assert!(!is_older(&Repomd::default(), &Repomd::default()));
-    }
 
     #[test]
     fn published_is_what_the_origin_says_where_it_can_be_true() {

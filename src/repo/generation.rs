@@ -1,6 +1,6 @@
 //! One published state of a repo.
 
-use super::catalogue::{Catalogue, FileFacts, Kind};
+use super::catalogue::{Catalogue, Entry, FileFacts, Kind};
 use super::checksum::Sha256;
 use super::derived::Derived;
 use super::listed::ListedFile;
@@ -8,6 +8,7 @@ use super::repomd::Repomd;
 use crate::clock::Timestamp;
 use crate::config::Repo;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// Where repomd.xml stands in a repo.
 pub const REPOMD: &str = "repodata/repomd.xml";
@@ -121,26 +122,46 @@ impl Generation {
 
         let (catalogue, contradicted) =
             Catalogue::build(files, previous.map(|previous| &previous.catalogue), sequence);
-        let is_new = |entry: &super::Entry| entry.kind.is_package() && entry.since == sequence;
-        let (mut new_files, mut new_bytes) = (0_u32, 0_u64);
-        for (_, entry) in catalogue.iter().filter(|(_, entry)| is_new(entry)) {
-            new_files += 1;
-            new_bytes = new_bytes.saturating_add(entry.size);
-        }
-        let verified = catalogue.iter().all(|(_, entry)| entry.digest.is_some());
-        Self {
+        let mut generation = Self {
             id,
             sequence,
             published,
             flipped,
             revision: repomd.revision.clone(),
-            verified,
+            verified: false,
             catalogue,
             pinned,
-            new_files,
-            new_bytes,
+            new_files: 0,
+            new_bytes: 0,
             left_out: left_out.saturating_add(contradicted),
+        };
+        generation.count();
+        generation
+    }
+
+    /// The same without these packages, as if its documents didn't list them. `previous` is the generation before.
+    #[must_use]
+    pub fn without<T>(mut self, packages: &BTreeMap<String, T>, previous: Option<&Self>) -> Self {
+        let left = self.catalogue.iter().filter(|(path, _)| !packages.contains_key(*path));
+        let files: Vec<_> = left.map(|(path, entry)| (path.to_owned(), entry.facts())).collect();
+        self.left_out = self.left_out.saturating_add(
+            u32::try_from(self.catalogue.len().saturating_sub(files.len())).unwrap_or(u32::MAX),
+        );
+        let previous = previous.map(|previous| &previous.catalogue);
+        self.catalogue = Catalogue::build(files, previous, self.sequence).0;
+        self.count();
+        self
+    }
+
+    /// Sets what follows from the catalogue.
+    fn count(&mut self) {
+        (self.new_files, self.new_bytes) = (0, 0);
+        let is_new = |entry: &Entry| entry.kind.is_package() && entry.since == self.sequence;
+        for (_, entry) in self.catalogue.iter().filter(|(_, entry)| is_new(entry)) {
+            self.new_files += 1;
+            self.new_bytes = self.new_bytes.saturating_add(entry.size);
         }
+        self.verified = self.catalogue.iter().all(|(_, entry)| entry.digest.is_some());
     }
 
     /// The document whose SHA-256 names the generation.
@@ -241,5 +262,11 @@ pub(super) mod tests {
         let second = generation(vec![package("a", 1), package("b", 3), unsummed], Some(&first), 3);
         assert_eq!((second.sequence, second.new_files, second.new_bytes), (2, 2, 113));
         assert!(!second.verified);
+
+        let left_out = second.left_out;
+        let third = second.without(&BTreeMap::from([("e".to_owned(), "absent")]), Some(&first));
+        assert_eq!((third.new_files, third.new_bytes, third.left_out), (1, 13, left_out + 1));
+        assert!(third.verified && third.catalogue.find("e").is_none());
+        assert_eq!(third.catalogue.find("a").map(|entry| entry.since), Some(1));
     }
 }

@@ -22,6 +22,7 @@ mod listed;
 pub mod prestodelta;
 pub mod primary;
 pub mod repomd;
+pub mod signature;
 mod xml;
 
 pub use catalogue::{Catalogue, Entry, FileFacts, Kind};

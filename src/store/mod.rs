@@ -45,7 +45,9 @@ pub use trouble::DiskTrouble;
 
 use crate::clock;
 use crate::http::{ByteRange, TreePath};
-use crate::origin::{Copied, DirEntry, Health, Linked, Origin, OriginError, PollValidators, Polled, Wanted};
+use crate::origin::{
+    Copied, DirEntry, Health, Linked, Origin, OriginError, PollValidators, Polled, Sight, Wanted,
+};
 use crate::repo::Digest;
 use bytes::Bytes;
 use cache::Cache;
@@ -211,7 +213,7 @@ impl Store {
     }
 
     /// Fetches an object and waits until it is in the disk tier; `NotStored` where all of it came and was right, but can't be
-    /// kept. Over a directory origin all bytes of a listed one are read and checked.
+    /// kept. Over a directory origin all bytes of a listed one are read in place and checked.
     pub async fn complete(&self, object: &Object) -> Result<(), FetchError> {
         let cache = match &self.backing {
             Backing::Tree(tree) => return tree.check(object).await,
@@ -231,6 +233,22 @@ impl Store {
             }
             Source::Apart(_) => Err(FetchError::NotStored),
         }
+    }
+
+    /// Looks at the origin's own file of `object`, which is to have `size` bytes, whatever is cached of it or was lately refused.
+    /// What is there is no longer refused.
+    ///
+    /// # Errors
+    /// The origin doesn't have it so, or is in trouble.
+    pub async fn see(&self, object: &Object, size: u64) -> Result<Sight, FetchError> {
+        let (origin, path) = (self.origin.clone(), object.path.clone());
+        let seeing = self.runtime.spawn(async move { origin.see(&path, size).await });
+        let sight = seeing.await.map_err(|_| FetchError::ShuttingDown)??;
+        match &self.backing {
+            Backing::Cache(cache) => cache.refusals.forget(object),
+            Backing::Tree(tree) => tree.admit(object),
+        }
+        Ok(sight)
     }
 
     /// Whether `path` is still the version that `known` names.

@@ -65,12 +65,12 @@ impl Tree {
         self.on_pool(move || tree.load(&asked)).await
     }
 
-    /// Checks all bytes of a listed object against its SHA-256, which also brings them into the page cache.
+    /// Checks all bytes of a listed object, as they are in place, against its SHA-256, which also brings them into the page cache.
     pub(super) async fn check(self: &Arc<Self>, object: &Object) -> Result<(), FetchError> {
         let (tree, object) = (Arc::clone(self), object.clone());
         self.on_pool(move || match object.identity {
             None => tree.origin.file(&object.path).map(drop).map_err(FetchError::from),
-            Some(listed) => check(&tree.listed(&object.path, &listed)?, &listed),
+            Some(listed) => check(&tree.origin.file_of(&object.path, listed.size)?, &listed),
         })
         .await
     }
@@ -119,6 +119,11 @@ impl Tree {
     pub(super) async fn can_link(self: &Arc<Self>) -> Result<(), String> {
         let origin = Arc::clone(&self.origin);
         self.runtime.spawn_blocking(move || origin.can_link()).await.map_err(|e| e.to_string())?
+    }
+
+    /// It is there: what was refused of it lately no longer holds.
+    pub(super) fn admit(&self, object: &Object) {
+        self.refusals.forget(object);
     }
 
     pub(super) fn purge(&self, object: &Object) -> bool {

@@ -12,6 +12,7 @@ mod disks;
 mod dnf;
 mod families;
 mod fills;
+mod held;
 mod http1;
 mod https_mirrors;
 mod images;

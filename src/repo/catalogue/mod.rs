@@ -69,6 +69,16 @@ pub struct Entry {
     pub since: u32,
 }
 
+impl Entry {
+    /// The same before it was in a catalogue.
+    #[must_use]
+    pub const fn facts(&self) -> FileFacts {
+        // What the catalogue made of it, it makes of it again.
+        let kind = if matches!(self.kind, Kind::Replaced) { Kind::Package } else { self.kind };
+        FileFacts { size: self.size, digest: self.digest, kind }
+    }
+}
+
 /// A file before it is in a catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileFacts {

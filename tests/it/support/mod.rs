@@ -3,6 +3,7 @@
 //!
 //! Everything is on loopback, on ports of its own, and ends with the value that owns it.
 
+pub mod breakage;
 pub mod client;
 pub mod config;
 pub mod dnf;

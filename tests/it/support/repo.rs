@@ -85,9 +85,26 @@ impl Tree {
     /// Brings the tree to the state `push` as `rsync --delete` does: packages, metadata, repomd.xml, each replaced by
     /// rename; then what is not in that state goes.
     pub fn sync(&self, push: Push) {
-        let (from, to) = (shared().join(dir(push)).join(REPO), self.repo());
-        let wanted = files(&from);
+        self.sync_with(push, |_| {});
+    }
+
+    /// The same, with `spoil` done once all but repomd.xml is there.
+    pub fn sync_with(&self, push: Push, spoil: impl FnOnce(&Self)) {
+        self.take_all(&shared().join(dir(push)).join(REPO), spoil);
+    }
+
+    /// The same from another copy.
+    pub fn take(&self, other: &Self) {
+        self.take_all(&other.repo(), |_| {});
+    }
+
+    fn take_all(&self, from: &Path, spoil: impl FnOnce(&Self)) {
+        let (to, wanted) = (self.repo(), files(from));
+        let mut spoil = Some(spoil);
         for file in &wanted {
+            if let Some(spoil) = spoil.take_if(|_| file.ends_with("repomd.xml")) {
+                spoil(self);
+            }
             let temporary = to.join(".sync");
             fs::create_dir_all(to.join(file).parent().expect("it is below the repository"))
                 .expect("a directory");
