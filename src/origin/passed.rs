@@ -18,8 +18,6 @@ const MAX_BODY_BYTES: u64 = 64 * 1024;
 
 /// For how long one is remembered at most, whatever its fields say.
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
-/// For how long a 403 is remembered whose fields say nothing: no longer than a crowd takes (RFC 9110 15.1).
-const DENIED: Duration = Duration::from_secs(1);
 
 /// The answer.
 #[derive(Debug)]
@@ -55,12 +53,13 @@ impl Passed {
         Ok(Self { status: parts.status, headers: parts.headers, body, exchange })
     }
 
-    /// For how long it answers others too: as its header fields say. Where they say nothing, only that there is no such file
-    /// holds for a while (RFC 9110 15.1). A file may appear at any moment: that there is none holds for `absent` at most.
+    /// For how long it answers others too: as its header fields say. Where they say nothing, only 404 and 410 hold for a while
+    /// (RFC 9110 15.1); others are for those who asked meanwhile. A file may appear at any moment: that there is none holds for
+    /// `absent` at most.
     #[must_use]
     pub fn lifetime(&self, absent: Duration) -> Duration {
         let (unstated, at_most) = match self.status {
-            StatusCode::FORBIDDEN => (DENIED.min(absent), absent),
+            StatusCode::FORBIDDEN => (Duration::ZERO, absent),
             _ if self.is_absence() => (absent, absent),
             _ => (Duration::ZERO, MAX_LIFETIME),
         };
@@ -114,7 +113,7 @@ mod tests {
         for (status, fields, seconds) in [
             (404, &[][..], 5),
             (410, &[], 5),
-            (403, &[], 1),
+            (403, &[], 0),
             (403, &[("cache-control", "max-age=3600")], 5),
             (404, &[("cache-control", "no-store")], 0),
             (404, &[("cache-control", "private")], 0),
