@@ -237,6 +237,10 @@ fn failed(asked: &Asked, question: &Question<'_>, error: &FetchError) -> Answer 
             // One leading slash: with two, a browser would take the first segment for a host.
             Answer::moved(format!("/{}/", path.trim_start_matches('/')))
         }
+        // It is listed, so that it isn't removed: one of the origin's hosts lacks it.
+        error if error.is_denial() => {
+            Answer::error(StatusCode::SERVICE_UNAVAILABLE, Reason::OriginFault, &error.to_string())
+        }
         // yum 3 takes 502 as final; 503 it tries again.
         error => Answer::error(StatusCode::SERVICE_UNAVAILABLE, fault(error), &error.to_string()),
     }
@@ -246,6 +250,7 @@ fn failed(asked: &Asked, question: &Question<'_>, error: &FetchError) -> Answer 
 fn fault(error: &FetchError) -> Reason {
     match error {
         FetchError::Absent | FetchError::IsDirectory | FetchError::Answered(_) => Reason::Removed,
+        error if error.is_denial() => Reason::Removed,
         FetchError::Origin(error)
             if matches!(
                 **error,
