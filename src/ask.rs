@@ -198,7 +198,7 @@ fn client(e: &Explanation) -> String {
     let facts = [
         (client.https, "https"),
         (client.ranged, "asks for a range"),
-        (client.fragile, "can't recover from a bad redirect"),
+        (client.fragile, "not known to recover from a bad redirect"),
     ];
     words.extend(facts.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word.to_owned()));
     words.push(format!("standing {}", client.standing));
@@ -262,7 +262,7 @@ canonical  /7.9/updates/x.rpm
 repo       updates/7, generation 4
 listed     package, 3.0 MiB, sha256 0123456789ab..., since generation 2, removed after generation 3
 window     closed
-client     192.0.2.7, network 192.0.2.0/24, https, can't recover from a bad redirect, standing clear
+client     192.0.2.7, network 192.0.2.0/24, https, not known to recover from a bad redirect, standing clear
 cached     no
 egress     pressure 0.50, shedding 25 %
 decision   redirect (offload)

@@ -349,10 +349,10 @@ fn an_explanation_is_the_decision_and_leaves_no_trace() {
     assert_eq!((&list["decision"], &list["reason"]), (&"answer".into(), &"mirrorlist".into()));
 
     // A client with a redirect in the air is told of it.
-    let client = crate::policy::Client::somewhere("192.0.2.1", "dnf");
+    let client = crate::policy::Client::somewhere("192.0.2.1", "libdnf");
     let other = TreePath::new("7/updates/Packages/other.rpm").unwrap();
     node.edge.clients.redirected(Seen::new(&client, &other, None, 1), 0, 1000, clock::now());
-    let told = get("&user_agent=dnf");
+    let told = get("&user_agent=libdnf");
     assert_eq!((&told["client"]["standing"], &told["reason"]), (&"slow-start".into(), &"slow-start".into()));
 }
 

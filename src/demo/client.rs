@@ -114,7 +114,7 @@ impl Host {
         connector.set_local_address(Some(IpAddr::V4(Ipv4Addr::new(127, 0, number, 1))));
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Self { servers, client, user_agent: format!("freshet-demo/{number}"), number }
+        Self { servers, client, user_agent: format!("libdnf (freshet-demo/{number})"), number }
     }
 
     /// The node's answer to a path with query, as text.
@@ -131,7 +131,7 @@ impl Host {
         let mut rng = fastrand::Rng::with_seed(u64::from(self.number));
         for round in 1u64.. {
             let began = clock::now();
-            self.user_agent = format!("freshet-demo/{}.{round}", self.number);
+            self.user_agent = format!("libdnf (freshet-demo/{}.{round})", self.number);
             match self.round(&ledger, &mut rng, &stop).await {
                 Err(fault) => ledger.wrong(&fault),
                 Ok(()) if *stop.borrow() => return,

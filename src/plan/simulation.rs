@@ -276,7 +276,7 @@ impl<'a> Simulation<'a> {
         let Some(live) = &mut self.live[transfer.transaction] else { unreachable!("it asks") };
         let Transaction { client: who, trail, region, .. } = &mut live.transaction;
         let who = &*who;
-        let (file, connection) = (client::hash(bundle.file.path.as_str()), transfer.slot as u64);
+        let (file, connection) = (client::hash(bundle.file.path.as_str()), 1 + transfer.slot as u64);
         let past = trail.asks(file, Ask::Whole, connection, at);
         let repos = self.world.repos(now);
         let place = repos.locate(&bundle.file.path);

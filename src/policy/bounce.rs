@@ -6,17 +6,19 @@
 //! client again, since a firewall or an MTU between the two is invisible to the prober. A client proves success only by
 //! silence: it goes on to other files.
 //!
-//! One client or many? A key is an address and a User-Agent. librepo has at most three transfers, so three connections,
-//! for each URL entry, whatever `max_parallel_downloads` is, and its budget is for each URL entry as well. A dnf whose
-//! list names the node once has three at a time and about six with those of the batch before: up to eight connections
-//! are one client, and a retry counts on whichever of them it arrives. A dnf with ten transfers in parallel needs four
-//! URL entries for them, so it has four budgets; it may be taken for a crowd, and that is harmless. Nine or more are a
-//! crowd, where a repeat on another connection is most likely another host's, and says nothing of the mirror. It is
-//! served by the node all the same, since it may be a retry; the connection that was redirected then gets no more
-//! redirects. Each connection of a crowd has at most one redirect in the air and confirms only its own, so each host's
-//! three connections have three: its budget.
+//! How many may be in the air? A client has as many transfers as connections: librepo has three for each URL entry by default,
+//! up to 20 where it is configured so. Where that is no more than the failures left, no rule is needed to stay within them. A
+//! client with more could lose all of its transfers to a mirror that hangs, so that not more of its redirects may be young
+//! enough to fail yet than failures are left, whatever it has asked for since. And where failures come at once, as they mostly do, a client
+//! with n transfers has asked for n other files before a failed one's place is known to have been free again.
+//!
+//! One client or many? A key is an address and a User-Agent. Connections that appear together are one client's, up to 20; one
+//! client has two such bursts, for metadata and for packages, and its budget is for both. More bursts and more than eight connections are a
+//! crowd, where each burst stands for a host, with a budget of its own. A repeat from another burst is most likely another host's,
+//! and says nothing of the mirror. It is served by the node all the same, since it may be a retry; the host that was redirected
+//! then has one redirect in the air for good. Hosts whose connections appear together share a budget.
 
-use super::crowd::Connections;
+use super::crowd::{Connections, TOGETHER};
 use crate::clock::Timestamp;
 use std::time::Duration;
 
@@ -35,9 +37,11 @@ const COOL_OFF_CERTAIN: Duration = Duration::from_secs(600);
 const COOL_OFF_SUSPECTED: Duration = Duration::from_secs(60);
 /// A client's failure budget, and so the redirects in the air that it may have at most.
 const MOST_FAILURES: usize = 3;
-/// Other files that a client must have asked for until a redirect counts as having worked: it has three transfers in
-/// parallel, so by then one of its places was free again, and a failure would have come back first.
+/// Other files that a client must have asked for, at least, until a redirect counts as having worked: with three transfers in
+/// parallel one of its places was free again by then, and a failure that comes at once would have come back first.
 const CONFIRMED_AFTER: u8 = 3;
+/// The number of a connection that says nothing of its client's others: a proxy's, or one with several streams at once.
+pub const UNKNOWN: u64 = 0;
 /// Redirects that are remembered for each client.
 const REMEMBERED: usize = 64;
 /// Failures that are remembered for each client.
@@ -147,6 +151,7 @@ pub struct Trail {
 struct Redirected {
     file: u64,
     connection: u64,
+    burst: u32,
     at: Timestamp,
     mirror: usize,
     patience_secs: u16,
@@ -158,7 +163,7 @@ struct Redirected {
 #[derive(Clone, Debug)]
 struct Failure {
     mirror: usize,
-    connection: u64,
+    burst: u32,
     at: Timestamp,
     rest: Duration,
     /// As in [`Standing::Bounced`].
@@ -166,17 +171,42 @@ struct Failure {
 }
 
 impl Redirected {
-    const fn is_confirmed(&self) -> bool {
-        self.others_since >= CONFIRMED_AFTER
+    /// So many others were asked for since.
+    fn is_confirmed(&self, after: u8) -> bool {
+        self.others_since >= after
     }
 
-    /// The time until which it counts as in the air.
+    /// The time until which it may still fail.
     fn ends(&self) -> Timestamp {
         self.at.plus(Duration::from_secs(self.patience_secs.into()))
     }
 
-    fn is_in_the_air(&self, now: Timestamp) -> bool {
-        self.repeated || (!self.is_confirmed() && now < self.ends())
+    /// It may still fail, as far as time tells.
+    fn is_young(&self, now: Timestamp) -> bool {
+        self.repeated || now < self.ends()
+    }
+
+    /// It is neither confirmed nor too old to fail.
+    fn is_in_the_air(&self, after: u8, now: Timestamp) -> bool {
+        self.repeated || (!self.is_confirmed(after) && now < self.ends())
+    }
+}
+
+/// Where a request comes from, as far as the client's connections tell.
+#[derive(Clone, Copy)]
+struct Origin {
+    connection: u64,
+    burst: u32,
+    /// Of a crowd.
+    crowd: bool,
+    /// Transfers that its client may have at a time.
+    parallel: usize,
+}
+
+impl Origin {
+    /// Whether what happened to a connection of burst `of` is the same client's.
+    const fn is_own(self, of: u32) -> bool {
+        !self.crowd || of == self.burst
     }
 }
 
@@ -185,16 +215,17 @@ impl Trail {
     /// `connection`, and says how the client stands.
     pub fn asks(&mut self, file: u64, ask: Ask, connection: u64, now: Timestamp) -> Past {
         self.forget(now);
-        self.connections.sees(connection, now);
-        let standing = match self.returns(file, ask, connection, now) {
+        let origin = self.origin(connection, now);
+        let standing = match self.returns(file, ask, origin, now) {
             Some(returned) => returned,
-            None => self.goes_on(connection, now),
+            None => self.goes_on(origin, now),
         };
-        Past { standing, failed: self.failed() }
+        Past { standing, failed: self.failed(origin.crowd) }
     }
 
     /// Takes note that the request was redirected to mirror number `mirror` for a file of `size` bytes.
     pub fn redirected(&mut self, file: u64, mirror: usize, size: u64, connection: u64, now: Timestamp) {
+        let burst = self.connections.sees(connection, now);
         if self.redirects.len() == REMEMBERED {
             let first = (0..REMEMBERED).min_by_key(|&index| self.redirects[index].ends());
             self.redirects.remove(first.unwrap_or_default());
@@ -203,12 +234,32 @@ impl Trail {
         self.redirects.push(Redirected {
             file,
             connection,
+            burst,
             at: now,
             mirror,
             patience_secs: u16::try_from(patience).unwrap_or(u16::MAX),
             others_since: 0,
             repeated: false,
         });
+    }
+
+    /// What [`asks`](Self::asks) would say of a request on the connection that was last asked on.
+    #[must_use]
+    pub fn would_say(mut self, file: u64, ask: Ask, now: Timestamp) -> Past {
+        let connection = self.connections.latest().unwrap_or_default();
+        self.asks(file, ask, connection, now)
+    }
+
+    /// Takes note that `connection` has ended.
+    pub fn closes(&mut self, connection: u64) {
+        self.connections.closes(connection);
+    }
+
+    fn origin(&mut self, connection: u64, now: Timestamp) -> Origin {
+        let burst = self.connections.sees(connection, now);
+        let crowd = self.connections.is_crowd(now);
+        let parallel = if crowd { self.connections.parallel_in(burst) } else { self.connections.parallel() };
+        Origin { connection, burst, crowd, parallel }
     }
 
     fn forget(&mut self, now: Timestamp) {
@@ -223,13 +274,13 @@ impl Trail {
     }
 
     /// Whether the request is the return from a mirror, or may be one.
-    fn returns(&mut self, file: u64, ask: Ask, connection: u64, now: Timestamp) -> Option<Standing> {
+    fn returns(&mut self, file: u64, ask: Ask, origin: Origin, now: Timestamp) -> Option<Standing> {
         let is_return =
             |redirect: &Redirected| redirect.file == file && (ask == Ask::Resume || now < redirect.ends());
         let index = self.redirects.iter().rposition(is_return)?;
-        let Redirected { mirror, connection: redirected_on, .. } = self.redirects[index];
-        let certain = redirected_on == connection;
-        if !certain && self.connections.is_crowd() {
+        let Redirected { mirror, connection, burst, .. } = self.redirects[index];
+        let certain = connection == origin.connection;
+        if !certain && !origin.is_own(burst) {
             self.redirects[index].repeated = true;
             return Some(Standing::Repeated { mirror });
         }
@@ -239,35 +290,39 @@ impl Trail {
         if self.failures.len() == FAILURES {
             self.failures.remove(0);
         }
-        self.failures.push(Failure { mirror, connection, at: now, rest, certain });
+        self.failures.push(Failure { mirror, burst: origin.burst, at: now, rest, certain });
         Some(Standing::Bounced { mirror, certain })
     }
 
-    /// How the client stands that asks for another file: in a crowd, only what happened on its own connection counts.
-    fn goes_on(&mut self, connection: u64, now: Timestamp) -> Standing {
-        let crowd = self.connections.is_crowd();
-        let is_own = |of: u64| !crowd || of == connection;
-        for redirect in self.redirects.iter_mut().filter(|redirect| is_own(redirect.connection)) {
-            redirect.others_since = redirect.others_since.saturating_add(1);
+    /// How the client stands that asks for another file: in a crowd, only what happened on its own connections counts.
+    fn goes_on(&mut self, origin: Origin, now: Timestamp) -> Standing {
+        let after = u8::try_from(origin.parallel).unwrap_or(u8::MAX).max(CONFIRMED_AFTER);
+        // How many transfers an unknown connection carries nobody knows: those that come together may be a burst.
+        let is_later = |at: Timestamp| origin.connection != UNKNOWN || now.since(at) >= TOGETHER;
+        for redirect in self.redirects.iter_mut().filter(|redirect| origin.is_own(redirect.burst)) {
+            redirect.others_since = redirect.others_since.saturating_add(u8::from(is_later(redirect.at)));
         }
-        let own_failures = || self.failures.iter().filter(|failure| is_own(failure.connection));
+        let own_failures = || self.failures.iter().filter(|failure| origin.is_own(failure.burst));
         let left = MOST_FAILURES.saturating_sub(own_failures().count());
         if left == 0 || own_failures().any(|failure| now < failure.at.plus(failure.rest)) {
             return Standing::CoolingOff;
         }
-        let own = || self.redirects.iter().filter(|redirect| is_own(redirect.connection));
-        let in_the_air = own().filter(|redirect| redirect.is_in_the_air(now)).count();
+        let own = || self.redirects.iter().filter(|redirect| origin.is_own(redirect.burst));
+        let in_the_air = own().filter(|redirect| redirect.is_in_the_air(after, now)).count();
+        // What may hang: no more than the transfers that the client has beside this one.
+        let young = own().filter(|redirect| redirect.is_young(now)).count();
+        let may_hang = young.min(origin.parallel.saturating_sub(1));
         let failed_at = own_failures().next_back().map(|failure| failure.at);
         let earned = own()
-            .filter(|redirect| redirect.is_confirmed() && failed_at.is_none_or(|at| at < redirect.at))
+            .filter(|redirect| redirect.is_confirmed(after) && failed_at.is_none_or(|at| at < redirect.at))
             .count();
-        let most = if crowd { 1 } else { (earned + 1).min(left) };
-        if in_the_air < most { Standing::Clear } else { Standing::SlowStart }
+        // A host that has one connection has one transfer; outside of a crowd it may be a proxy's.
+        let most = (earned + 1).min(left).min(if origin.crowd { origin.parallel } else { left });
+        if in_the_air < most && may_hang < left { Standing::Clear } else { Standing::SlowStart }
     }
 
     /// In a crowd a suspicion says nothing of the mirror.
-    fn failed(&self) -> Failed {
-        let crowd = self.connections.is_crowd();
+    fn failed(&self, crowd: bool) -> Failed {
         self.failures
             .iter()
             .filter(|failure| failure.certain || !crowd)

@@ -12,9 +12,21 @@ fn asks(trail: &mut Trail, file: u64, connection: u64, now: Timestamp) -> Standi
     trail.asks(file, Ask::Whole, connection, now).standing
 }
 
-/// So many connections, each with requests for files of its own, that the key is a crowd at `now`.
+/// The connections of a crowd.
+const CROWD: std::ops::Range<u64> = 1000..1010;
+
+/// A trail that is one of a crowd's at [`NOW`]: hosts have come one by one.
+fn of_a_crowd() -> Trail {
+    let mut trail = Trail::default();
+    for (connection, ago) in CROWD.rev().zip(1..) {
+        asks(&mut trail, 100_000 + connection, connection, Timestamp::from_secs(NOW.as_secs() - 14 + ago));
+    }
+    trail
+}
+
+/// They all ask for files of their own.
 fn crowd(trail: &mut Trail, now: Timestamp) {
-    for connection in 1000..1016 {
+    for connection in CROWD {
         asks(trail, 100_000 + connection, connection, now);
     }
 }
@@ -40,8 +52,8 @@ fn starts_with_one_redirect_and_earns_more() {
     let mut trail = Trail::default();
     let mut redirected = Vec::new();
     for file in 0..20 {
-        if asks(&mut trail, file, 1, NOW) == Standing::Clear {
-            trail.redirected(file, 0, 1, 1, NOW);
+        if asks(&mut trail, file, 1 + file % 3, NOW) == Standing::Clear {
+            trail.redirected(file, 0, 1, 1 + file % 3, NOW);
             redirected.push(file);
         }
     }
@@ -51,6 +63,46 @@ fn starts_with_one_redirect_and_earns_more() {
         "one in the air at the start: {redirected:?}"
     );
     assert!(redirected.len() >= 14, "it speeds up: {redirected:?}");
+}
+
+#[test]
+fn with_more_transfers_than_failures_left_not_more_may_be_young() {
+    // (transfers at a time, of 300 files that are asked for within a minute so many are redirected)
+    for (parallel, redirects) in
+        [(1, 100..=300), (2, 250..=300), (3, 250..=300), (4, 3..=3), (10, 3..=3), (20, 3..=3)]
+    {
+        let mut trail = Trail::default();
+        let (mut redirected, mut at_once) = (0, 0);
+        for file in 0..300 {
+            let now = NOW.plus(Duration::from_millis(file * 200));
+            let connection = 1 + file % parallel;
+            if asks(&mut trail, file, connection, now) == Standing::Clear {
+                trail.redirected(file, 0, 1, connection, now);
+                redirected += 1;
+                at_once += u64::from(file < parallel);
+            }
+        }
+        assert!(redirects.contains(&redirected), "{parallel} at a time: {redirected} of 300");
+        assert_eq!(at_once, 1, "{parallel} at a time: one of those that come together");
+    }
+}
+
+#[test]
+fn over_an_unknown_connection_others_count_once_a_failure_would_have_come_back() {
+    let mut trail = Trail::default();
+    let mut redirected = Vec::new();
+    for file in 0..20 {
+        let now = NOW.plus(Duration::from_millis(file * 10));
+        if asks(&mut trail, file, UNKNOWN, now) == Standing::Clear {
+            trail.redirected(file, 0, 1, UNKNOWN, now);
+            redirected.push(file);
+        }
+    }
+    assert_eq!(redirected, [0], "20 transfers may have begun together");
+    for file in 20..23 {
+        assert_eq!(asks(&mut trail, file, UNKNOWN, later(1)) == Standing::Clear, file == 22);
+    }
+    assert_eq!(asks(&mut trail, 23, UNKNOWN, later(1)), Standing::Clear);
 }
 
 #[test]
@@ -178,62 +230,75 @@ fn a_thousand_hosts_behind_one_address_are_no_failing_client() {
 }
 
 #[test]
-fn in_a_crowd_each_connection_stands_for_itself() {
-    let mut trail = Trail::default();
-    crowd(&mut trail, NOW);
-    for connection in [1, 2] {
-        assert_eq!(asks(&mut trail, connection, connection, NOW), Standing::Clear);
-        trail.redirected(connection, 5, 1, connection, NOW);
+fn in_a_crowd_each_host_stands_for_itself() {
+    let mut trail = of_a_crowd();
+    // Two hosts, a second apart, with three connections each; each asks once on all of them.
+    let (one, other) = ([1, 2, 3], [11, 12, 13]);
+    for (host, secs) in [(one, 0), (other, 1)] {
+        assert_eq!(asks(&mut trail, host[0], host[0], later(secs)), Standing::Clear);
+        trail.redirected(host[0], 5, 1, host[0], later(secs));
+        for connection in &host[1..] {
+            assert_eq!(asks(&mut trail, 200 + connection, *connection, later(secs)), Standing::SlowStart);
+        }
     }
     // What others ask for confirms nothing; what it asks for itself does.
-    crowd(&mut trail, NOW);
-    assert_eq!(asks(&mut trail, 30, 1, NOW), Standing::SlowStart);
-    asks(&mut trail, 31, 1, NOW);
-    assert_eq!(asks(&mut trail, 32, 1, NOW), Standing::Clear);
-    assert_eq!(asks(&mut trail, 33, 2, NOW), Standing::SlowStart);
+    crowd(&mut trail, later(2));
+    assert_eq!(asks(&mut trail, 30, 1, later(2)), Standing::Clear, "the third that this host asks for since");
+    crowd(&mut trail, later(2));
+    assert_eq!(asks(&mut trail, 31, 4, later(3)), Standing::Clear, "a host of its own");
 
-    // A repeat on another connection: served, nobody cools off, but the one that was redirected gets no more.
-    let past = trail.asks(1, Ask::Whole, 3, NOW);
+    // A repeat from another host: served, nobody cools off, but the one that was redirected gets no more than that one.
+    let past = trail.asks(11, Ask::Whole, 4, later(3));
     assert_eq!(past, Past { standing: Standing::Repeated { mirror: 5 }, failed: Failed::default() });
-    assert_eq!(asks(&mut trail, 34, 3, NOW), Standing::Clear);
-    assert_eq!(asks(&mut trail, 35, 1, NOW), Standing::SlowStart);
+    assert_eq!(asks(&mut trail, 34, 4, later(3)), Standing::Clear);
+    trail.redirected(34, 6, 1, 4, later(3));
 
-    // On the same connection it is certain: the mirror is out for all, but only that connection cools off.
-    let past = trail.asks(2, Ask::Whole, 2, NOW);
-    assert_eq!(past.standing, Standing::Bounced { mirror: 5, certain: true });
-    assert!(past.failed.contains(5));
-    assert_eq!(asks(&mut trail, 36, 2, NOW), Standing::CoolingOff);
-    let other = trail.asks(37, Ask::Whole, 4, NOW);
-    assert!(other.standing == Standing::Clear && other.failed.contains(5), "{other:?}");
+    // From the same host, on another connection: that host cools off, though the mirror is not blamed.
+    let past = trail.asks(1, Ask::Whole, 3, later(4));
+    assert_eq!(past.standing, Standing::Bounced { mirror: 5, certain: false });
+    assert_eq!(asks(&mut trail, 36, 2, later(4)), Standing::CoolingOff);
+    let next = trail.asks(37, Ask::Whole, 5, later(5));
+    assert!(next.standing == Standing::Clear && next.failed == Failed::default(), "{next:?}");
+
+    // On the same connection it is certain: the mirror is out for all.
+    let past = trail.asks(34, Ask::Whole, 4, later(6));
+    assert_eq!(past.standing, Standing::Bounced { mirror: 6, certain: true });
+    let next = trail.asks(38, Ask::Whole, 6, later(7));
+    assert!(next.standing == Standing::Clear && next.failed.contains(6), "{next:?}");
 }
 
 /// How a mirror fails a transfer: when it comes back after so many seconds, and how.
 fn failure(kind: u8, secs: u64) -> (u64, Ask) {
     match kind % 3 {
-        0 => (0, Ask::Whole),              // refused
-        1 => (30 + secs % 31, Ask::Whole), // librepo's timeouts
-        _ => (1 + secs, Ask::Resume),      // cut off in the middle
+        0 => (0, Ask::Whole),               // refused
+        1 => (30 + secs % 31, Ask::Whole),  // librepo's timeouts
+        _ => (1 + secs % 110, Ask::Resume), // cut off in the middle
     }
 }
 
-/// A transfer: when it ends, its file, and how it fails if it does.
-type Transfer = (u64, u64, Option<Ask>);
+/// A transfer: when it ends, its file, how it fails if it does, and the connection that is free with it.
+type Transfer = (u64, u64, Option<Ask>, Option<u64>);
 
-/// A client with three parallel transfers that retries a failure at once, on any of `connections`, before it goes on.
-/// Mirror 0, which it would be sent to first, fails it from some time on for good; the prober sees nothing of it, and
-/// mirror 1 is fine. `draws` are (kind of failure, seconds, connection) of one transfer each. Returns when it was failed.
+/// A client with so many parallel transfers that retries a failure at once, before it goes on. As curl does, it begins with a
+/// connection for each transfer, and then takes any that is free: a redirect frees the node's at once.
+///
+/// From some time on every mirror fails it for good, and the prober sees nothing of it. `draws` are (kind of failure, seconds,
+/// connection) of one transfer each. Returns when it was failed.
 fn failures(
     trail: &mut Trail,
-    draws: &[(u8, u64, u64)],
+    parallel: usize,
+    draws: &[(u8, u64, usize)],
     dies_at: usize,
     others: &mut dyn FnMut(&mut Trail, u64),
 ) -> Vec<u64> {
     let (mut failed_at, mut active, mut next) = (Vec::new(), Vec::<Transfer>::new(), 0);
-    for (round, &(kind, secs, connection)) in draws.iter().enumerate() {
+    let (mut free, mut opened) = (Vec::<u64>::new(), 0);
+    for (round, &(kind, secs, choice)) in draws.iter().enumerate() {
         let (mut now, mut file, mut ask) = (0, next, Ask::Whole);
-        if active.len() == 3 {
-            let first = (0..3).min_by_key(|&index| active[index].0).unwrap();
-            let (ended, ended_file, failure) = active.remove(first);
+        if active.len() == parallel {
+            let first = (0..parallel).min_by_key(|&index| active[index].0).unwrap();
+            let (ended, ended_file, failure, connection) = active.remove(first);
+            free.extend(connection);
             now = ended;
             if let Some(how) = failure {
                 failed_at.push(now);
@@ -241,18 +306,25 @@ fn failures(
             }
         }
         next += u64::from(file == next);
+        let connection = if opened < parallel as u64 || free.is_empty() {
+            opened += 1;
+            opened
+        } else {
+            free.swap_remove(choice % free.len())
+        };
         others(trail, now);
         let past = trail.asks(file, ask, connection, later(now));
-        let mirror = usize::from(past.failed.contains(0));
+        let mirror = (0..9).find(|mirror| !past.failed.contains(*mirror)).unwrap();
         let redirected = past.standing == Standing::Clear;
         if redirected {
             trail.redirected(file, mirror, 1000, connection, later(now));
+            free.push(connection);
         }
-        active.push(if redirected && mirror == 0 && round >= dies_at {
+        active.push(if redirected && round >= dies_at {
             let (after, how) = failure(kind, secs);
-            (now + after, file, Some(how))
+            (now + after, file, Some(how), None)
         } else {
-            (now + secs, file, None)
+            (now + secs, file, None, (!redirected).then_some(connection))
         });
     }
     failed_at
@@ -264,26 +336,29 @@ fn most_within_an_hour(times: &[u64]) -> usize {
 }
 
 proptest! {
-    /// One dnf, whose retries arrive on any of its connections, with any time between events: never a fourth failure.
+    /// One client with any number of transfers, whose retries arrive on any of its connections, with any time between events:
+    /// never a fourth failure.
     #[test]
-    fn a_failing_mirror_costs_at_most_three_failures_an_hour(
-        dies_at in 0..60usize,
+    fn failing_mirrors_cost_at_most_three_failures_an_hour(
+        parallel in 1..=20usize,
+        dies_at in 0..150usize,
         slow in prop::bool::ANY,
-        draws in prop::collection::vec((0..3u8, 0..=200u64, 1..=6u64), 400),
+        draws in prop::collection::vec((0..3u8, 0..=200u64, 0..20usize), 600),
     ) {
         let draws: Vec<_> =
             draws.into_iter().map(|(kind, secs, on)| (kind, if slow { secs } else { secs % 2 }, on)).collect();
-        let times = failures(&mut Trail::default(), &draws, dies_at, &mut |_, _| {});
+        let times = failures(&mut Trail::default(), parallel, &draws, dies_at, &mut |_, _| {});
         prop_assert!(most_within_an_hour(&times) <= 3, "{times:?}");
     }
 
-    /// The same for a host in a crowd, whose mirror refuses it.
+    /// The same for a host in a crowd, whose mirrors refuse it.
     #[test]
-    fn a_refusing_mirror_costs_a_host_in_a_crowd_no_more(
-        dies_at in 0..60usize,
-        draws in prop::collection::vec((Just(0u8), 1..=2u64, 1..=3u64), 100),
+    fn refusing_mirrors_cost_a_host_in_a_crowd_no_more(
+        parallel in 1..=20usize,
+        dies_at in 0..40usize,
+        draws in prop::collection::vec((Just(0u8), 1..=2u64, 0..20usize), 80),
     ) {
-        let times = failures(&mut Trail::default(), &draws, dies_at, &mut |trail, now| crowd(trail, later(now)));
+        let times = failures(&mut of_a_crowd(), parallel, &draws, dies_at, &mut |trail, now| crowd(trail, later(now)));
         prop_assert!(most_within_an_hour(&times) <= 3, "{times:?}");
     }
 }

@@ -22,10 +22,49 @@ pub struct Client {
     pub ranged: bool,
     /// It asks for several parts at once, as zchunk does.
     pub many_ranges: bool,
-    /// It gives up on the first failure of a mirror (yum 3, by its User-Agent).
-    pub fragile: bool,
+    /// What it does where the target of a redirect fails it.
+    pub recovery: Recovery,
+    /// It is yum 3: its TLS is old, and it reads any header line with `location` in it as a redirect.
+    pub is_yum3: bool,
     /// Address and User-Agent as one number: who is counted as one client for bounces.
     pub key: u64,
+}
+
+/// What a client does where the target of a redirect fails it, as far as its User-Agent tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// It comes back to the node at once, for a few times: librepo, so dnf, dnf5, microdnf and PackageKit.
+    Retries,
+    /// It isn't known to retry. yum 3 takes most failures of a target as final, zypper with one URL nearly all.
+    Unknown,
+    /// It is firmware or a boot loader, and follows no redirect.
+    Boots,
+}
+
+/// Parts of the User-Agents of clients that download by librepo.
+const RETRYING: [&[u8]; 3] = [b"libdnf", b"librepo", b"PackageKit"];
+/// How the User-Agents of firmware and boot loaders begin: GRUB, UEFI (EDK II), iPXE and its forerunner, Syslinux, and U-Boot by
+/// itself or by its network stack.
+const BOOTING: [&[u8]; 7] = [b"GRUB", b"UefiHttpBoot", b"iPXE", b"gPXE", b"Syslinux", b"U-Boot", b"lwIP"];
+
+impl Recovery {
+    /// Of a client with this User-Agent.
+    #[must_use]
+    pub fn of(user_agent: &[u8]) -> Self {
+        let begins =
+            |word: &&[u8]| user_agent.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        if BOOTING.iter().any(begins) {
+            Self::Boots
+        } else if begins(&&b"dnf/"[..]) || RETRYING.iter().any(|word| contains(user_agent, word)) {
+            Self::Retries
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
 /// What address and User-Agent make of a client.
@@ -33,7 +72,8 @@ pub struct Client {
 pub struct Agent {
     addr: IpAddr,
     whereabouts: Whereabouts,
-    fragile: bool,
+    recovery: Recovery,
+    is_yum3: bool,
     key: u64,
 }
 
@@ -42,7 +82,8 @@ impl Agent {
     #[must_use]
     pub fn new(addr: IpAddr, whereabouts: Whereabouts, user_agent: &[u8]) -> Self {
         let addr = addr.to_canonical();
-        Self { addr, whereabouts, fragile: is_fragile(user_agent), key: hash(&(addr, user_agent)) }
+        let (recovery, is_yum3) = (Recovery::of(user_agent), contains(user_agent, b"urlgrabber"));
+        Self { addr, whereabouts, recovery, is_yum3, key: hash(&(addr, user_agent)) }
     }
 }
 
@@ -50,9 +91,9 @@ impl Client {
     /// From what the connection and the Range field tell.
     #[must_use]
     pub fn new(agent: Agent, https: bool, range: Option<&[u8]>) -> Self {
-        let Agent { addr, whereabouts, fragile, key } = agent;
+        let Agent { addr, whereabouts, recovery, is_yum3, key } = agent;
         let many_ranges = range.is_some_and(|range| range.contains(&b','));
-        Self { addr, whereabouts, https, ranged: range.is_some(), many_ranges, fragile, key }
+        Self { addr, whereabouts, https, ranged: range.is_some(), many_ranges, recovery, is_yum3, key }
     }
 
     /// One of whom nothing is known but this.
@@ -78,13 +119,6 @@ pub fn network(addr: IpAddr) -> u64 {
     }
 }
 
-/// yum 3 downloads through urlgrabber and takes most failures of a redirect target as final (CLIENTS: "yum 3 forgives
-/// less"). It also reads any header line with `location` in it as a redirect, so it gets no `Link` field.
-#[must_use]
-pub fn is_fragile(user_agent: &[u8]) -> bool {
-    user_agent.windows(10).any(|part| part.eq_ignore_ascii_case(b"urlgrabber"))
-}
-
 /// A stable 64-bit hash (SipHash with fixed keys): equal on all nodes and across restarts of one build.
 #[must_use]
 pub fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
@@ -99,10 +133,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn yum_3_is_fragile_and_dnf_is_not() {
-        assert!(is_fragile(b"urlgrabber/3.10 yum/3.4.3"));
-        assert!(!is_fragile(b"libdnf (CentOS Stream 9; generic; Linux.x86_64)"));
-        assert!(!is_fragile(b""));
+    fn only_librepo_is_known_to_retry_and_boot_loaders_follow_nothing() {
+        for (user_agent, recovery, is_yum3) in [
+            ("libdnf (CentOS Stream 9; generic; Linux.x86_64)", Recovery::Retries, false),
+            ("libdnf5/5.2.6 (Fedora Linux 41; container; Linux.x86_64)", Recovery::Retries, false),
+            ("librepo/1.14.5", Recovery::Retries, false),
+            ("dnf/2.7.5", Recovery::Retries, false),
+            ("PackageKit-hawkey", Recovery::Retries, false),
+            ("urlgrabber/3.10 yum/3.4.3", Recovery::Unknown, true),
+            ("ZYpp 17.31.8 (curl 7.88.1) openSUSE-Leap-15.5-x86_64", Recovery::Unknown, false),
+            ("curl/7.88.1", Recovery::Unknown, false),
+            ("Mozilla/5.0 (X11; Linux x86_64)", Recovery::Unknown, false),
+            ("", Recovery::Unknown, false),
+            ("my-grub-mirror/1", Recovery::Unknown, false),
+            ("GRUB 2.06", Recovery::Boots, false),
+            ("UefiHttpBoot/1.0", Recovery::Boots, false),
+            ("iPXE/1.21.1+ (g3ae8)", Recovery::Boots, false),
+            ("Syslinux/6.04", Recovery::Boots, false),
+            ("U-Boot", Recovery::Boots, false),
+            ("lwIP/2.2.0 (http://savannah.nongnu.org/projects/lwip)", Recovery::Boots, false),
+        ] {
+            let client = Client::somewhere("192.0.2.1", user_agent);
+            assert_eq!((client.recovery, client.is_yum3), (recovery, is_yum3), "{user_agent}");
+        }
     }
 
     #[test]

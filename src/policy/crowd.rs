@@ -1,38 +1,126 @@
-//! Whether one client key is one client, or many hosts behind one address.
+//! The connections of one client key: whether it is one client or many hosts behind one address, and how many transfers a
+//! client may have at a time.
+//!
+//! librepo opens a connection for each parallel transfer, all of them at once when a batch begins, and reuses them until its
+//! end. So connections that appear together are one client's, and the connections that are open tell how many transfers it may
+//! have in the air.
 
 use crate::clock::Timestamp;
 use std::time::Duration;
 
-/// Connections count for this long after their last request.
+/// Connections count for a crowd for this long after their last request.
 const SEEN_FOR: Duration = Duration::from_secs(120);
+/// One that is open, and may be busy with a long transfer, is known for so long.
+const OPEN_FOR: Duration = Duration::from_secs(3600);
 /// Connections remembered; more would only prove the crowd again.
-const REMEMBERED: usize = 16;
-/// More distinct connections than this are a crowd. One dnf has three for each URL entry, new ones for each batch:
-/// metadata and packages make six.
+const REMEMBERED: usize = 48;
+/// More distinct connections than this, of more bursts than [`BURSTS_OF_ONE`], are a crowd.
 const MOST_OF_ONE: usize = 8;
+/// One client has a burst of connections for metadata and another one for packages.
+const BURSTS_OF_ONE: u32 = 2;
+/// From the first burst of a crowd to the last it takes so long at least: a busy node may see one client's in pieces.
+const CROWD_WITHIN: Duration = Duration::from_secs(1);
+/// A connection that appears so soon after another one is of the same burst.
+pub(super) const TOGETHER: Duration = Duration::from_millis(400);
+/// The most transfers that a client may be configured to have at a time (dnf's `max_parallel_downloads`): so many connections
+/// a burst has at most.
+const MOST_PARALLEL: usize = 20;
 
 /// The connections that one client key was lately seen on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
-    seen: Vec<(u64, Timestamp)>,
+    /// In the order of their last requests.
+    seen: Vec<Seen>,
+    /// The number of the latest burst, when its latest connection appeared, and how many it has.
+    burst: u32,
+    burst_began: Timestamp,
+    burst_at: Timestamp,
+    burst_size: usize,
+    /// The most that were open at once, and when that was so for the last time.
+    peak: usize,
+    peak_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    id: u64,
+    at: Timestamp,
+    burst: u32,
+    /// When the burst began.
+    began: Timestamp,
+    is_open: bool,
 }
 
 impl Connections {
-    /// Takes note of a request on `connection`.
-    pub(super) fn sees(&mut self, connection: u64, now: Timestamp) {
-        for (_, at) in &mut self.seen {
-            *at = (*at).min(now);
-        }
-        self.seen.retain(|&(known, at)| known != connection && now.since(at) < SEEN_FOR);
+    /// Takes note of a request on connection `id`; the number of its burst.
+    pub(super) fn sees(&mut self, id: u64, now: Timestamp) -> u32 {
+        self.sets_back(now);
+        let known = self.seen.iter().find(|seen| seen.id == id).map(|seen| (seen.burst, seen.began));
+        let (burst, began) = known.unwrap_or_else(|| self.appears(now));
+        let known_for = |seen: &Seen| if seen.is_open { OPEN_FOR } else { SEEN_FOR };
+        self.seen.retain(|seen| seen.id != id && now.since(seen.at) < known_for(seen));
         if self.seen.len() == REMEMBERED {
             self.seen.remove(0);
         }
-        self.seen.push((connection, now));
+        self.seen.push(Seen { id, at: now, burst, began, is_open: true });
+        let open = self.seen.iter().filter(|seen| seen.is_open).count();
+        if open >= self.peak || now.since(self.peak_at) >= SEEN_FOR {
+            (self.peak, self.peak_at) = (open, now);
+        }
+        burst
+    }
+
+    /// Where the clock was set back, nothing lies in the future.
+    fn sets_back(&mut self, now: Timestamp) {
+        let seen = self.seen.iter_mut().flat_map(|seen| [&mut seen.at, &mut seen.began]);
+        for at in seen.chain([&mut self.burst_began, &mut self.burst_at, &mut self.peak_at]) {
+            *at = (*at).min(now);
+        }
+    }
+
+    /// A new connection; its burst's number, and when that began.
+    fn appears(&mut self, now: Timestamp) -> (u32, Timestamp) {
+        let is_together = now.since(self.burst_at) < TOGETHER && self.burst_size < MOST_PARALLEL;
+        if self.burst_size == 0 || !is_together {
+            (self.burst, self.burst_began, self.burst_size) = (self.burst.wrapping_add(1), now, 0);
+        }
+        (self.burst_at, self.burst_size) = (now, self.burst_size + 1);
+        (self.burst, self.burst_began)
+    }
+
+    /// The one of the last request.
+    pub(super) fn latest(&self) -> Option<u64> {
+        self.seen.last().map(|seen| seen.id)
+    }
+
+    /// Connection `id` has ended.
+    pub(super) fn closes(&mut self, id: u64) {
+        for seen in self.seen.iter_mut().filter(|seen| seen.id == id) {
+            seen.is_open = false;
+        }
     }
 
     /// More than one client would have.
-    pub(super) fn is_crowd(&self) -> bool {
-        self.seen.len() > MOST_OF_ONE
+    pub(super) fn is_crowd(&self, now: Timestamp) -> bool {
+        if self.seen.len() <= MOST_OF_ONE {
+            return false;
+        }
+        let lately = || self.seen.iter().filter(|seen| now.since(seen.at) < SEEN_FOR);
+        // Bursts of two minutes have numbers that follow each other.
+        let bursts = lately().fold(0_u64, |bursts, seen| bursts | 1 << (seen.burst % u64::BITS));
+        let (first, last) = (lately().map(|seen| seen.began).min(), lately().map(|seen| seen.began).max());
+        let within = first.zip(last).map_or(Duration::ZERO, |(first, last)| last.since(first));
+        lately().count() > MOST_OF_ONE && bursts.count_ones() > BURSTS_OF_ONE && within >= CROWD_WITHIN
+    }
+
+    /// The transfers that the client may have at a time: as many as it had connections open at once.
+    pub(super) fn parallel(&self) -> usize {
+        self.peak
+    }
+
+    /// The same of the one client of a crowd that has this burst.
+    pub(super) fn parallel_in(&self, burst: u32) -> usize {
+        self.seen.iter().filter(|seen| seen.burst == burst).count()
     }
 }
 
@@ -40,21 +128,57 @@ impl Connections {
 mod tests {
     use super::*;
 
+    fn later(millis: u64) -> Timestamp {
+        Timestamp::from_secs(1_000_000).plus(Duration::from_millis(millis))
+    }
+
     #[test]
-    fn a_crowd_is_nine_connections_within_two_minutes() {
-        // (connections, seconds between them, crowd)
-        for (count, gap, crowd) in
-            [(6, 1, false), (8, 1, false), (9, 1, true), (1000, 1, true), (1000, 20, false)]
-        {
-            let mut connections = Connections::default();
-            let mut now = Timestamp::from_secs(1_000_000);
-            for connection in 0..count {
-                now = now.plus(Duration::from_secs(gap));
+    fn a_crowd_has_more_connections_than_one_client_and_they_come_and_go() {
+        // (hosts, connections of each, milliseconds between hosts, crowd)
+        for (hosts, each, gap, crowd) in [
+            (1, 20, 0, false),    // however many at once: they may be one client's
+            (2, 20, 1000, false), // its metadata, and its packages
+            (3, 1, 1000, false),
+            (3, 3, 1000, true),
+            (9, 1, 1000, true),
+            (8, 1, 1000, false),
+            (1000, 1, 1000, true),
+            (1000, 1, 20_000, false),
+            (30, 3, 100, true), // even where bursts run into each other
+        ] {
+            let (mut connections, mut now) = (Connections::default(), later(0));
+            for connection in 0..hosts * each {
+                now = later(connection / each * gap);
                 connections.sees(connection, now);
                 connections.sees(connection, now);
             }
-            assert_eq!(connections.is_crowd(), crowd, "{count} connections, one in {gap} s");
+            assert_eq!(connections.is_crowd(now), crowd, "{hosts} hosts of {each}, one in {gap} ms");
             assert!(connections.seen.len() <= REMEMBERED);
         }
+    }
+
+    #[test]
+    fn the_most_that_were_open_at_once_tell_how_many_transfers_there_may_be() {
+        let mut connections = Connections::default();
+        for id in 0..3 {
+            connections.sees(id, later(0));
+        }
+        assert_eq!(connections.parallel(), 3);
+        // A batch ends, the next begins: three again.
+        (0..3).for_each(|id| connections.closes(id));
+        for id in 10..13 {
+            connections.sees(id, later(1000));
+        }
+        assert_eq!(connections.parallel(), 3);
+        for id in 20..30 {
+            connections.sees(id, later(2000));
+        }
+        assert_eq!(connections.parallel(), 13);
+        // Closed ones may be in use again at once; for so long the most counts.
+        (10..30).for_each(|id| connections.closes(id));
+        connections.sees(40, later(100_000));
+        assert_eq!(connections.parallel(), 13);
+        connections.sees(40, later(200_000));
+        assert_eq!(connections.parallel(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! The decision.
 
+use super::client::Recovery;
 use super::select::{self, Ground, Holding, Wanted};
 use super::{Client, MirrorTable, Orders, Past, Phase, Place, Reason, Repos, Standing, client, egress};
 use crate::clock::Timestamp;
@@ -81,10 +82,14 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
     if let Standing::Bounced { .. } = facts.past.standing {
         return Decision::Serve(Reason::Bounce);
     }
+    if facts.client.recovery == Recovery::Boots {
+        return Decision::Serve(Reason::Firmware);
+    }
     if listed.until.is_some() {
         return Decision::Serve(Reason::Superseded);
     }
-    let reason = match keeps(facts, place, listed) {
+    let kept = keeps(facts, place, listed);
+    let reason = match kept.or_else(|| is_at_risk(facts.client, place).then_some(Reason::NoRetry)) {
         None => Reason::Offload,
         Some(_) if is_shed(facts, place, listed) => Reason::Pressure,
         Some(reason) => return Decision::Serve(reason),
@@ -103,7 +108,14 @@ pub fn sighted(facts: &Facts<'_>, holding: &Holding, has_room: &dyn Fn(usize) ->
     if let Standing::Bounced { .. } = facts.past.standing {
         return Decision::Serve(Reason::Bounce);
     }
-    if matches!(&holding.ground, Ground::Sighted(spots) if spots.is_empty()) {
+    if facts.client.recovery == Recovery::Boots {
+        return Decision::Serve(Reason::Firmware);
+    }
+    let is_package = [".rpm", ".drpm"].iter().any(|end| holding.path.as_str().ends_with(end));
+    if is_package && facts.client.recovery != Recovery::Retries {
+        return Decision::Serve(Reason::NoRetry);
+    }
+    if matches!(&holding.ground, Ground::Sighted(spots) if spots.is_empty()) || is_zchunk(&holding.path) {
         return Decision::Serve(Reason::Unlisted);
     }
     if let Some(reason) = holds_back(facts.past.standing) {
@@ -124,18 +136,35 @@ const fn holds_back(standing: Standing) -> Option<Reason> {
 }
 
 /// Where the node can't serve the file (the origin lacks it or is down): a proven mirror, whatever the window says and
-/// however the client stands, since the node could only fail it. A mirror that failed it already is not named again.
+/// however the client stands, since the node could only fail it. A mirror that failed it already is not named again. None for
+/// firmware: it would follow nowhere, and the origin may come back while it waits.
 #[must_use]
 pub fn last_resort(facts: &Facts<'_>, reason: Reason, has_room: &dyn Fn(usize) -> bool) -> Option<Redirect> {
     let (place, listed) = redirectable(facts)?;
+    if facts.client.recovery == Recovery::Boots {
+        return None;
+    }
     redirect(facts, place, listed, reason, has_room)
+}
+
+/// Whether a mirror's failure may cost the client its transaction: it isn't known to come back. For images a person can choose
+/// another mirror.
+#[must_use]
+pub fn is_at_risk(client: &Client, place: &Place<'_>) -> bool {
+    client.recovery != Recovery::Retries && place.view.repo.checksums.is_none()
+}
+
+/// A client of zchunk files asks no other source once one has given it a bad part.
+fn is_zchunk(path: &TreePath) -> bool {
+    path.as_str().ends_with(".zck")
 }
 
 /// The file, if mirrors can be proven to hold its very bytes: it is listed, and its name has never had others.
 fn redirectable<'a>(facts: &Facts<'a>) -> Option<(&'a Place<'a>, &'a Listed)> {
     let place = facts.place?;
     let listed = place.listed.as_ref()?;
-    (listed.entry.kind.is_provable() && listed.entry.digest.is_some()).then_some((place, listed))
+    let is_provable = listed.entry.kind.is_provable() && listed.entry.digest.is_some();
+    (is_provable && !is_zchunk(place.path)).then_some((place, listed))
 }
 
 /// Why the node keeps the file for itself, pressure aside; `None`: mirrors should take it.
@@ -162,8 +191,8 @@ fn is_shed(facts: &Facts<'_>, place: &Place<'_>, listed: &Listed) -> bool {
         return false;
     }
     let draw = select::unit_interval(client::hash(&(facts.client.key, place.relative)));
-    let (size, cached, fragile) = (listed.entry.size, (facts.is_cached)(), facts.client.fragile);
-    egress::sheds(facts.shed, egress::Candidate { size, cached, fragile }, draw)
+    let (size, cached, recovers) = (listed.entry.size, (facts.is_cached)(), !is_at_risk(facts.client, place));
+    egress::sheds(facts.shed, egress::Candidate { size, cached, recovers }, draw)
 }
 
 fn redirect(
@@ -183,8 +212,9 @@ fn among(
     has_room: &dyn Fn(usize) -> bool,
 ) -> Option<Redirect> {
     let Facts { client, now, .. } = *facts;
-    let wanted = Wanted { client, failed: facts.past.failed, holdings, now };
-    let most = if client.fragile { 1 } else { 1 + MOST_OTHERS };
+    let is_at_risk = facts.place.is_some_and(|place| is_at_risk(client, place));
+    let wanted = Wanted { client, failed: facts.past.failed, is_at_risk, holdings, now };
+    let most = if client.is_yum3 { 1 } else { 1 + MOST_OTHERS };
     let mut ranked = select::ranked(facts.mirrors, facts.orders, &wanted, has_room, most).into_iter();
     let (mirror, holding) = ranked.next()?;
     let others = ranked.map(|(index, holding)| (index, holding.path.clone())).collect();

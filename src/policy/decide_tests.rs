@@ -12,8 +12,8 @@ fn package() -> FileFacts {
     FileFacts { size: 1000, digest: Some(Sha256::of(b"a").into()), kind: Kind::Package }
 }
 
-/// One repo that mirrors are to take, with one file.
-fn repos(facts: FileFacts) -> Repos {
+/// One repo that mirrors are to take, with one file, `a.rpm`, or images with a list of checksums.
+fn repos(path: &str, facts: FileFacts, checksums: Option<&str>) -> Repos {
     let repo = Repo {
         name: "os".into(),
         release: String::new(),
@@ -27,7 +27,7 @@ fn repos(facts: FileFacts) -> Repos {
         window_min_mirrors: 0,
         twin: None,
         priority: crate::config::Priority::Normal,
-        checksums: None,
+        checksums: checksums.map(Into::into),
     };
     let generation = Generation {
         id: Sha256::of(b"repomd"),
@@ -35,7 +35,7 @@ fn repos(facts: FileFacts) -> Repos {
         published: NOW,
         flipped: NOW,
         revision: None,
-        catalogue: Catalogue::build(vec![("a.rpm".into(), facts)], None, 1).0,
+        catalogue: Catalogue::build(vec![(path.into(), facts)], None, 1).0,
         pinned: Vec::new(),
         new_files: 1,
         new_bytes: 1000,
@@ -71,29 +71,42 @@ fn decided(count: usize, user_agent: &str, past: Past) -> Decision {
 }
 
 fn decided_of(file: FileFacts, count: usize, user_agent: &str, past: Past) -> Decision {
-    let (repos, mirrors) = (repos(file), mirrors(count));
-    let path = TreePath::new("7/os/a.rpm").unwrap();
+    let repos = repos("a.rpm", file, None);
+    with_facts(&repos, &mirrors(count), "7/os/a.rpm", user_agent, |facts| {
+        decide(&Facts { past, ..facts }, &|_| true)
+    })
+}
+
+/// What comes of the facts about a request for `path`.
+fn with_facts<T>(
+    repos: &Repos,
+    mirrors: &MirrorTable,
+    path: &str,
+    user_agent: &str,
+    then: impl FnOnce(Facts<'_>) -> T,
+) -> T {
+    let path = TreePath::new(path).unwrap();
     let place = repos.locate(&path);
     let client = Client::somewhere("192.0.2.1", user_agent);
-    let facts = Facts {
-        repos: &repos,
-        mirrors: &mirrors,
+    then(Facts {
+        repos,
+        mirrors,
         orders: &Orders::new(&[]),
         place: place.as_ref(),
         is_cached: &|| true,
         client: &client,
-        past,
+        past: Past::default(),
         shed: 0.0,
         now: NOW,
-    };
-    decide(&facts, &|_| true)
+    })
 }
 
 fn named(decision: Decision) -> Vec<usize> {
     let Decision::Redirect(Redirect { mirror, path, others, size, reason }) = decision else {
         return Vec::new();
     };
-    assert_eq!((path.as_str(), size, reason), ("7/os/a.rpm", 1000, Reason::Offload));
+    assert_eq!((path.as_str(), size), ("7/os/a.rpm", 1000));
+    assert!(matches!(reason, Reason::Offload | Reason::Pressure));
     assert!(others.iter().all(|(_, path)| path.as_str() == "7/os/a.rpm"));
     std::iter::once(mirror).chain(others.into_iter().map(|(index, _)| index)).collect()
 }
@@ -103,7 +116,11 @@ fn a_redirect_names_the_next_best_and_never_one_that_failed_the_client() {
     let all = named(decided(5, "libdnf", Past::default()));
     assert_eq!(all.len(), 3, "{all:?}");
     assert_eq!(named(decided(2, "libdnf", Past::default())).len(), 2);
-    assert_eq!(named(decided(5, "urlgrabber/3.10 yum/3.4.3", Past::default())), all[..1]);
+    let (repos, mirrors) = (repos("a.rpm", package(), None), mirrors(5));
+    let of_yum = with_facts(&repos, &mirrors, "7/os/a.rpm", "urlgrabber/3.10 yum/3.4.3", |facts| {
+        decide(&Facts { shed: 1.0, ..facts }, &|_| true)
+    });
+    assert_eq!(named(of_yum), all[..1]);
 
     let failed: Failed = all[..1].iter().copied().collect();
     let rest = named(decided(5, "libdnf", Past { failed, ..Past::default() }));
@@ -135,5 +152,75 @@ fn what_nothing_can_be_proven_of_is_served_and_says_so() {
         (FileFacts { kind: Kind::Reused, ..package() }, Reason::Metadata),
     ] {
         assert_eq!(decided_of(file, 3, "curl", Past::default()), Decision::Serve(reason), "{file:?}");
+    }
+}
+
+#[test]
+fn who_may_not_recover_is_shed_last_images_go_to_mirrors_for_everybody_and_boot_loaders_follow_nothing() {
+    let (dnf, zypper, grub) = ("libdnf", "ZYpp 17.31.8 (curl 7.88.1)", "GRUB 2.06");
+    let metadata = FileFacts { kind: Kind::Metadata, ..package() };
+    let all_of_the_rest = 0.8;
+    // (file, of images, User-Agent, share that is shed, reason)
+    for (path, file, images, user_agent, shed, reason) in [
+        ("a.rpm", package(), false, dnf, 0.0, Reason::Offload),
+        ("a.rpm", package(), false, zypper, 0.0, Reason::NoRetry),
+        ("a.rpm", package(), false, "curl/7.88.1", all_of_the_rest, Reason::NoRetry),
+        ("a.rpm", package(), false, zypper, 1.0, Reason::Pressure),
+        ("a.rpm", package(), false, grub, 1.0, Reason::Firmware),
+        ("repodata/1-primary.xml.gz", metadata, false, dnf, 0.0, Reason::Offload),
+        ("repodata/1-primary.xml.gz", metadata, false, zypper, 0.0, Reason::NoRetry),
+        ("repodata/1-primary.xml.zck", metadata, false, dnf, 1.0, Reason::Metadata),
+        ("a.iso", package(), true, dnf, 0.0, Reason::Offload),
+        ("a.iso", package(), true, zypper, 0.0, Reason::Offload),
+        ("a.iso", package(), true, "Mozilla/5.0 (X11)", 0.0, Reason::Offload),
+        ("a.iso", package(), true, grub, 1.0, Reason::Firmware),
+        ("a.iso", package(), true, "UefiHttpBoot/1.0", 0.0, Reason::Firmware),
+    ] {
+        let repos = repos(path, file, images.then_some("CHECKSUM"));
+        let path = format!("7/os/{path}");
+        let (decision, last) = with_facts(&repos, &mirrors(2), &path, user_agent, |facts| {
+            let facts = Facts { shed, ..facts };
+            (decide(&facts, &|_| true), last_resort(&facts, Reason::OriginDown, &|_| true))
+        });
+        assert_eq!(decision.reason(), reason, "{path} for {user_agent} at {shed}");
+        let is_kept = matches!(reason, Reason::Firmware | Reason::Metadata);
+        assert_eq!(last.is_none(), is_kept, "{path} for {user_agent}: even where the node can't serve it");
+    }
+}
+
+#[test]
+fn who_may_not_recover_is_sent_for_packages_only_where_a_mirror_was_just_seen() {
+    let mut late = mirrors(1).states()[0].as_ref().clone();
+    late.reach = Reach::Up { seen: Timestamp::from_secs(NOW.as_secs() - 31) };
+    let mirrors = MirrorTable::new(vec![Arc::new(late)]);
+    for (images, user_agent, is_sent) in
+        [(false, "libdnf", true), (false, "ZYpp", false), (true, "ZYpp", true), (true, "curl", true)]
+    {
+        let repos = repos("a", package(), images.then_some("CHECKSUM"));
+        let decision = with_facts(&repos, &mirrors, "7/os/a", user_agent, |facts| {
+            decide(&Facts { shed: 1.0, ..facts }, &|_| true)
+        });
+        let is_redirect = matches!(decision, Decision::Redirect(_));
+        assert_eq!(is_redirect, is_sent, "images {images} for {user_agent}: {decision:?}");
+    }
+}
+
+#[test]
+fn unlisted_images_are_for_everybody_but_boot_loaders_and_unlisted_packages_are_not() {
+    let (repos, mirrors) = (repos("a", package(), None), mirrors(1));
+    let spots = vec![super::super::Spot { mirror: 0, ipv6: false }];
+    for (path, user_agent, reason) in [
+        ("isos/a.iso", "Mozilla/5.0", Reason::Sighted),
+        ("isos/a.iso", "GRUB 2.06", Reason::Firmware),
+        ("extra/a.rpm", "libdnf", Reason::Sighted),
+        ("extra/a.rpm", "ZYpp", Reason::NoRetry),
+        ("extra/a.xml.zck", "libdnf", Reason::Unlisted),
+    ] {
+        let path = TreePath::new(path).unwrap();
+        let holding = Holding { path: path.clone(), size: 1 << 20, ground: Ground::Sighted(spots.clone()) };
+        let decision = with_facts(&repos, &mirrors, path.as_str(), user_agent, |facts| {
+            sighted(&Facts { place: None, ..facts }, &holding, &|_| true)
+        });
+        assert_eq!(decision.reason(), reason, "{} for {user_agent}", path.as_str());
     }
 }

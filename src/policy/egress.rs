@@ -14,6 +14,9 @@ const LARGE_BYTES: u64 = 4 << 20;
 const SMALL_BYTES: u64 = 64 << 10;
 /// The backlog at which everything is shed; the longer, the steadier, and the slower.
 const FULL: Duration = Duration::from_secs(1);
+/// Up to this share only clients that are known to recover from a mirror's failure are shed, all of them in the end; the others
+/// follow from there on.
+const OTHERS_FROM: f64 = 0.8;
 /// No more is remembered, so that one large file for one slow client isn't held against the others for long.
 pub const MOST_BACKLOG: Duration = Duration::from_secs(2);
 
@@ -53,8 +56,8 @@ pub struct Candidate {
     pub size: u64,
     /// The node has it at hand.
     pub cached: bool,
-    /// Its client gives up where a mirror fails it (yum 3).
-    pub fragile: bool,
+    /// Its client is known to come back where a mirror fails it.
+    pub recovers: bool,
 }
 
 /// Whether one request is shed. `draw` is uniform in [0, 1) and fixed for a client and file, so that a retry
@@ -67,8 +70,11 @@ pub fn sheds(share: f64, candidate: Candidate, draw: f64) -> bool {
         _ => 2.0,
     };
     let by_cache = if candidate.cached { 1.0 } else { 0.5 };
-    let by_client = if candidate.fragile { 2.0 } else { 1.0 };
-    share > 0.0 && draw < share.powf(by_size * by_cache * by_client)
+    let share = match candidate.recovers {
+        true => (share / OTHERS_FROM).min(1.0),
+        false => ((share - OTHERS_FROM) / (1.0 - OTHERS_FROM)).max(0.0),
+    };
+    share > 0.0 && draw < share.powf(by_size * by_cache)
 }
 
 #[cfg(test)]
@@ -100,7 +106,13 @@ mod tests {
 
     /// A node of 1 MB/s. `offered` times its capacity arrives in transfers of `size` bytes, each of which takes `ticks` ticks
     /// of 10 ms unless the node is full. Gives egress over capacity for each second.
-    fn run(offered: f64, size: u64, ticks: u64, redirectable: f64, from: f64, all: f64) -> Vec<f64> {
+    /// So much of it can be redirected, and of that `recovers` for clients that recover; the rest is shed last.
+    fn run(
+        offered: f64,
+        (size, ticks): (u64, u64),
+        (redirectable, recovers): (f64, f64),
+        (from, all): (f64, f64),
+    ) -> Vec<f64> {
         const CAPACITY: f64 = 1e6;
         let mut random = fastrand::Rng::with_seed(7);
         let taken = Budget::new((CAPACITY * aim(from, all)) as u64);
@@ -116,7 +128,16 @@ mod tests {
                 let latest = recent.iter().rev().take(10).sum::<f64>() / CAPACITY * 10.0;
                 let pressure = Pressure { now: latest, lasting };
                 let share = shed_share(pressure, taken.ahead(now), from, all);
-                if random.f64() >= redirectable || random.f64() >= share {
+                let recovers = random.f64() < recovers;
+                let candidate = Candidate { size: SMALL_BYTES, cached: true, recovers };
+                let is_shed = random.f64() < redirectable && sheds(share, candidate, random.f64());
+                // None of those before the last of the others.
+                assert!(
+                    recovers
+                        || !is_shed
+                        || sheds(share, Candidate { recovers: true, ..candidate }, 0.999_999)
+                );
+                if !is_shed {
                     taken.overdraw(size, now, MOST_BACKLOG);
                     live.push(size as f64);
                 }
@@ -142,21 +163,27 @@ mod tests {
 
     #[test]
     fn what_is_left_keeps_within_the_thresholds_whatever_transfers_are_like() {
-        // (offered, bytes of a transfer, its ticks, what is redirectable, seconds until it is steady)
+        // (offered, bytes of a transfer, its ticks, what is redirectable and of that for clients that recover, seconds until it
+        // is steady)
         for (offered, size, ticks, redirectable, steady) in [
-            (2.0, 100, 1, 1.0, 3),
-            (2.0, 10_000, 10, 1.0, 3),
-            (16.0, 10_000, 4, 1.0, 3),
-            (2.0, 10_000, 100, 0.8, 3),
-            (1.5, 20_000, 500, 1.0, 12),
-            (8.0, 1_000, 1000, 1.0, 20),
+            (2.0, 100, 1, (1.0, 1.0), 3),
+            (2.0, 10_000, 10, (1.0, 1.0), 3),
+            (16.0, 10_000, 4, (1.0, 1.0), 3),
+            (2.0, 10_000, 100, (0.8, 1.0), 3),
+            (1.5, 20_000, 500, (1.0, 1.0), 12),
+            (8.0, 1_000, 1000, (1.0, 1.0), 20),
+            (2.0, 10_000, 10, (1.0, 0.2), 3),
+            (2.0, 10_000, 10, (1.0, 0.0), 3),
         ] {
-            let egress = run(offered, size, ticks, redirectable, 0.8, 0.95);
+            let egress = run(offered, (size, ticks), redirectable, (0.8, 0.95));
             for (second, share) in egress.iter().enumerate().skip(steady) {
                 let fits = (0.8..=1.0).contains(share);
-                assert!(fits, "{offered} x, {size} B over {ticks}: {share} in second {second}: {egress:.3?}");
+                assert!(
+                    fits,
+                    "{offered} x, {size} B over {ticks}, {redirectable:?}: {share} in second {second}: {egress:.3?}"
+                );
             }
-            let tight = run(offered, size, ticks, redirectable, 0.98, 1.0);
+            let tight = run(offered, (size, ticks), redirectable, (0.98, 1.0));
             let mean = tight[steady..].iter().sum::<f64>() / (tight.len() - steady) as f64;
             assert!((0.96..=1.0).contains(&mean), "{offered} x, {size} B over {ticks}: {mean}: {tight:.3?}");
         }
@@ -164,23 +191,27 @@ mod tests {
 
     #[test]
     fn below_the_threshold_nothing_is_shed() {
-        let egress = run(0.75, 10_000, 50, 1.0, 0.8, 0.95);
+        let egress = run(0.75, (10_000, 50), (1.0, 0.5), (0.8, 0.95));
         let mean = egress[5..].iter().sum::<f64>() / (egress.len() - 5) as f64;
         assert!(mean > 0.745, "{egress:.3?}");
     }
 
     proptest! {
         #[test]
-        fn large_and_cold_go_first_fragile_clients_last_and_full_pressure_takes_all(share in 0.0..=1.0f64, draw in 0.0..1.0f64) {
-            let candidate = |size, cached, fragile| Candidate { size, cached, fragile };
-            let sheds_of = |size, cached, fragile| sheds(share, candidate(size, cached, fragile), draw);
-            let large_cold = sheds_of(LARGE_BYTES, false, false);
-            let large = sheds_of(LARGE_BYTES, true, false);
-            let small = sheds_of(1, true, false);
+        fn large_and_cold_go_first_those_who_may_not_recover_last_and_full_pressure_takes_all(
+            share in 0.0..=1.0f64,
+            draw in 0.0..1.0f64,
+        ) {
+            let candidate = |size, cached, recovers| Candidate { size, cached, recovers };
+            let sheds_of = |size, cached, recovers| sheds(share, candidate(size, cached, recovers), draw);
+            let large_cold = sheds_of(LARGE_BYTES, false, true);
+            let large = sheds_of(LARGE_BYTES, true, true);
+            let small = sheds_of(1, true, true);
             prop_assert!(large_cold >= large && large >= small);
-            prop_assert!(small >= sheds_of(1, true, true) && large >= sheds_of(LARGE_BYTES, true, true));
-            prop_assert!(sheds(1.0, candidate(1, true, true), draw));
-            prop_assert!(!sheds(0.0, candidate(LARGE_BYTES, false, false), draw));
+            prop_assert!(small >= sheds_of(1, true, false) && small >= sheds_of(LARGE_BYTES, false, false));
+            prop_assert!(sheds(1.0, candidate(1, true, false), draw));
+            prop_assert!(!sheds(0.0, candidate(LARGE_BYTES, false, true), draw));
+            prop_assert!(share > OTHERS_FROM || !sheds_of(LARGE_BYTES, false, false), "others suffice");
         }
     }
 }

@@ -3,7 +3,8 @@
 /// The reason of a decision. Its [`word`](Reason::word) is a stable label: dashboards and log filters rely on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Metadata whose name is reused: only the node's own copy is known to be current.
+    /// Metadata that the node alone delivers: its name is reused, so that only the node's own copy is known to be current; or it
+    /// is zchunk, of which a client takes parts, and tries no other source after a bad one.
     Metadata,
     /// No repo lists the file, so no mirror is proven to hold it.
     Unlisted,
@@ -23,6 +24,10 @@ pub enum Reason {
     CoolOff,
     /// The client's earlier redirects are not known to have worked yet.
     SlowStart,
+    /// The client isn't known to try again where a mirror fails it, and the node has capacity left.
+    NoRetry,
+    /// Firmware or a boot loader, which follows no redirect.
+    Firmware,
     /// The window is over (or there is none): fresh mirrors take it.
     Offload,
     /// Measured egress is over the budget: fresh mirrors take it.
@@ -55,7 +60,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in label order of the metrics.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Metadata,
         Self::Unlisted,
         Self::Window,
@@ -66,6 +71,8 @@ impl Reason {
         Self::Bounce,
         Self::CoolOff,
         Self::SlowStart,
+        Self::NoRetry,
+        Self::Firmware,
         Self::Offload,
         Self::Pressure,
         Self::Sighted,
@@ -96,6 +103,8 @@ impl Reason {
             Self::Bounce => "bounce",
             Self::CoolOff => "cool-off",
             Self::SlowStart => "slow-start",
+            Self::NoRetry => "no-retry",
+            Self::Firmware => "firmware",
             Self::Offload => "offload",
             Self::Pressure => "pressure",
             Self::Sighted => "sighted",
@@ -117,7 +126,7 @@ impl Reason {
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
-            Self::Metadata => "metadata whose name is reused always comes from the node",
+            Self::Metadata => "metadata of a reused name, and zchunk, always come from the node",
             Self::Unlisted => "no repo lists this file, so no mirror is proven to hold it",
             Self::Window => "the repo's window is open: the nodes deliver it themselves",
             Self::WindowExtended => "the window is over, but too few mirrors are fresh to take the load",
@@ -131,6 +140,10 @@ impl Reason {
             Self::Bounce => "the client asked again for what it was redirected for: the mirror failed it",
             Self::CoolOff => "the client was failed by a mirror lately and gets no redirects for a while",
             Self::SlowStart => "the client's earlier redirects are not known to have worked yet",
+            Self::NoRetry => {
+                "the client isn't known to try again where a mirror fails it, and the node has capacity left"
+            }
+            Self::Firmware => "firmware and boot loaders follow no redirect",
             Self::Offload => "no window is open: a mirror proven to hold the file takes it",
             Self::Pressure => "egress is over the budget: a mirror proven to hold the file takes it",
             Self::Sighted => {

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
-/// A client that can't recover from a bad redirect is sent only to mirrors seen alive within this time.
-const SEEN_FOR_FRAGILE: Duration = Duration::from_secs(30);
+/// A client that isn't known to recover from a bad redirect is sent for packages only to mirrors seen alive within this time.
+const SEEN_LATELY: Duration = Duration::from_secs(30);
 
 /// A file on a mirror. Several when a twin lists the same bytes.
 #[derive(Clone, Debug)]
@@ -80,6 +80,8 @@ pub struct Wanted<'a> {
     pub client: &'a Client,
     /// The mirrors that failed it.
     pub failed: Failed,
+    /// The client loses more than a moment where the mirror fails it ([`super::decide::is_at_risk`]).
+    pub is_at_risk: bool,
     /// Where mirrors may hold the file, best first.
     pub holdings: &'a [Holding],
     /// When.
@@ -111,7 +113,7 @@ pub enum Unfit {
     Ranges,
     /// The client asks for several ranges at once: servers bound their number, and a 200 instead makes zchunk start over.
     ManyRanges,
-    /// It wasn't seen alive just now, and the client can't recover.
+    /// It wasn't seen alive just now, and the client isn't known to recover.
     NotSeenLately,
     /// It is being sent all that it donates.
     Full,
@@ -136,7 +138,7 @@ impl Unfit {
             Self::Ranges => "the client asks for a range and it wasn't seen answering one",
             Self::ManyRanges => "the client asks for several ranges at once, which mirrors answer variously",
             Self::NotSeenLately => {
-                "it wasn't seen alive in the last 30 s and the client can't recover from a failure"
+                "it wasn't seen alive in the last 30 s and the client isn't known to recover from a failure"
             }
             Self::Full => "it is being sent all the bandwidth that it donates",
         }
@@ -171,16 +173,16 @@ fn suits<'a>(index: usize, table: &MirrorTable, wanted: &Wanted<'a>) -> Result<&
         });
     };
     let family = if client.addr.is_ipv4() { mirror.ipv4 } else { mirror.ipv6 };
-    let is_late = || !mirror.reach.seen_within(SEEN_FOR_FRAGILE, wanted.now);
+    let is_late = || !mirror.reach.seen_within(SEEN_LATELY, wanted.now);
     match holding {
         _ if wanted.failed.contains(index) => Err(Unfit::FailedThisClient),
         _ if mirror.mirror.private && !is_local(mirror, client) => Err(Unfit::Private),
         _ if client.https && !mirror.is_https() => Err(Unfit::PlainHttp),
-        _ if client.fragile && !client.https && mirror.is_https() => Err(Unfit::OldTls),
+        _ if client.is_yum3 && !client.https && mirror.is_https() => Err(Unfit::OldTls),
         _ if !family => Err(Unfit::Family),
         _ if client.many_ranges => Err(Unfit::ManyRanges),
         _ if client.ranged && !mirror.ranges => Err(Unfit::Ranges),
-        _ if client.fragile && is_late() => Err(Unfit::NotSeenLately),
+        _ if wanted.is_at_risk && is_late() => Err(Unfit::NotSeenLately),
         holding => Ok(holding),
     }
 }

@@ -51,7 +51,7 @@ fn schemes_and_failures_rule_mirrors_out() {
         let table = MirrorTable::new(vec![Arc::new(mirror("a", &format!("{scheme}://mirror.example/")))]);
         let client = client(agent, https);
         let failed: Failed = failed.then_some(0).into_iter().collect();
-        let wanted = Wanted { client: &client, failed, holdings: &holdings, now: NOW };
+        let wanted = Wanted { client: &client, failed, is_at_risk: false, holdings: &holdings, now: NOW };
         let unfit = fits(0, &table, &wanted, &|_| true).err();
         assert_eq!(unfit, why, "{agent} https {https} {scheme}");
         assert_eq!(
@@ -75,7 +75,13 @@ fn ranges_need_a_mirror_that_was_seen_answering_one_and_many_need_the_node() {
         let agent = Agent::new("192.0.2.1".parse().unwrap(), Whereabouts::default(), b"libdnf");
         let client = Client::new(agent, false, range.map(str::as_bytes));
         let holdings = [holding()];
-        let wanted = Wanted { client: &client, failed: Failed::default(), holdings: &holdings, now: NOW };
+        let wanted = Wanted {
+            client: &client,
+            failed: Failed::default(),
+            is_at_risk: false,
+            holdings: &holdings,
+            now: NOW,
+        };
         let table = MirrorTable::new(vec![Arc::new(mirror)]);
         assert_eq!(fits(0, &table, &wanted, &|_| true).err(), why, "{range:?}");
     }
@@ -88,7 +94,13 @@ fn the_best_come_first_and_only_they_are_asked_for_room() {
     let table = MirrorTable::new(mirrors);
     let orders = Orders::new(&[]);
     let (holdings, client) = ([holding()], client("libdnf", false));
-    let wanted = Wanted { client: &client, failed: Failed::default(), holdings: &holdings, now: NOW };
+    let wanted = Wanted {
+        client: &client,
+        failed: Failed::default(),
+        is_at_risk: false,
+        holdings: &holdings,
+        now: NOW,
+    };
     let mut order: Vec<usize> = (0..100).collect();
     order.sort_by(|&a, &b| {
         let rank = |index: usize| rank(&table.states()[index], &client);

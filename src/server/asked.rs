@@ -5,6 +5,8 @@ use super::head::{Head, Hosts, Target};
 use super::peer::Peer;
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
+use crate::policy::bounce::UNKNOWN;
+use crate::policy::client::Recovery;
 use crate::policy::{Client, Reason};
 use http::header::{HeaderMap, HeaderValue, RANGE};
 use http::{Method, StatusCode, Version};
@@ -79,13 +81,18 @@ impl Asked {
         let path = check(&head, method);
         let range = head.conditions.get(RANGE).map(HeaderValue::as_bytes);
         let addr = peer.speaks_for(&head.forwarded);
+        let mut client = Client::new(peer.agent(addr, &head.agent), peer.is_https(&head.forwarded), range);
+        // As U-Boot asks, which says no more of itself.
+        if head.version == Version::HTTP_10 && head.agent.is_empty() {
+            client.recovery = Recovery::Boots;
+        }
         let asked = Self {
             method,
             is_head,
             protocol,
-            client: Client::new(peer.agent(addr, &head.agent), peer.is_https(&head.forwarded), range),
-            // A proxy's connections say nothing of its clients': each of these counts as one connection, never as a crowd.
-            connection: if addr == peer.addr { peer.id } else { 0 },
+            client,
+            // A proxy's connections say nothing of its clients' transfers, nor does one with several streams at once.
+            connection: if addr == peer.addr && !peer.is_busy() { peer.id } else { UNKNOWN },
             started: clock::monotonic(),
             now: clock::now(),
             target: head.target,

@@ -3,6 +3,7 @@
 use super::Edge;
 use super::answer::Answer;
 use super::asked::{Asked, Refused};
+use super::taken::Document;
 use crate::clock::{self, Timestamp};
 use crate::config;
 use crate::http::TreePath;
@@ -86,7 +87,14 @@ pub async fn answer(edge: &Edge, asked: &Asked, choice: Choice) -> Answer {
             tokio::time::sleep(LOOK_AGAIN.min(left)).await;
         }
     }
-    list(edge, &wish, &query, index)
+    let sequence = || edge.published.repos.load().views()[index].sequence();
+    let before = sequence();
+    let list = list(edge, &wish, &query, index);
+    // repomd.xml follows, and has to be the one that the metalink names.
+    if choice == Choice::Metalink && !asked.is_head && before > 0 && before == sequence() {
+        edge.taken.note(asked, index, Document::Metalink, before);
+    }
+    list
 }
 
 /// What [`answer`] would be, without waiting and without counting.

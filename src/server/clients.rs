@@ -1,4 +1,4 @@
-//! The trails of clients that were redirected lately, in bounded memory.
+//! The trails of clients that asked lately for what mirrors might take, in bounded memory.
 
 use crate::clock::Timestamp;
 use crate::http::TreePath;
@@ -16,7 +16,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// Trails by client key ([`crate::policy::Client::key`]).
 #[derive(Debug)]
 pub struct Clients {
-    trails: Cache<u64, Arc<Mutex<Trail>>>,
+    trails: Cache<u64, SharedTrail>,
 }
 
 impl Default for Clients {
@@ -46,19 +46,24 @@ impl Seen {
     }
 }
 
+/// A trail that connections share.
+pub type SharedTrail = Arc<Mutex<Trail>>;
+
 impl Clients {
-    /// Takes note of a request and says what is known of its client.
-    pub fn asks(&self, seen: Seen, now: Timestamp) -> Past {
-        // Who was never redirected has no trail, and needs none.
-        let trail = self.trails.get(&seen.client);
-        trail.map_or_else(Past::default, |trail| lock(&trail).asks(seen.file, seen.ask, seen.connection, now))
+    /// Takes note of a request and says what is known of its client; with the trail, which is to be told of the connection's end.
+    ///
+    /// Also a client that was never redirected has one: how many transfers it has at a time shows from its start on.
+    pub fn asks(&self, seen: Seen, now: Timestamp) -> (Past, SharedTrail) {
+        let trail = self.trails.get_with(seen.client, Arc::default);
+        let past = lock(&trail).asks(seen.file, seen.ask, seen.connection, now);
+        (past, trail)
     }
 
     /// What would be said, without taking note.
     #[must_use]
     pub fn would_be(&self, seen: Seen, now: Timestamp) -> Past {
         let trail = self.trails.get(&seen.client).map(|trail| lock(&trail).clone());
-        trail.map_or_else(Past::default, |mut trail| trail.asks(seen.file, seen.ask, seen.connection, now))
+        trail.map_or_else(Past::default, |trail| trail.would_say(seen.file, seen.ask, now))
     }
 
     /// Takes note of a redirect to mirror number `mirror` for a file of `size` bytes.
@@ -66,6 +71,11 @@ impl Clients {
         let trail = self.trails.get_with(seen.client, Arc::default);
         lock(&trail).redirected(seen.file, mirror, size, seen.connection, now);
     }
+}
+
+/// Tells a trail that a connection has ended.
+pub fn closed(trail: &SharedTrail, connection: u64) {
+    lock(trail).closes(connection);
 }
 
 fn lock(trail: &Mutex<Trail>) -> std::sync::MutexGuard<'_, Trail> {

@@ -7,7 +7,7 @@ use super::head::Head;
 use super::peer::{Peer, Socket};
 use super::proxied::{self, Proxied};
 use super::seats::Seat;
-use super::{Edge, h1, handle};
+use super::{Edge, h1, handle, linger};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -20,7 +20,6 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -88,7 +87,7 @@ async fn secure(
         let tally = Tally::open(peer.clone(), asked);
         async move { Ok::<_, Infallible>(Response::from(handle::reply(tally, path).await)) }
     });
-    let cork = Cork::new(stream);
+    let mut cork = Cork::new(stream);
     let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(cork.clone()), service));
     let to_the_end = async {
         tokio::select! {
@@ -97,17 +96,22 @@ async fn secure(
         }
         Ok(connection.await?)
     };
-    cork::uncorked(cork, to_the_end).await
+    let ended: Ended = cork::uncorked(cork.clone(), to_the_end).await;
+    ended?;
+    // What was sent last is still on its way, and the client sends frames while it takes it.
+    let queue = cork.with(|stream| stream.get_ref().0.queue_bytes());
+    let patience = linger::patience(queue, peer.quiet_for(), peer.edge.config.http.write_timeout);
+    linger::linger(&mut cork, peer, patience).await;
+    Ok(())
 }
 
 fn http2_builder() -> http2::Builder<OnThisThread> {
     let mut builder = http2::Builder::new(OnThisThread);
-    // Explicit limits: a client costs at most these, whatever frames it sends (rapid reset and its kin). A client that
-    // is gone without a word is noticed by unanswered pings.
+    // Explicit limits: a client costs at most these, whatever frames it sends (rapid reset and its kin). No pings: a slow client
+    // answers one once it has taken all that lies before it, so that unanswered ones say nothing; a client that is gone is noticed by
+    // what it doesn't take ([`super::waits`]).
     builder
         .timer(TokioTimer::new())
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(64)
         .max_pending_accept_reset_streams(32)
         .max_local_error_reset_streams(64)

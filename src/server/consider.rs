@@ -2,6 +2,7 @@
 //! what is decided.
 
 use super::Edge;
+use super::taken::Document;
 use crate::clock::Timestamp;
 use crate::config::{self, Priority};
 use crate::http::{TreePath, content_type};
@@ -11,7 +12,7 @@ use crate::policy::select::{self, Ground, Holding, Unfit, Wanted};
 use crate::policy::{
     Client, Currency, Decision, Look, MirrorTable, Past, Place, Reason, Redirect, Repos, sightings,
 };
-use crate::repo::{Kind, Listed};
+use crate::repo::{Kind, Listed, Pinned, root_document};
 use crate::store::{Content, Identity, Meta, Object, Source, Tier};
 use http::HeaderValue;
 use std::sync::Arc;
@@ -39,6 +40,27 @@ fn is_sound(query: &str) -> bool {
     const MOST_BYTES: usize = 1024;
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'#');
     (1..=MOST_BYTES).contains(&query.len()) && query.bytes().all(is_plain)
+}
+
+/// Which of the documents that lie in memory with their generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinnedPath {
+    /// repomd.xml, or a list of checksums.
+    Root,
+    /// Its signature, or the key for that.
+    Companion,
+}
+
+/// Such a document, as one generation has it.
+pub struct PinnedFile {
+    /// The repo's number in the config.
+    pub repo: usize,
+    /// Sequence of the generation.
+    pub sequence: u32,
+    /// The generation has a signature.
+    pub is_signed: bool,
+    /// None where that generation has no such document.
+    pub content: Option<Content>,
 }
 
 /// A [`Place`] without what it borrows.
@@ -118,7 +140,7 @@ impl<'a> Question<'a> {
         // repomd.xml, which lists all else, is listed nowhere.
         let is_metadata = match place.listed {
             Some(listed) => !listed.entry.kind.is_package(),
-            None => place.relative.starts_with("repodata/") || self.pinned().is_some(),
+            None => place.relative.starts_with("repodata/") || self.pinned_path().is_some(),
         };
         match place.view.repo.priority {
             _ if is_metadata => Class::Metadata,
@@ -143,19 +165,54 @@ impl<'a> Question<'a> {
         )
     }
 
-    /// The file as the current generation has it in memory: repomd.xml and what signs it.
+    /// Which of the documents that lie in memory with a generation the path is.
     #[must_use]
-    pub fn pinned(&self) -> Option<Content> {
+    pub fn pinned_path(&self) -> Option<PinnedPath> {
         let place = self.place()?;
-        let generation = place.view.history.current()?;
-        let pinned = generation.pinned(place.relative)?;
+        match place.relative.strip_prefix(root_document(&place.view.repo))? {
+            "" => Some(PinnedPath::Root),
+            ".asc" | ".key" => Some(PinnedPath::Companion),
+            _ => None,
+        }
+    }
+
+    /// The generation of which the client has what names this document, if `latest` knows what it took of a repo.
+    #[must_use]
+    pub fn begun_with(&self, latest: impl FnOnce(usize, Document) -> Option<u32>) -> Option<u32> {
+        let document = match self.pinned_path()? {
+            PinnedPath::Root => Document::Metalink,
+            PinnedPath::Companion => Document::Root,
+        };
+        latest(self.place()?.index, document)
+    }
+
+    /// The document as the current generation has it, or the one that the client has begun with, while that is kept.
+    #[must_use]
+    pub fn pinned(&self, begun_with: Option<u32>) -> Option<PinnedFile> {
+        let (place, _) = (self.place()?, self.pinned_path()?);
+        let (history, current) = (&place.view.history, place.view.history.current()?);
+        let begun = begun_with.and_then(|sequence| history.by_sequence(sequence));
+        let generation = begun.unwrap_or(current);
+        let content =
+            generation.pinned(place.relative).map(|pinned| self.content(pinned, generation.flipped));
+        // What the current one lacks, the origin is asked for.
+        let is_current = generation.sequence == current.sequence;
+        (content.is_some() || !is_current).then(|| PinnedFile {
+            repo: place.index,
+            sequence: generation.sequence,
+            is_signed: generation.pinned.len() > 1,
+            content,
+        })
+    }
+
+    fn content(&self, pinned: &Pinned, flipped: Timestamp) -> Content {
         let listed = Identity { digest: pinned.sha256.into(), size: pinned.body.len() as u64 };
         let meta = pinned.derived.get_or_make(|| {
-            Meta::listed(listed, pinned.last_modified, content_type::of(&self.path), generation.flipped)
+            Meta::listed(listed, pinned.last_modified, content_type::of(&self.path), flipped)
         });
         let source = Source::Memory(pinned.body.clone());
         let stale = self.currency() != Some(Currency::Confirmed);
-        Some(Content { meta, source, tier: Tier::Memory, stale })
+        Content { meta, source, tier: Tier::Memory, stale }
     }
 
     /// How sure it is that the repo's metadata are current; `None` outside of all repos.
@@ -241,7 +298,9 @@ impl<'a> Question<'a> {
             (Some(place), Some(listed)) => decide::holdings(&self.repos, place, listed),
             _ => self.sighted_for().and_then(|age| self.sighted(content, age)).into_iter().collect(),
         };
-        let wanted = Wanted { client: self.client, failed: past.failed, holdings: &holdings, now: self.now };
+        let is_at_risk = place.as_ref().is_some_and(|place| decide::is_at_risk(self.client, place));
+        let (client, failed, now) = (self.client, past.failed, self.now);
+        let wanted = Wanted { client, failed, is_at_risk, holdings: &holdings, now };
         let judge = |index: usize| {
             let fit = select::fits(index, &self.mirrors, &wanted, &|mirror| self.has_room(mirror));
             (index, fit.map(|holding| holding.path.clone()))

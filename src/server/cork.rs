@@ -55,6 +55,11 @@ where
 }
 
 impl<S: AsyncWrite + Unpin> Cork<S> {
+    /// What is known of the stream itself.
+    pub fn with<T>(&self, ask: impl FnOnce(&S) -> T) -> T {
+        ask(&self.0.borrow().io)
+    }
+
     /// Over `io`.
     pub fn new(io: S) -> Self {
         Self(Rc::new(RefCell::new(Corked { io, held: None, written: 0 })))

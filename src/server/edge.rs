@@ -6,6 +6,7 @@ use super::clients::Clients;
 use super::egress::Egress;
 use super::listings::Listings;
 use super::seats::Seats;
+use super::taken::Taken;
 use crate::config::{Bandwidth, Config, Mirror};
 use crate::geo::Geo;
 use crate::listing::OwnEntries;
@@ -37,6 +38,8 @@ pub struct Edge {
     pub egress: Arc<Egress>,
     /// Redirects in the air, by client.
     pub clients: Clients,
+    /// Which generations clients took last.
+    pub taken: Taken,
     /// What mirrors are sent.
     pub load: MirrorLoad,
     /// In which order they are asked.
@@ -99,6 +102,7 @@ impl Edge {
         let via = HeaderValue::try_from(format!("1.1 {} (freshet)", config.node.name));
         Self {
             clients: Clients::default(),
+            taken: Taken::default(),
             listings: Listings::default(),
             seats: Seats::new(config.http.max_connections, config.http.max_connections_per_network),
             load: MirrorLoad::new(donated),

@@ -7,16 +7,16 @@ use super::Edge;
 use super::answer::Answer;
 use super::choices::{self, Wish};
 use super::clients::Seen;
-use super::consider::Question;
+use super::consider::{PinnedFile, Question};
 use super::redirect;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::geo::Code;
 use crate::http::TreePath;
-use crate::policy::client::Agent;
+use crate::policy::client::{Agent, Recovery};
 use crate::policy::select::Unfit;
 use crate::policy::{Client, Currency, Decision, Past, Place, Reason, Redirect, Standing};
-use crate::repo::{Digest, Kind};
+use crate::repo::Kind;
 use crate::store::Content;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,7 @@ pub struct Asker {
     pub https: bool,
     /// It asks for a part.
     pub ranged: bool,
-    /// It can't recover from a bad redirect (yum 3).
+    /// It isn't known to recover from a bad redirect: all but librepo's clients.
     pub fragile: bool,
     /// `clear`, `slow-start`, `cooling-off`, or `bounced`.
     pub standing: String,
@@ -164,9 +164,12 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
     let client = Client::new(agent, supposed.https, supposed.range.as_deref().map(str::as_bytes));
     let question = Question::new(edge, &path, query, &client, now);
     let content = edge.store.peek(&question.object());
-    let at_hand = question.pinned().is_some() || content.is_some();
+    let begun_with = question.begun_with(|repo, document| edge.taken.latest_of(client.key, repo, document));
+    let pinned = question.pinned(begun_with);
+    let at_hand = pinned.as_ref().is_some_and(|pinned| pinned.content.is_some()) || content.is_some();
     let held = at_hand || edge.store.find(&question.object()).await.is_some();
     let past = past(edge, &question, supposed, &client, now);
+    let listed = question.place().and_then(|place| listed(&place, pinned.as_ref()));
     let outcome = match choices::wanted(&path, query) {
         Some(choice) => {
             let query = query.unwrap_or_default();
@@ -174,10 +177,10 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
             let reason = if let Answer::Page { reason, .. } = list { reason } else { Reason::Mirrorlist };
             answer(reason, None)
         }
-        None => outcome(edge, &question, (at_hand, content.as_ref()), past),
+        None => outcome(edge, &question, (pinned, at_hand, content.as_ref()), past),
     };
-
     let place = question.place();
+
     let last_resort = match outcome.word {
         "serve" if !held => question.last_resort(past, Reason::OriginDown),
         _ => None,
@@ -187,7 +190,7 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
         canonical: question.path.as_str().to_owned(),
         repo: place.as_ref().map(|place| place.view.repo.id.clone()),
         generation: place.as_ref().map(|place| place.view.sequence()),
-        listed: place.as_ref().and_then(listed),
+        listed,
         window: place.as_ref().map(|place| window(edge, place, now)),
         cached: held,
         egress: Load { pressure: edge.egress.pressure(), shed: edge.egress.shed() },
@@ -227,14 +230,15 @@ fn answer(reason: Reason, location: Option<String>) -> Outcome {
 fn outcome(
     edge: &Edge,
     question: &Question<'_>,
-    (at_hand, content): (bool, Option<&Content>),
+    (pinned, at_hand, content): (Option<PinnedFile>, bool, Option<&Content>),
     past: Past,
 ) -> Outcome {
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {
         return answer(Reason::Moved, Some(url));
     }
-    let decision = match question.pinned() {
+    let decision = match pinned {
         Some(_) if question.currency() == Some(Currency::Expired) => return answer(Reason::OriginDown, None),
+        Some(PinnedFile { content: None, .. }) => return answer(Reason::NotFound, None),
         Some(_) => Decision::Serve(Reason::Metadata),
         None => match (question.decide(&|| at_hand, past), question.sighted_for()) {
             (Decision::Serve(Reason::Unlisted), Some(age)) => question.decide_sighted(content, age, past),
@@ -254,15 +258,17 @@ fn location(edge: &Edge, redirect: &Redirect) -> String {
     redirect::url(&edge.config.mirrors[redirect.mirror], &redirect.path)
 }
 
-fn listed(place: &Place<'_>) -> Option<ListedFile> {
-    if let Some(pinned) = place.view.history.current().and_then(|current| current.pinned(place.relative)) {
+fn listed(place: &Place<'_>, pinned: Option<&PinnedFile>) -> Option<ListedFile> {
+    if let Some((sequence, meta)) =
+        pinned.and_then(|file| Some((file.sequence, &file.content.as_ref()?.meta)))
+    {
         return Some(ListedFile {
-            size: pinned.body.len() as u64,
-            sha256: Some(pinned.sha256.hex()),
-            digest: Some(Digest::from(pinned.sha256).to_string()),
+            size: meta.length.unwrap_or_default(),
+            sha256: meta.sha256.map(|sha256| sha256.hex()),
+            digest: meta.listed.map(|digest| digest.to_string()),
             kind: "reused".into(),
-            since: place.view.sequence(),
-            removed_after: None,
+            since: sequence,
+            removed_after: (sequence != place.view.sequence()).then_some(sequence),
         });
     }
     let listed = place.listed?;
@@ -308,7 +314,7 @@ fn asker(client: &Client, standing: Standing) -> Asker {
         network,
         https: client.https,
         ranged: client.ranged,
-        fragile: client.fragile,
+        fragile: client.recovery != Recovery::Retries,
         standing: standing.to_owned(),
     }
 }

@@ -32,8 +32,9 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {
         return Answer::moved(url);
     }
-    if let Some(pinned) = question.pinned() {
-        return serve::pinned(&question, pinned);
+    let begun_with = question.begun_with(|repo, document| edge.taken.latest(asked, repo, document));
+    if let Some(pinned) = question.pinned(begun_with) {
+        return serve::pinned(edge, asked, &question, pinned);
     }
     let past = past(peer, asked, &question);
     // What is in memory or open; the disk is asked only once it is decided that the node serves.
@@ -62,7 +63,8 @@ fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
     if !is_file || asked.is_head || !question.has_mirrors() {
         return Past::default();
     }
-    let past = edge.clients.asks(asked.seen(&question.path), asked.now);
+    let (past, trail) = edge.clients.asks(asked.seen(&question.path), asked.now);
+    peer.leaves_trail(trail);
     if let Standing::Bounced { mirror, .. } = past.standing {
         edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
     }

@@ -1,6 +1,7 @@
 //! The client's end of a connection: what its requests share, its socket, and what it waits for.
 
 use super::Edge;
+use super::clients::{self, SharedTrail};
 use super::pacer::Flow;
 use super::waits::{Patience, Waits};
 use crate::clock;
@@ -40,6 +41,8 @@ pub struct Peer {
     trusted: bool,
     /// Who sent the last request: it is nearly always the same.
     latest: RefCell<Latest>,
+    /// Where that client's requests are noted.
+    trail: RefCell<Option<SharedTrail>>,
     reset: Cell<bool>,
     waits: Cell<Waits>,
     /// Payload of one TCP segment, in bytes.
@@ -74,8 +77,8 @@ impl Peer {
         let agent = Agent::new(addr, whereabouts, b"");
         let latest = RefCell::new(Latest { addr, whereabouts, user_agent: Box::default(), agent });
         let (segment, permitted) = (Cell::new(COMMON_SEGMENT), Cell::new(0));
-        let reset = Cell::new(false);
-        Self { edge, addr, addr_text, https, id, trusted, latest, reset, waits, segment, permitted }
+        let (trail, reset) = (RefCell::default(), Cell::new(false));
+        Self { edge, addr, addr_text, https, id, trusted, latest, trail, reset, waits, segment, permitted }
     }
 
     /// What `bytes` come to on the wire, if nothing has to be sent twice.
@@ -140,6 +143,17 @@ impl Peer {
         latest.agent
     }
 
+    /// The connection's requests are noted in this trail, which is told of its end.
+    pub fn leaves_trail(&self, trail: SharedTrail) {
+        let mut latest = self.trail.borrow_mut();
+        if latest.as_ref().is_some_and(|latest| Arc::ptr_eq(latest, &trail)) {
+            return;
+        }
+        if let Some(before) = latest.replace(trail) {
+            clients::closed(&before, self.id);
+        }
+    }
+
     /// The response can't be whole: the socket is to be reset, so that no client takes its end for a clean one.
     pub fn must_reset(&self) {
         self.reset.set(true);
@@ -150,6 +164,21 @@ impl Peer {
         let mut waits = self.waits.get();
         event(&mut waits);
         self.waits.set(waits);
+    }
+
+    /// The last response is out: the end of the connection is waited for ([`super::linger`]).
+    pub fn lingers(&self) {
+        self.note(Waits::lingers);
+    }
+
+    /// How long ago the connection's last byte was sent, or its last response ended.
+    pub fn quiet_for(&self) -> Duration {
+        self.waits.get().quiet_for(clock::monotonic())
+    }
+
+    /// A response is on its way, or waited for.
+    pub fn is_busy(&self) -> bool {
+        self.waits.get().is_busy()
     }
 
     /// The connection may end without anybody's loss.
@@ -171,6 +200,14 @@ impl Peer {
                 return;
             }
             tokio::time::sleep_until(deadline.min(now + step).into()).await;
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(trail) = self.trail.get_mut() {
+            clients::closed(trail, self.id);
         }
     }
 }
@@ -236,6 +273,11 @@ impl Socket {
             let _ = socket2::SockRef::from(&self.tcp).set_tcp_notsent_lowat(0);
             Queue::Long
         });
+    }
+
+    /// Bytes that the kernel may hold at most which the client hasn't taken.
+    pub fn queue_bytes(&self) -> usize {
+        socket2::SockRef::from(&self.tcp).send_buffer_size().unwrap_or_default()
     }
 
     /// Sends all of `bytes`, and tells the kernel that more follows at once.

@@ -28,7 +28,7 @@ pub fn to_mirror(edge: &Edge, asked: &Asked, question: &Question<'_>, redirect: 
     let (redirects, redirected_bytes) = &edge.redirected[mirror];
     redirects.inc();
     redirected_bytes.inc_by(bytes);
-    let (location, links) = fields(&edge.config.mirrors, redirect, asked.client.fragile);
+    let (location, links) = fields(&edge.config.mirrors, redirect, asked.client.is_yum3);
     let digest = question.object().identity.map(|identity| identity.digest);
     Answer::Redirect { mirror, location, links, digest, reason }
 }
@@ -48,7 +48,7 @@ fn wanted_bytes(asked: &Asked, size: u64) -> u64 {
 
 /// `Location` and the `Link` fields, all cut from one piece of memory. A URL that no field can hold is an empty one: the config
 /// takes none such.
-fn fields(mirrors: &[Mirror], redirect: &Redirect, fragile: bool) -> (HeaderValue, Vec<HeaderValue>) {
+fn fields(mirrors: &[Mirror], redirect: &Redirect, is_yum3: bool) -> (HeaderValue, Vec<HeaderValue>) {
     let Redirect { mirror, path, others, .. } = redirect;
     let mut text = String::with_capacity((2 + others.len()) * FIELD_BYTES);
     let mut encoded = path.encoded();
@@ -56,7 +56,7 @@ fn fields(mirrors: &[Mirror], redirect: &Redirect, fragile: bool) -> (HeaderValu
     text.push_str(&encoded);
     let mut ends = vec![text.len()];
     // yum 3 reads any header line with `location` in it as a redirect, and a file name may contain it.
-    if !fragile {
+    if !is_yum3 {
         let mut latest = path;
         let all = std::iter::once((mirror, path)).chain(others.iter().map(|(index, path)| (index, path)));
         for ((index, path), pri) in all.zip(1..) {

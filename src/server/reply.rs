@@ -79,7 +79,7 @@ impl Ready {
             fields.append(VIA, via.clone());
             fields.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
             let mut text = Vec::new();
-            lines(&mut text, &fields);
+            lines(&mut text, StatusCode::OK, &fields);
             let has_date = fields.contains_key(DATE);
             Ready { fields, cache_control: cache_control.clone(), has_date, text }
         };

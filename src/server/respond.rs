@@ -133,7 +133,7 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return draft;
     }
-    let misread = asked.client.fragile && meta.fields.has_misread();
+    let misread = asked.client.is_yum3 && meta.fields.has_misread();
     if draft.status == StatusCode::OK && meta.length.is_some() && draft.length == meta.length && !misread {
         draft.ready = Some(Ready::of(&meta, &cache_control, via));
     } else {
@@ -164,7 +164,7 @@ fn passed(asked: &Asked, answer: &Passed) -> Draft {
     let fields = fields::Fields::of(&answer.headers, answer.exchange.received);
     let mut draft = Draft::new(status, Outcome::Answer, reason);
     draft.headers = fields.map().clone();
-    if asked.client.fragile {
+    if asked.client.is_yum3 {
         fields::remove_misread(&mut draft.headers);
     }
     let of_the_body = [CONTENT_TYPE, ETAG, LAST_MODIFIED].into_iter().filter(|_| answer.body.is_some());

@@ -3,15 +3,17 @@
 use super::Edge;
 use super::answer::{Answer, Served};
 use super::asked::Asked;
-use super::consider::Question;
+use super::consider::{PinnedFile, PinnedPath, Question};
 use super::redirect;
 use super::respond::validators;
+use super::taken::Document;
 use crate::clock;
 use crate::config;
 use crate::http::range::{self, ByteRange, Requested};
 use crate::http::{TreePath, conditional};
 use crate::listing::{Extent, IndexEntry, index};
 use crate::origin::{MAX_LISTED, OriginError};
+use crate::policy::client::Recovery;
 use crate::policy::{Currency, Past, Reason};
 use crate::store::{Content, FetchError, Meta, Object, Source};
 use bytes::Bytes;
@@ -29,10 +31,19 @@ const RETRY: Duration = Duration::from_secs(1);
 /// what it has, and says so, instead of taking old metadata for current. All else goes on, also mirrorlist and metalink (which
 /// lead to nodes that may see the origin), metadata of any name and packages: a client that began with an
 /// earlier repomd.xml can finish, and breaking its transaction would protect nobody.
-pub fn pinned(question: &Question<'_>, content: Content) -> Answer {
+pub fn pinned(edge: &Edge, asked: &Asked, question: &Question<'_>, pinned: PinnedFile) -> Answer {
     if question.currency() == Some(Currency::Expired) {
         let why = "the origin has not answered for this repo for longer than push.stale";
         return Answer::error(StatusCode::SERVICE_UNAVAILABLE, Reason::OriginDown, why);
+    }
+    let Some(content) = pinned.content else {
+        let why = "the repomd.xml that the client has is of a generation without this file";
+        return Answer::error(StatusCode::NOT_FOUND, Reason::NotFound, why);
+    };
+    // librepo asks for a signature only where there has to be one, others on the off chance.
+    let asks_on = pinned.is_signed || asked.client.recovery != Recovery::Retries;
+    if asks_on && !asked.is_head && question.pinned_path() == Some(PinnedPath::Root) {
+        edge.taken.note(asked, pinned.repo, Document::Root, pinned.sequence);
     }
     let (reason, cache_control) = (Reason::Metadata, question.cache_control());
     Answer::Content(Served {

@@ -29,6 +29,8 @@ pub struct Waits {
     in_head: bool,
     /// A response has ended: from then on the client takes a silent end between requests for no failure.
     answered: bool,
+    /// The last response is out, and the client's end is waited for, which has a bound of its own.
+    lingering: bool,
     /// When something last went forward.
     moved: Instant,
 }
@@ -36,7 +38,7 @@ pub struct Waits {
 impl Waits {
     /// A new connection.
     pub const fn new(now: Instant) -> Self {
-        Self { open: 0, ours: 0, in_head: false, answered: false, moved: now }
+        Self { open: 0, ours: 0, in_head: false, answered: false, lingering: false, moved: now }
     }
 
     /// Bytes came from the client.
@@ -82,14 +84,30 @@ impl Waits {
         self.moved = now;
     }
 
+    /// Nothing more is going to be answered.
+    pub const fn lingers(&mut self) {
+        self.lingering = true;
+    }
+
+    /// There are requests whose response isn't over.
+    pub const fn is_busy(&self) -> bool {
+        self.open > 0
+    }
+
+    /// How long ago something last went forward.
+    pub fn quiet_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.moved)
+    }
+
     /// Requests were answered, and no other has begun.
     pub const fn is_between_requests(&self) -> bool {
-        self.answered && self.open == 0 && !self.in_head
+        self.answered && self.open == 0 && !self.in_head && !self.lingering
     }
 
     /// Until when the connection may go on as it is; `None` while the node itself is to go on.
     pub fn deadline(&self, patience: Patience) -> Option<Instant> {
         match (self.open, self.ours) {
+            _ if self.lingering => None,
             (0, _) if self.in_head => Some(self.moved + patience.head),
             (0, _) => Some(self.moved + patience.idle),
             (_, 0) => Some(self.moved + patience.write),
@@ -156,6 +174,19 @@ mod tests {
         let (waits, now) = clock.at(501);
         waits.ends(false, now);
         assert_eq!(clock.due(), Some(576));
+    }
+
+    #[test]
+    fn who_takes_the_rest_is_neither_idle_nor_slow_with_a_head() {
+        let mut clock = clock();
+        clock.at(1).0.begins();
+        let (waits, now) = clock.at(2);
+        waits.ends(true, now);
+        waits.lingers();
+        let (waits, now) = clock.at(3);
+        waits.received(now); // a frame of HTTP/2
+        assert_eq!(clock.due(), None);
+        assert!(!clock.0.is_between_requests(), "nor does it give its seat up");
     }
 
     #[test]

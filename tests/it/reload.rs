@@ -53,7 +53,7 @@ fn capacity_and_windows_change_and_nobody_is_dropped() {
         client.join().expect("served whole, over the connection that it had");
     }
     node.wait_status("the window is closed", |status| status["repos"][0]["window"]["phase"] == "closed");
-    let response = client::get(node.http(), &package);
+    let response = client::request(node.http(), "GET", &package, &[("User-Agent", "libdnf")]);
     assert_eq!(response.status, 302, "{}", response.text());
     assert_eq!(node.metric("freshet_config_reloads_total{outcome=\"applied\"}"), Some(1.0));
 

@@ -74,7 +74,8 @@ fn clients_are_sent_to_the_nearest_mirror() {
         // Whatever the client itself writes comes before what the proxy adds.
         ("203.0.113.5, 8.8.8.8", 1),
     ] {
-        let fields = [("X-Forwarded-For", client), ("User-Agent", client)];
+        let agent = format!("libdnf {client}");
+        let fields = [("X-Forwarded-For", client), ("User-Agent", &*agent)];
         assert_eq!(sent_to(&node, &mirrors, &fields), Ok(expected), "{client}");
     }
     // The lists follow the same order, and name no private mirror to strangers.
@@ -101,7 +102,7 @@ fn nobody_else_is_believed() {
     let origin = Origin::serve(tree.root());
     let (mirrors, proxied, _dir) = node(&origin, LOOPBACK, "");
     // Who says https is sent to no plain mirror.
-    let https = [("X-Forwarded-For", "8.8.8.8"), ("X-Forwarded-Proto", "https")];
+    let https = [("X-Forwarded-For", "8.8.8.8"), ("X-Forwarded-Proto", "https"), ("User-Agent", "libdnf")];
     assert!(sent_to(&proxied, &mirrors, &https).is_err_and(|why| why.contains("no-fresh-mirror")));
     let (mirrors, node, _dir) = node(&origin, "192.0.2.0/24", "");
     assert!(sent_to(&node, &mirrors, &https).is_ok());
@@ -125,7 +126,7 @@ fn load_balancers_say_for_whom_they_connect() {
         let mut connection = Connection::open(node.http()).unwrap();
         connection.send(&header).unwrap();
         let target = format!("/{REPO}/{}", repo::rpm(0, Push::First));
-        let response = connection.request("GET", &target, &[]).unwrap();
+        let response = connection.request("GET", &target, &[("User-Agent", "libdnf")]).unwrap();
         let location = response.header("location").unwrap_or_default();
         let sent_to = mirrors.iter().position(|mirror| location.starts_with(&mirror.url()));
         assert_eq!(sent_to, expected, "{location}");

@@ -49,7 +49,7 @@ fn both_protocols_serve_whole_files_and_ranges() {
     for (protocol, logged) in [("--http1.1", "1.1"), ("--http2", "2")] {
         assert!(curl(dir.path(), &url, &[protocol]) == body, "{protocol}");
         assert!(curl(dir.path(), &url, &[protocol, "-r", "1000000-1000999"]) == body[1_000_000..1_001_000]);
-        let head = String::from_utf8(curl(dir.path(), &url, &[protocol, "-I"])).unwrap();
+        let head = String::from_utf8(curl(dir.path(), &url, &[protocol, "-I"])).unwrap().to_lowercase();
         assert!(head.contains(" 200") && head.contains(&format!("content-length: {LENGTH}")), "{head}");
         let missing = format!("https://{}/none", node.https());
         let absent =

@@ -14,6 +14,7 @@ use super::account::Tally;
 use super::answer::Answer;
 use super::asked::{Asked, Refused};
 use super::handle;
+use super::linger;
 use super::peer::{Peer, Transport};
 use super::respond::respond;
 use crate::clock;
@@ -32,9 +33,6 @@ use write::Fate;
 const READ_BYTES: usize = 8 << 10;
 /// For a request that is on its way when the node begins to drain.
 const LAST_CALL: Duration = Duration::from_millis(250);
-/// How long the client's end is waited for after the last response (RFC 9112, section 9.6), and what it may send meanwhile.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 256 << 10;
 
 /// Why a connection ends in the middle of something.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +79,10 @@ pub async fn serve<S: Transport>(
             break;
         }
     }
-    connection.linger().await;
+    connection.io.shutdown().await?;
+    inputs::put_back(std::mem::take(&mut connection.input));
+    // Boxed, as all that most connections don't need.
+    Box::pin(linger::linger(&mut connection.io, peer, linger::LEAST)).await;
     Ok(())
 }
 
@@ -182,25 +183,6 @@ impl<S: Transport> Connection<S> {
         let fate = self.send(reply, is_old, fate).await?;
         std::mem::forget(unfinished);
         Ok(fate)
-    }
-
-    /// Closes this end, and waits a little for the client's: to close a socket on which unread bytes lie resets it, and what the
-    /// client hasn't taken yet would be lost.
-    async fn linger(mut self) {
-        let until_end = async {
-            self.io.shutdown().await?;
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                self.input.clear();
-                match self.fill().await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read),
-                }
-            }
-            io::Result::Ok(())
-        };
-        // Whatever happens, this is its end.
-        let _ = tokio::time::timeout(LINGER, until_end).await;
     }
 }
 

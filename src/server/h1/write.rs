@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::server::reply::Fields;
+use http::header::{CONTENT_LENGTH, HeaderName};
 use http::{HeaderMap, StatusCode};
 use std::cell::RefCell;
 use std::io::Write;
@@ -47,7 +48,7 @@ pub fn head(
     if let Some(ready) = &fields.ready {
         out.extend_from_slice(&ready.text);
     }
-    lines(out, &fields.more);
+    lines(out, status, &fields.more);
     // Last: of caches in a row, the one before the client comes last (RFC 9211 2).
     if let Some(value) = &fields.cache_status {
         out.extend_from_slice(b"cache-status: ");
@@ -55,7 +56,7 @@ pub fn head(
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(match framing {
-        Framing::Chunked => b"transfer-encoding: chunked\r\n",
+        Framing::Chunked => b"Transfer-Encoding: chunked\r\n",
         Framing::Length | Framing::Close => b"",
     });
     out.extend_from_slice(match fate {
@@ -70,13 +71,23 @@ pub fn head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends fields, a line for each.
-pub fn lines(out: &mut Vec<u8>, fields: &HeaderMap) {
+/// Appends fields of a response with this status, a line for each.
+pub fn lines(out: &mut Vec<u8>, status: StatusCode, fields: &HeaderMap) {
     for (name, value) in fields {
-        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(spelling(status, name));
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A field's name as clients want it that tell upper case from lower. GRUB (`grub-core/net/http.c`) knows a body's length and
+/// chunks by title case alone. librepo up to 1.14 (`lr_headercb`) holds a title-case `Content-Length` against the length of the
+/// whole file, and so gives up a 206, where GRUB needs none.
+fn spelling(status: StatusCode, name: &HeaderName) -> &[u8] {
+    match *name {
+        CONTENT_LENGTH if status == StatusCode::OK => b"Content-Length",
+        _ => name.as_str().as_bytes(),
     }
 }
 
@@ -112,7 +123,7 @@ mod tests {
                 206,
                 Framing::Chunked,
                 Fate::GoesOn,
-                "HTTP/1.1 206 Partial Content\r\nvia: 1.1 n\r\ntransfer-encoding: chunked\r\n",
+                "HTTP/1.1 206 Partial Content\r\nvia: 1.1 n\r\nTransfer-Encoding: chunked\r\n",
             ),
             (200, Framing::Close, Fate::Closes, "HTTP/1.1 200 OK\r\nvia: 1.1 n\r\nconnection: close\r\n"),
             (
@@ -129,6 +140,14 @@ mod tests {
                 let date = format!("date: Sun, 06 Nov 1994 08:49:3{} GMT\r\n\r\n", 7 + second);
                 assert_eq!(String::from_utf8(out).unwrap(), format!("before{expected}{date}"));
             }
+        }
+        let fields = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("9"))]);
+        for (status, line) in
+            [(200, "Content-Length: 9"), (206, "content-length: 9"), (404, "content-length: 9")]
+        {
+            let mut out = Vec::new();
+            lines(&mut out, StatusCode::from_u16(status).unwrap(), &fields);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{line}\r\n"), "{status}");
         }
     }
 }

@@ -143,6 +143,15 @@ impl Node {
         serde_json::from_slice(&response.body).expect("the status is JSON")
     }
 
+    /// What the node says would become of a request from this host for `path`, with a User-Agent; both percent-encoded.
+    #[track_caller]
+    pub fn explain(&self, path: &str, agent: &str) -> Value {
+        let target = format!("/api/v1/explain?client=127.0.0.1&path={path}&user_agent={agent}");
+        let response = client::get(self.admin(), &target);
+        assert_eq!(response.status, 200, "{}", response.text());
+        serde_json::from_slice(&response.body).expect("the explanation is JSON")
+    }
+
     /// Waits until the status is as `holds` wants it, and returns it.
     #[track_caller]
     pub fn wait_status(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {

@@ -45,6 +45,20 @@ pub enum Act {
     Raw(Vec<u8>),
     /// The head a byte at a time, so far apart.
     Dribble(Duration),
+    /// This for clients alone with this in their User-Agent.
+    For(&'static str, Box<Act>),
+}
+
+impl Act {
+    /// What of it concerns this request.
+    fn towards(&self, seen: &Seen) -> Option<&Self> {
+        match self {
+            Self::For(agent, act) => {
+                seen.header("user-agent").is_some_and(|by| by.contains(agent)).then_some(&**act)
+            }
+            act => Some(act),
+        }
+    }
 }
 
 /// A request as it came.
@@ -300,8 +314,8 @@ impl Connection {
     fn answer(&mut self, seen: &Seen) -> io::Result<()> {
         let (acts, object) = {
             let mut state = self.shared.state();
-            let mut acts =
-                state.acts.get(&seen.path).or_else(|| state.acts.get("*")).cloned().unwrap_or_default();
+            let acts = state.acts.get(&seen.path).or_else(|| state.acts.get("*")).into_iter().flatten();
+            let mut acts: Vec<Act> = acts.filter_map(|act| act.towards(seen)).cloned().collect();
             if seen.path.contains("/Packages/") && !state.passes() {
                 acts.push(Act::Status(429));
             }

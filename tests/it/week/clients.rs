@@ -99,7 +99,7 @@ impl Week {
         let listed = place.listed.expect("it is kept for two days");
         let file = client::hash(path.as_str());
         // Three connections, which take turns.
-        let connection = (transfer.client as u64) * 4 + u64::from(transfer.slot);
+        let connection = (transfer.client as u64) * 4 + 1 + u64::from(transfer.slot);
         let past = self.clients.hosts[transfer.client].trail.asks(file, Ask::Whole, connection, now);
         if let Standing::Bounced { mirror, .. } = past.standing {
             let below = File {
