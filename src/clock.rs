@@ -1,12 +1,19 @@
 //! Time: the only place that reads a clock.
 //!
 //! Everything else takes `now` as an argument, so that policy, planner and tests can run in virtual time.
+//!
+//! What lasts is measured by the monotonic clock. [`now`], the node's time, is the wall clock of the start, carried on by the
+//! monotonic one: it never steps, so that nothing expires or lasts too long because the wall clock is set. [`date`] is the wall
+//! clock as it stands. [`Ahead`] is what lies between the two since the wall clock was set: a date from outside (a header, a
+//! file's time) becomes a time of the node before it is compared with one, and a time of the node becomes a date before it is
+//! shown, sent, or kept on disk.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A point in wall-clock time, in milliseconds since the Unix epoch (UTC).
+/// A point in time, of the node or of the wall clock, in milliseconds since the Unix epoch (UTC).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
@@ -74,11 +81,79 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// How far the wall clock is ahead of the node's time, in milliseconds: by how much it was set since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ahead(i64);
+
+impl Ahead {
+    /// Less than this, in milliseconds, is nothing that anybody has to know of.
+    const LEAST: u64 = 1000;
+
+    /// At the moment that is `now` for the node, and `date` by the wall clock.
+    #[must_use]
+    pub fn at(now: Timestamp, date: Timestamp) -> Self {
+        let [date, now] = [date, now].map(|time| i64::try_from(time.0).unwrap_or(i64::MAX));
+        let ahead = date.saturating_sub(now);
+        Self(if ahead.unsigned_abs() < Self::LEAST { 0 } else { ahead })
+    }
+
+    /// The date of a time of the node. The epoch, which stands for "never", stays.
+    #[must_use]
+    pub const fn date_of(self, time: Timestamp) -> Timestamp {
+        if time.0 == 0 { time } else { Timestamp(time.0.saturating_add_signed(self.0)) }
+    }
+
+    /// The time of the node that a date is.
+    #[must_use]
+    pub const fn time_of(self, date: Timestamp) -> Timestamp {
+        Self(self.0.saturating_neg()).date_of(date)
+    }
+
+    /// Whether the clock was set between the two. They are measured, and differ by a millisecond now and then.
+    #[must_use]
+    pub const fn differs_from(self, other: Self) -> bool {
+        self.0.abs_diff(other.0) >= Self::LEAST
+    }
+
+    /// In seconds, positive if the wall clock was set forward.
+    #[must_use]
+    pub const fn as_secs(self) -> i64 {
+        self.0 / 1000
+    }
+
+    /// None.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// The node's time.
+#[must_use]
+pub fn now() -> Timestamp {
+    static START: OnceLock<(Instant, Timestamp)> = OnceLock::new();
+    let (start, at) = START.get_or_init(|| (monotonic(), date()));
+    at.plus(monotonic().saturating_duration_since(*start))
+}
+
 /// The wall clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one caller")]
-pub fn now() -> Timestamp {
+pub fn date() -> Timestamp {
     SystemTime::now().into()
+}
+
+/// How far the wall clock is ahead of the node's time.
+#[must_use]
+pub fn ahead() -> Ahead {
+    Ahead::at(now(), date())
+}
+
+/// A time of the node as a date, for people.
+#[must_use]
+pub fn shown(time: Timestamp) -> String {
+    ahead().date_of(time).to_string()
 }
 
 /// The monotonic clock.
@@ -86,4 +161,36 @@ pub fn now() -> Timestamp {
 #[expect(clippy::disallowed_methods, reason = "this is the one caller")]
 pub fn monotonic() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_and_times_of_the_node() {
+        let (now, hour) = (Timestamp::from_secs(1_700_000_000), 3_600_000);
+        for (date, ahead) in
+            [(0, 0), (999, 0), (-999, 0), (1000, 1000), (5 * hour, 5 * hour), (-5 * hour, -5 * hour)]
+        {
+            let set = Ahead::at(now, Timestamp(now.0.saturating_add_signed(date)));
+            assert_eq!(set, Ahead(ahead), "{date}");
+            let event = now.plus(Duration::from_secs(60));
+            assert_eq!(set.date_of(event).0, event.0.saturating_add_signed(ahead));
+            assert_eq!(set.time_of(set.date_of(event)), event);
+            assert_eq!(set.date_of(Timestamp::EPOCH), Timestamp::EPOCH, "never");
+            assert_eq!(set.as_secs(), ahead / 1000);
+            assert_eq!(set.differs_from(Ahead(1)), ahead.abs() > 1000, "{date}");
+            assert!(!set.differs_from(Ahead(ahead + 1)));
+        }
+        assert_eq!(Ahead(i64::MIN).date_of(now), Timestamp::EPOCH);
+        assert_eq!(Ahead(hour).date_of(Timestamp::from_millis(u64::MAX)), Timestamp::from_millis(u64::MAX));
+    }
+
+    #[test]
+    fn the_node_s_time_goes_on() {
+        let before = now();
+        assert!(now() >= before);
+        assert!(ahead().is_zero(), "nothing sets the clock meanwhile");
+    }
 }

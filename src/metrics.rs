@@ -141,6 +141,8 @@ pub struct Metrics {
     pub store_events: IntCounterVec,
     /// 1 while the origin is asked, 0 while it is only probed.
     pub origin_up: IntGauge,
+    /// Set when it is scraped.
+    pub origin_clock_skew: prometheus::Gauge,
     /// Requests to the origin by what became of them.
     pub origin_requests: IntCounterVec,
     /// 1 while the node takes traffic.
@@ -354,6 +356,11 @@ impl Metrics {
                 &r,
                 "freshet_origin_up",
                 "1 while the origin is asked, 0 while it is only probed.",
+            ),
+            origin_clock_skew: float_gauge(
+                &r,
+                "freshet_origin_clock_skew_seconds",
+                "How far this host's clock is ahead of the Date that the origin last sent, to about a second; 0 for a local tree.",
             ),
             origin_requests: counters(
                 &r,

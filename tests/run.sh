@@ -24,7 +24,7 @@ say() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
 # command and the Debian package that has it
 needed=(
     dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc fiu-run:fiu-utils
-    nginx:nginx varnishd:varnish npm:npm prometheus:prometheus promtool:prometheus
+    nginx:nginx varnishd:varnish faketime:faketime npm:npm prometheus:prometheus promtool:prometheus
 )
 # Where Debian has daemons.
 PATH=$PATH:/usr/sbin:/sbin

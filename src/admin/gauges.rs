@@ -2,7 +2,7 @@
 
 use super::Admin;
 use super::status::Cache;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::policy::Phase;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -60,6 +60,9 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
     }
     let (_, health) = edge.store.origin();
     metrics.origin_up.set(health.as_ref().is_none_or(|health| health.is_up).into());
+    if let Some(skew) = health.as_ref().and_then(|health| health.clock_skew) {
+        metrics.origin_clock_skew.set(skew);
+    }
     for (outcome, total) in health.into_iter().flat_map(|health| health.requests) {
         let counted = metrics.origin_requests.with_label_values(&[outcome]);
         counted.inc_by(total.saturating_sub(counted.get()));
@@ -67,6 +70,7 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
     metrics.ready.set(admin.readiness().is_ok().into());
 }
 
+/// The date of a time of the node, which Prometheus compares to its own.
 fn seconds(time: Timestamp) -> f64 {
-    Duration::from_millis(time.as_millis()).as_secs_f64()
+    Duration::from_millis(clock::ahead().date_of(time).as_millis()).as_secs_f64()
 }

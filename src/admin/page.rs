@@ -12,6 +12,9 @@ const REFRESH: u32 = 10;
 /// Repos of one mirror that are told one by one.
 const TOLD: usize = 20;
 
+/// From so many seconds on it is told that the clocks here and at the origin differ.
+const CLOCKS_DIFFER: f64 = 60.0;
+
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{font:1rem/1.5 system-ui,sans-serif;margin:1.5rem auto;padding:0 1rem;max-width:80rem}\
@@ -78,14 +81,19 @@ fn summary(html: &mut String, status: &Status) {
 
 fn origin(origin: &Origin) -> String {
     let url = escape(&origin.url);
-    match (origin.state, &origin.since) {
+    let skew = origin.clock_skew_seconds.filter(|skew| skew.abs() >= CLOCKS_DIFFER).map(|skew| {
+        let side = if skew > 0.0 { "ahead of" } else { "behind" };
+        format!("; <span class=\"bad\">this host's clock is {:.0} s {side} the origin's</span>", skew.abs())
+    });
+    let state = match (origin.state, &origin.since) {
         ("down", Some(since)) => {
             let why = escape(origin.reason.as_deref().unwrap_or_default());
             format!("{url} is <span class=\"bad\">down</span> since {}: {why}", time(since))
         }
         ("up", Some(since)) => format!("{url} is up again since {}", time(since)),
         _ => url,
-    }
+    };
+    state + &skew.unwrap_or_default()
 }
 
 fn egress(egress: &Egress) -> String {

@@ -1,6 +1,6 @@
 //! How pushes stand, as `/api/v1/status` and `/api/v1/push` tell it. Field names are stable.
 
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::push::{PushHandle, RepoState, Step};
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ pub struct PushState {
 
 impl Push {
     pub(super) fn of(state: &RepoState) -> Self {
-        let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let text = |time: Option<Timestamp>| time.map(clock::shown);
         let progress = |(done, total)| (Some(done), Some(total));
         let (checked, warmed) = match state.step {
             Step::Checking { done, total } => (progress((done, total)), (None, None)),
@@ -106,7 +106,7 @@ impl Held {
             file: held.file,
             fault: held.fault,
             files: held.files,
-            since: since.to_string(),
+            since: clock::shown(since),
         })
     }
 }

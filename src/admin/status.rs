@@ -4,7 +4,7 @@
 
 use super::Admin;
 use super::pushes::{Held, Push};
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::config::{Bandwidth, Delivery};
 use crate::geo::Code;
 use crate::policy::{Fault, MirrorState, MirrorTable, Pair, Phase, Reach, RepoView, Repos};
@@ -63,6 +63,8 @@ pub struct Origin {
     pub reason: Option<String>,
     /// Down: when the next request may be the probe.
     pub next_probe: Option<String>,
+    /// How far this host's clock is ahead of the origin's, in seconds, to about one; null for a local tree.
+    pub clock_skew_seconds: Option<f64>,
 }
 
 /// A repo.
@@ -306,8 +308,8 @@ impl Status {
         Self {
             node: edge.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
-            now: now.to_string(),
-            started: admin.started.to_string(),
+            now: clock::shown(now),
+            started: clock::shown(admin.started),
             ready: readiness.is_ok(),
             not_ready: readiness.err(),
             draining: admin.is_draining(),
@@ -352,12 +354,13 @@ fn origin(store: &Store) -> Origin {
         Some(health) if health.is_up => "up",
         Some(_) => "down",
     };
-    let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let text = |time: Option<Timestamp>| time.map(clock::shown);
     Origin {
         url,
         state,
         since: text(health.as_ref().and_then(|health| health.since)),
         next_probe: text(health.as_ref().and_then(|health| health.next_probe)),
+        clock_skew_seconds: health.as_ref().and_then(|health| health.clock_skew),
         reason: health.and_then(|health| health.reason),
     }
 }
@@ -389,14 +392,14 @@ fn repo(
         generation: generation(view),
         window: Window {
             phase: phase.word(),
-            opened: view.window.map(|window| window.opened.to_string()),
-            closes: view.window.map(|window| window.closes.to_string()),
+            opened: view.window.map(|window| clock::shown(window.opened)),
+            closes: view.window.map(|window| clock::shown(window.closes)),
             seconds_left,
         },
         fresh_mirrors,
         currency: currency.currency.word(),
         not_current: currency.not_current.clone(),
-        confirmed: (confirmed > Timestamp::EPOCH).then(|| confirmed.to_string()),
+        confirmed: (confirmed > Timestamp::EPOCH).then(|| clock::shown(confirmed)),
         push: Push::of(&state),
         held: Held::of(&state),
         faults: state.faults,
@@ -409,8 +412,8 @@ fn generation(view: &RepoView) -> Option<Generation> {
         sequence: current.sequence,
         id: current.id.hex(),
         revision: current.revision.clone(),
-        published: current.published.to_string(),
-        flipped: current.flipped.to_string(),
+        published: clock::shown(current.published),
+        flipped: clock::shown(current.flipped),
         files: current.catalogue.len() + current.pinned.len(),
         bytes: current.catalogue.iter().fold(0, |sum: u64, (_, entry)| sum.saturating_add(entry.size)),
         new_files: current.new_files,
@@ -424,8 +427,8 @@ fn generation(view: &RepoView) -> Option<Generation> {
 fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {
     let (word, seen, since, why) = match &state.reach {
         Reach::Untried => ("untried", None, None, None),
-        Reach::Up { seen } => ("up", Some(seen.to_string()), None, None),
-        Reach::Down { since, why } => ("down", None, Some(since.to_string()), Some(why.clone())),
+        Reach::Up { seen } => ("up", Some(clock::shown(*seen)), None, None),
+        Reach::Down { since, why } => ("down", None, Some(clock::shown(*since)), Some(why.clone())),
     };
     let pairs = state.pairs.iter().zip(repos.views()).enumerate();
     Mirror {
@@ -453,13 +456,13 @@ fn holding(pair: &Pair, view: &RepoView, fresh: bool) -> Holding {
     Holding {
         id: view.repo.id.clone(),
         proven_sequence: pair.proof.map(|proof| proof.sequence),
-        proven_at: pair.proof.filter(|_| pair.since > Timestamp::EPOCH).map(|_| pair.since.to_string()),
+        proven_at: pair.proof.filter(|_| pair.since > Timestamp::EPOCH).map(|_| clock::shown(pair.since)),
         fresh,
         exceptions: exceptions(pair),
         shows: shows.map(|generation| generation.sequence),
         shows_id: pair.seen.map(|seen| seen.hex()),
         note: pair.note.clone(),
-        checked: (pair.checked > Timestamp::EPOCH).then(|| pair.checked.to_string()),
+        checked: (pair.checked > Timestamp::EPOCH).then(|| clock::shown(pair.checked)),
     }
 }
 
@@ -491,8 +494,8 @@ impl Cache {
                 flights
             ),
             trouble: trouble.map(|trouble| Trouble {
-                since: trouble.since.to_string(),
-                last: trouble.last.to_string(),
+                since: clock::shown(trouble.since),
+                last: clock::shown(trouble.last),
                 why: trouble.why,
             }),
             events: named!(

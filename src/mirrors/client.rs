@@ -329,7 +329,7 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Failure {
         status @ (408 | 425 | 429 | 503) => {
             let value = headers.get(header::RETRY_AFTER);
             let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            let until = || Some(date::parse(value?)?.since(clock::now()));
+            let until = || Some(date::parse(value?)?.since(clock::date()));
             Failure::Busy { status, after: seconds.map(Duration::from_secs).or_else(until) }
         }
         status => Failure::Status(status),

@@ -4,7 +4,7 @@
 //! mean something on one node only. What can't be read or no longer fits costs a new check, never a wrong proof.
 
 use super::families::{Both, Family};
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::policy::{Exceptions, Fault, Group, Pair, Proof, Repos};
 use crate::repo::{History, Sha256};
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,7 @@ impl Document {
     /// The proofs of these mirrors.
     pub(super) fn of(mirrors: &[Both], repos: &Repos) -> Self {
         let (mut proofs, mut excepting) = (Vec::new(), Vec::new());
+        let ahead = clock::ahead();
         let states = mirrors.iter().flat_map(|both| Family::ALL.into_iter().zip(both));
         for (family, state) in states {
             for (pair, view) in state.pairs.iter().zip(repos.views()) {
@@ -78,8 +79,8 @@ impl Document {
                     repo: view.repo.id.clone(),
                     shown: (shown != generation).then_some(shown),
                     generation,
-                    verified: proof.verified,
-                    since: pair.since,
+                    verified: ahead.date_of(proof.verified),
+                    since: ahead.date_of(pair.since),
                     groups: exceptions.groups().iter().map(|group| group.pattern().to_owned()).collect(),
                     lacks: paths(Fault::Mirror),
                     origin_lacks: paths(Fault::Origin),

@@ -19,6 +19,8 @@ use tower_service::Service;
 
 /// Connections that are being opened at once, TLS handshakes included; more wait.
 const MAX_CONNECTS: usize = 32;
+/// Clocks that differ by so many seconds are told of in the log.
+const SKEW_TOLD: f64 = 60.0;
 /// A failure is remembered with so many characters.
 const MAX_REASON_CHARS: usize = 256;
 
@@ -59,7 +61,7 @@ impl Verdict {
 }
 
 /// How the origin stands, for people and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// It is asked.
     pub is_up: bool,
@@ -69,6 +71,8 @@ pub struct Health {
     pub reason: Option<String>,
     /// While it is down: when the next request may be the probe.
     pub next_probe: Option<Timestamp>,
+    /// How far the wall clock here is ahead of the origin's, in seconds, to about one; `None` before its first Date.
+    pub clock_skew: Option<f64>,
     /// Requests since the start by what became of them.
     pub requests: Vec<(&'static str, u64)>,
 }
@@ -78,6 +82,7 @@ pub(super) struct Guard {
     breaker: Mutex<Breaker>,
     requests: [AtomicU64; Verdict::ALL.len()],
     connects: Semaphore,
+    clock_skew: Mutex<Option<f64>>,
 }
 
 impl Guard {
@@ -87,6 +92,7 @@ impl Guard {
             breaker: Mutex::new(Breaker::new(cap)),
             requests: Default::default(),
             connects: Semaphore::new(MAX_CONNECTS),
+            clock_skew: Mutex::default(),
         })
     }
 
@@ -100,6 +106,20 @@ impl Guard {
                 self.count(Verdict::Withheld);
                 Err(OriginError::Withheld { reason: refusal.reason.to_string() })
             }
+        }
+    }
+
+    /// The origin's clock showed `date` when the one here showed `here`.
+    pub(super) fn note_clock(&self, date: Timestamp, here: Timestamp) {
+        // A Date is cut to a second: half of one later is the likeliest.
+        let date = date.plus(Duration::from_millis(500));
+        let skew = here.since(date).as_secs_f64() - date.since(here).as_secs_f64();
+        let before = self.clock_skew.lock().unwrap_or_else(PoisonError::into_inner).replace(skew);
+        if skew.abs() >= SKEW_TOLD && before.is_none_or(|before| before.abs() < SKEW_TOLD) {
+            tracing::warn!(
+                seconds = skew.round(),
+                "this host's clock and the origin's differ: one of them is wrong"
+            );
         }
     }
 
@@ -122,6 +142,7 @@ impl Guard {
             since: standing.since.map(wall),
             reason: standing.reason.map(|reason| reason.to_string()),
             next_probe: standing.next_probe.map(wall),
+            clock_skew: *self.clock_skew.lock().unwrap_or_else(PoisonError::into_inner),
             requests: Verdict::ALL.iter().map(|verdict| (verdict.word(), total(verdict))).collect(),
         }
     }

@@ -12,7 +12,7 @@ use super::{
     Wait, chain, is_failure,
 };
 use crate::clock;
-use crate::http::freshness::Exchange;
+use crate::http::freshness::{self, Exchange};
 use crate::http::{ByteRange, TreePath, date};
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -219,7 +219,7 @@ impl HttpOrigin {
         };
         let asked = clock::now();
         let response = self.send(connection, Method::GET, target, &headers).await?;
-        let exchange = Exchange { asked, received: clock::now() };
+        let exchange = Exchange { asked, received: clock::now(), date: clock::date() };
         match (response.status(), range) {
             (StatusCode::OK, None) => Ok(Answer::Body(Box::new(self.whole(response, listed)?))),
             (StatusCode::PARTIAL_CONTENT, Some(range)) => {
@@ -277,6 +277,12 @@ impl HttpOrigin {
         set(&mut headers, header::IF_MODIFIED_SINCE, known.last_modified.clone());
         let conditional = headers.len() > 1;
         let response = self.send(Connection::Kept, Method::GET, &self.target(path, None), &headers).await?;
+        // What a cache answered tells of its clock, or of none.
+        if freshness::stated_age(response.headers()).is_zero()
+            && let Some(date) = freshness::only_date(response.headers())
+        {
+            self.guard.note_clock(date, clock::date());
+        }
         match response.status() {
             StatusCode::NOT_MODIFIED if conditional => return Ok(Polled::Unchanged),
             StatusCode::OK => {}
@@ -521,7 +527,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?;
     match value.to_str().ok()?.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(date::parse(value)?.since(clock::now())),
+        Err(_) => Some(date::parse(value)?.since(clock::date())),
     }
 }
 

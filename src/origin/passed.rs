@@ -104,7 +104,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             headers: fields.collect(),
             body: Some(Bytes::from_static(b"12345")),
-            exchange: Exchange { asked: NOW, received: NOW },
+            exchange: Exchange { asked: NOW, received: NOW, date: NOW },
         }
     }
 

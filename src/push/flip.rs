@@ -153,7 +153,7 @@ async fn save(shared: &Shared, index: usize, history: &History, window: Option<W
     let watched = &shared.repos[index];
     let Some(dir) = watched.dir.clone() else { return };
     let history = history.clone();
-    let saved = spawn_blocking(move || dir.save(&history, window)).await;
+    let saved = spawn_blocking(move || dir.save(&history, window, clock::ahead())).await;
     if let Err(error) = saved.map_err(std::io::Error::other).flatten() {
         tracing::error!(
             repo = watched.repo.id,

@@ -67,10 +67,10 @@ async fn size_of(
         Ok(content) => {
             let Some(size) = content.meta.length else { return Ok(None) };
             if let (Some(written), Gaps::Refuse) = (content.meta.last_modified, gaps) {
-                if clock::now().since(written) < AT_REST {
+                if clock::date().since(written) < AT_REST {
                     return unfinished("was written just now");
                 }
-                if replaces.is_some_and(|flipped| written <= flipped) {
+                if replaces.is_some_and(|flipped| written <= clock::ahead().date_of(flipped)) {
                     return unfinished("is still the one from before");
                 }
             }

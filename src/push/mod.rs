@@ -32,7 +32,7 @@ pub use handle::{Faults, PushHandle};
 pub use status::{RepoCurrency, RepoState, Step};
 pub use verify::PushError;
 
-use crate::clock;
+use crate::clock::{self, Ahead};
 use crate::config::{Config, Origin, Repo};
 use crate::metrics::Metrics;
 use crate::policy::{Confirmed, Published, RepoView, Repos};
@@ -83,6 +83,8 @@ struct Shared {
     phases: Mutex<Phases>,
     /// What keeps the files of a local tree, behind the flips.
     retaining: Mutex<JoinSet<()>>,
+    /// With what the wall clock was ahead when that was last told.
+    ahead: Mutex<Ahead>,
     /// A view was replaced: its window may end before the others do.
     reviewed: Notify,
     started: Instant,
@@ -144,6 +146,7 @@ impl Pushes {
             flips: tokio::sync::Mutex::default(),
             phases: Mutex::new(Phases::new(repos.len())),
             retaining: Mutex::default(),
+            ahead: Mutex::default(),
             reviewed: Notify::new(),
             started: clock::monotonic(),
             repos,
@@ -215,6 +218,16 @@ impl Shared {
     /// The generation that clients get.
     fn current(&self, index: usize) -> Option<Arc<Generation>> {
         self.view(index).history.current().cloned()
+    }
+
+    /// Tells, once for all repos, that the wall clock was set.
+    fn clock_is(&self, ahead: Ahead) {
+        let mut last = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.differs_from(*last) {
+            let told = std::mem::replace(&mut *last, ahead);
+            let seconds = ahead.as_secs() - told.as_secs();
+            tracing::warn!(seconds, "the clock was set: what lasts goes on as before, and dates follow it");
+        }
     }
 
     fn tell(&self, event: Event) {

@@ -87,5 +87,5 @@ fn phase(shared: &Shared, index: usize, view: &RepoView, now: Timestamp) -> Phas
 
 /// As Prometheus has it.
 pub(super) fn seconds(time: Timestamp) -> f64 {
-    Duration::from_millis(time.as_millis()).as_secs_f64()
+    Duration::from_millis(clock::ahead().date_of(time).as_millis()).as_secs_f64()
 }

@@ -6,7 +6,7 @@
 //! The newest two generations have all their files in them, so that the loss of one doesn't take the other; an older one what
 //! makes it different from the one after it.
 
-use crate::clock::Timestamp;
+use crate::clock::{Ahead, Timestamp};
 use crate::policy::Window;
 use crate::repo::{Generation, History, Stored, decode, encode, encode_difference};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,9 @@ pub(super) struct KeptWindow {
     pub(super) sequence: u32,
     /// None: it opened none.
     pub(super) window: Option<Window>,
+    /// What the times in these files lack to be dates.
+    #[serde(default, skip_serializing_if = "Ahead::is_zero")]
+    pub(super) ahead: Ahead,
 }
 
 impl RepoDir {
@@ -74,7 +77,7 @@ impl RepoDir {
             fs::read(self.0.join(CONFIRMED)).ok().and_then(|at| serde_json::from_slice(&at).ok());
         let window = self.0.join(WINDOW);
         match fs::read(&window).and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other)) {
-            Ok(kept) => loaded.window = Some(kept),
+            Ok(kept) => loaded.date(kept),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => loaded.damaged.push(format!("{}: {error}", window.display())),
         }
@@ -82,8 +85,9 @@ impl RepoDir {
     }
 
     /// Makes the files those of `history` after a flip, with the window of its current generation. What was older before is as
-    /// it was saved then; the files of generations that are no longer kept are removed.
-    pub(super) fn save(&self, history: &History, window: Option<Window>) -> io::Result<()> {
+    /// it was saved then; the files of generations that are no longer kept are removed. The times in them are the node's, and
+    /// `ahead` is what the wall clock is ahead of it.
+    pub(super) fn save(&self, history: &History, window: Option<Window>, ahead: Ahead) -> io::Result<()> {
         let generations = history.generations();
         let Some(current) = generations.first() else { return Ok(()) };
         fs::create_dir_all(&self.0)?;
@@ -93,7 +97,7 @@ impl RepoDir {
         if let [_, next, older, ..] = generations {
             self.write(&generation_name(older.sequence), &encode_difference(older, next))?;
         }
-        self.write(WINDOW, &serde_json::to_vec(&KeptWindow { sequence: current.sequence, window })?)?;
+        self.write(WINDOW, &serde_json::to_vec(&KeptWindow { sequence: current.sequence, window, ahead })?)?;
         for entry in fs::read_dir(&self.0)? {
             let entry = entry?;
             let sequence = sequence_of(&entry.file_name().to_string_lossy());
@@ -104,7 +108,7 @@ impl RepoDir {
         Ok(())
     }
 
-    /// Notes that the origin answered at `at`.
+    /// Notes that the origin answered at `at`, a date.
     pub(super) fn confirm(&self, at: Timestamp) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
         self.write(CONFIRMED, &serde_json::to_vec(&at)?)
@@ -121,6 +125,22 @@ impl RepoDir {
 }
 
 impl Loaded {
+    /// Takes this window, and makes dates of the times in it and in the generations: at its start the node's time is the wall
+    /// clock's.
+    fn date(&mut self, kept: KeptWindow) {
+        let date = |time| kept.ahead.date_of(time);
+        let dated = |window: Window| Window { opened: date(window.opened), closes: date(window.closes) };
+        self.window = Some(KeptWindow { window: kept.window.map(dated), ahead: Ahead::default(), ..kept });
+        if kept.ahead.is_zero() {
+            return;
+        }
+        for generation in &mut self.generations {
+            let generation = Arc::make_mut(generation);
+            (generation.published, generation.flipped) =
+                (date(generation.published), date(generation.flipped));
+        }
+    }
+
     /// Reads these files of generations, each with the sequence that it is named by.
     fn read(&mut self, mut files: Vec<(u32, PathBuf)>) {
         // A difference is told from a later one.
@@ -175,6 +195,7 @@ fn file_name(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_confirmation_is_kept_and_a_damaged_one_is_none() {
@@ -188,6 +209,28 @@ mod tests {
         fs::write(dir.0.join(CONFIRMED), "x").unwrap();
         let loaded = dir.load();
         assert_eq!((loaded.confirmed, loaded.damaged.len()), (None, 0));
+    }
+
+    #[test]
+    fn times_are_dates_after_a_restart_however_the_clock_was_set() {
+        let (at, hour) = (Timestamp::from_secs(1_700_000_000), Duration::from_secs(3600));
+        let window = Window { opened: at, closes: at.plus(24 * hour) };
+        let none = crate::repo::Repomd::default();
+        let repomd = bytes::Bytes::from_static(b"x");
+        let generation = Generation::assemble(&repomd, &none, vec![], vec![], vec![], None, at, at);
+        let history = History::new([Arc::new(generation)]);
+        for ahead in [Ahead::default(), Ahead::at(at, at.plus(5 * hour)), Ahead::at(at.plus(5 * hour), at)] {
+            let state = tempfile::tempdir().unwrap();
+            let dir = RepoDir::new(state.path(), "updates/7");
+            dir.save(&history, Some(window), ahead).unwrap();
+            let loaded = dir.load();
+            let kept = loaded.window.unwrap().window.unwrap();
+            assert_eq!((kept.opened, kept.closes), (ahead.date_of(at), ahead.date_of(window.closes)));
+            let generation = &loaded.generations[0];
+            assert_eq!((generation.published, generation.flipped), (kept.opened, kept.opened));
+            let text = fs::read_to_string(dir.0.join(WINDOW)).unwrap();
+            assert_eq!(text.contains("ahead"), !ahead.is_zero(), "as before, where nothing was set: {text}");
+        }
     }
 
     #[test]
@@ -212,7 +255,7 @@ mod tests {
             let none = crate::repo::Repomd::default();
             let next = Generation::assemble(&repomd, &none, packages, vec![], vec![], before, at, at);
             history = history.with(next, std::time::Duration::from_secs(3), at);
-            dir.save(&history, None).unwrap();
+            dir.save(&history, None, Ahead::default()).unwrap();
             let loaded = dir.load();
             assert!(loaded.damaged.is_empty(), "{:?}", loaded.damaged);
             assert_eq!(loaded.newest, push as u32);
@@ -234,7 +277,7 @@ mod tests {
         assert!(
             loaded.damaged.iter().any(|why| why.ends_with("what differs from generation 5, which is lost"))
         );
-        dir.save(&history, None).unwrap();
+        dir.save(&history, None, Ahead::default()).unwrap();
         assert_eq!(History::new(dir.load().generations).generations(), history.generations());
     }
 

@@ -8,7 +8,7 @@ use super::handle::Order;
 use super::older::older;
 use super::verify::{self, Gaps, PushError, Version};
 use super::{Faults, Shared, Step, flip, stopped};
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Ahead, Timestamp};
 use crate::origin::{PollValidators, Polled};
 use crate::policy::confirm::persist_every;
 use crate::repo::{Generation, Pinned, Sha256, signature};
@@ -93,6 +93,8 @@ struct Watcher<'a> {
     looks: Looks,
     /// The confirmation that is on disk.
     persisted: Timestamp,
+    /// With what the wall clock was ahead when the repo's times were last kept.
+    ahead: Ahead,
 }
 
 /// A version that isn't offered yet.
@@ -127,11 +129,13 @@ impl<'a> Watcher<'a> {
             behind: Behind::default(),
             looks: Looks::default(),
             persisted: Timestamp::EPOCH,
+            ahead: Ahead::default(),
         }
     }
 
     /// One poll, and the push that it may find.
     async fn round(&mut self) -> Result<Again, PushError> {
+        self.keep_dates().await;
         let asked = clock::now();
         self.order = self.shared.repos[self.index].take_order();
         // A server or cache in between may take another version for the known one.
@@ -189,15 +193,40 @@ impl<'a> Watcher<'a> {
     async fn confirm(&mut self, answered: Timestamp) {
         let watched = &self.shared.repos[self.index];
         watched.confirmed.note(answered);
-        let due = answered.since(self.persisted) >= persist_every(&self.shared.config.push);
-        let Some(dir) = watched.dir.clone().filter(|_| due) else { return };
+        if answered.since(self.persisted) >= persist_every(&self.shared.config.push) {
+            self.keep_confirmed(answered).await;
+        }
+    }
+
+    /// Writes to disk when the origin last answered.
+    async fn keep_confirmed(&mut self, answered: Timestamp) {
+        let watched = &self.shared.repos[self.index];
+        let Some(dir) = watched.dir.clone() else { return };
         self.persisted = answered;
-        let written = spawn_blocking(move || dir.confirm(answered)).await;
+        let written = spawn_blocking(move || dir.confirm(clock::ahead().date_of(answered))).await;
         if let Err(error) = written.map_err(std::io::Error::other).flatten() {
             tracing::debug!(
                 repo = watched.repo.id,
                 "when the origin answered can't be written to disk: {error}"
             );
+        }
+    }
+
+    /// Keeps the times of the repo anew once the wall clock was set: they are kept as dates, so that a restart finds a window as
+    /// long as it was.
+    async fn keep_dates(&mut self) {
+        let ahead = clock::ahead();
+        if !ahead.differs_from(self.ahead) {
+            return;
+        }
+        self.ahead = ahead;
+        self.shared.clock_is(ahead);
+        if self.shared.current(self.index).is_some() {
+            flip::keep_published(self.shared, self.index).await;
+            // As if it had not been written yet.
+            self.persisted = Timestamp::EPOCH;
+            let confirmed = self.shared.repos[self.index].confirmed.at();
+            self.keep_confirmed(confirmed).await;
         }
     }
 
@@ -281,7 +310,8 @@ impl<'a> Watcher<'a> {
     /// When the distribution made `version`, as nodes that watch the same origin agree on it.
     fn published(&self, version: &Version, detected: Timestamp) -> Timestamp {
         let previous = self.shared.history(self.index).current().map(|previous| previous.flipped);
-        published(version.last_modified, self.unchanged.or(previous), detected)
+        let modified = version.last_modified.map(|date| clock::ahead().time_of(date));
+        published(modified, self.unchanged.or(previous), detected)
     }
 
     /// Takes a signature that came, or was replaced, after its repomd.xml was offered.

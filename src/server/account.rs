@@ -176,7 +176,7 @@ impl Drop for Tally {
             let client = &self.asked.client;
             let named = (client.addr != self.peer.addr).then(|| client.addr.to_string());
             edge.log.write(&Record {
-                time: self.asked.now.plus(took),
+                time: clock::date(),
                 client: named.as_deref().unwrap_or(&self.peer.addr_text),
                 method: self.asked.method,
                 path: self.asked.logged_target(),

@@ -158,7 +158,7 @@ fn list(edge: &Edge, wish: &Wish<'_>, query: &Query, index: usize) -> Answer {
             let own = own.iter().map(|base| Resource { base, country: None });
             let others = named.map(|mirror| Resource { base: &mirror.url, country: mirror.country });
             let document = Metalink {
-                made: wish.now,
+                made: clock::date(),
                 current: version(current),
                 alternates: alternates(view, open, edge.config.push.poll, wish.now),
                 resources: order.arrange(own, others),
@@ -210,7 +210,7 @@ fn alternates(view: &RepoView, open: bool, poll: Duration, now: Timestamp) -> Ve
 fn version(generation: &Generation) -> Version<'_> {
     let repomd = generation.root();
     Version {
-        timestamp: generation.published,
+        timestamp: clock::ahead().date_of(generation.published),
         size: repomd.map_or(0, |repomd| repomd.body.len() as u64),
         sha256: generation.id,
         sha512: repomd.map(|repomd| repomd.sha512.as_str()),

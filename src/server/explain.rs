@@ -9,7 +9,7 @@ use super::choices::{self, Wish};
 use super::clients::Seen;
 use super::consider::{PinnedFile, Question};
 use super::redirect;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::config;
 use crate::geo::Code;
 use crate::http::TreePath;
@@ -291,7 +291,7 @@ fn listed(place: &Place<'_>, pinned: Option<&PinnedFile>) -> Option<ListedFile> 
 fn window(edge: &Edge, place: &Place<'_>, now: Timestamp) -> WindowPhase {
     let fresh = edge.published.mirrors.load().fresh(place.index, place.view.sequence());
     let phase = place.view.phase(fresh, now);
-    let closes = place.view.window.filter(|_| phase.is_open()).map(|window| window.closes.to_string());
+    let closes = place.view.window.filter(|_| phase.is_open()).map(|window| clock::shown(window.closes));
     WindowPhase { phase: phase.word().to_owned(), closes }
 }
 

@@ -161,7 +161,7 @@ fn passed(asked: &Asked, answer: &Passed) -> Draft {
         _ if status.is_redirection() => Reason::Moved,
         _ => Reason::Unlisted,
     };
-    let fields = fields::Fields::of(&answer.headers, answer.exchange.received);
+    let fields = fields::Fields::of(&answer.headers, answer.exchange.date);
     let mut draft = Draft::new(status, Outcome::Answer, reason);
     draft.headers = fields.map().clone();
     if asked.client.is_yum3 {

@@ -5,6 +5,7 @@
 mod architecture;
 mod caching;
 mod cli;
+mod clock;
 mod connections;
 mod demo;
 mod directory;

@@ -31,6 +31,8 @@ pub struct Exchange {
     pub asked: Timestamp,
     /// `response_time`.
     pub received: Timestamp,
+    /// The same by the wall clock, as the origin's own dates are.
+    pub date: Timestamp,
 }
 
 /// On which terms a stored answer may be used without asking the origin.
@@ -136,7 +138,7 @@ pub fn judge(response: &HeaderMap, unstated: Duration, exchange: Exchange) -> St
     } else if let Some(stated) = directives.s_maxage.or(directives.max_age) {
         stated
     } else if response.contains_key(EXPIRES) {
-        expires(response).since(date.unwrap_or(exchange.received)).min(MAX_DELTA)
+        expires(response).since(date.unwrap_or(exchange.date)).min(MAX_DELTA)
     } else {
         initial_age.saturating_add(unstated)
     };
@@ -151,8 +153,8 @@ pub fn judge(response: &HeaderMap, unstated: Duration, exchange: Exchange) -> St
 
 /// `corrected_initial_age` of 4.2.3. Dates are whole seconds, and so is the age that they tell.
 fn initial_age(response: &HeaderMap, date: Option<Timestamp>, exchange: Exchange) -> Duration {
-    let Exchange { asked, received } = exchange;
-    let apparent = date.map_or(0, |date| received.as_secs().saturating_sub(date.as_secs()));
+    let Exchange { asked, received, date: received_at } = exchange;
+    let apparent = date.map_or(0, |date| received_at.as_secs().saturating_sub(date.as_secs()));
     let corrected = stated_age(response).saturating_add(received.since(asked));
     corrected.max(Duration::from_secs(apparent)).min(MAX_DELTA)
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::time::SystemTime;
 
 const NOW: Timestamp = Timestamp::from_secs(784_111_777);
-const AT_ONCE: Exchange = Exchange { asked: NOW, received: NOW };
+const AT_ONCE: Exchange = Exchange { asked: NOW, received: NOW, date: NOW };
 const UNSTATED: Duration = Duration::from_secs(60);
 const AT_NOW: (HeaderName, &str) = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
 const EARLIER: (HeaderName, &str) = (DATE, "Sun, 06 Nov 1994 08:49:07 GMT");
@@ -120,7 +120,8 @@ fn how_old_what_is() {
         (&[(DATE, "Thu, 01 Jan 1970 00:00:00 GMT")], 0, 784_111_777),
         (&[(DATE, "0")], 0, 0),
     ] {
-        let exchange = Exchange { asked: Timestamp::from_secs(NOW.as_secs() - delay), received: NOW };
+        let exchange =
+            Exchange { asked: Timestamp::from_secs(NOW.as_secs() - delay), received: NOW, date: NOW };
         let Storage::Store(terms) = judge(&headers(fields), UNSTATED, exchange) else { panic!("{fields:?}") };
         assert_eq!(terms.age(NOW), seconds, "{fields:?}");
         assert_eq!(terms.age(NOW.plus(Duration::from_millis(9_999))), (seconds + 9).min(MAX), "{fields:?}");
@@ -219,12 +220,28 @@ proptest! {
         let now = Timestamp::from_millis(now);
         for name in [CACHE_CONTROL, AGE, DATE, EXPIRES, VARY] {
             let map = HeaderMap::from_iter([(name, value.clone())]);
-            let exchange = Exchange { asked: Timestamp::from_millis(asked), received: now };
+            let exchange = Exchange { asked: Timestamp::from_millis(asked), received: now, date: now };
             if let Storage::Store(terms) = judge(&map, UNSTATED, exchange) {
                 prop_assert!(terms.fresh_until().since(now) <= MAX_DELTA);
                 prop_assert!(terms.age(now) <= MAX);
                 let _ = (terms.may_cover_error(Duration::MAX, now), terms.may_revalidate_behind(Duration::MAX, now));
             }
         }
+    }
+}
+
+/// The node's time and the wall clock differ once the latter was set. What the origin dates is compared to the wall clock.
+#[test]
+fn a_clock_that_was_set_makes_nothing_older() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    for date in [NOW.plus(hours(5)), NOW.plus(hours(0))] {
+        let exchange = Exchange { asked: NOW, received: NOW, date };
+        let expires = date::format(date.plus(hours(1)));
+        let sent = date::format(date);
+        let response: HeaderMap = [(DATE, sent), (EXPIRES, expires)].into_iter().collect();
+        let Storage::Store(terms) = judge(&response, Duration::ZERO, exchange) else {
+            panic!("it is for all")
+        };
+        assert_eq!((terms.confirmed, terms.initial_age, terms.lifetime), (NOW, Duration::ZERO, hours(1)));
     }
 }

@@ -31,7 +31,7 @@ impl<S: Transport> Connection<S> {
             (true, true) => (Framing::Close, Fate::Closes),
         };
         self.output.clear();
-        write::head(&mut self.output, status, &fields, framing, fate, clock::now());
+        write::head(&mut self.output, status, &fields, framing, fate, clock::date());
         drop(fields);
         while !body.is_over() {
             let Some(chunk) = self.next(&mut body).await? else { break };

@@ -150,7 +150,7 @@ impl Cache {
         course: Course,
     ) {
         let fields = match object.identity {
-            None => Fields::of(&response.headers, exchange.received),
+            None => Fields::of(&response.headers, exchange.date),
             Some(_) => Fields::default(),
         };
         let terms = match freshness::judge(&response.headers, self.settings.revalidate, exchange) {

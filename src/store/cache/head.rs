@@ -72,7 +72,7 @@ impl Cache {
             .spawn(async move { origin.head(&named.path, named.query.as_deref(), named.size()).await })
             .await;
         let headers = answer.map_err(|_| FetchError::ShuttingDown)?.map_err(|e| self.refuse(object, e))?;
-        let exchange = Exchange { asked, received: clock::now() };
+        let exchange = Exchange { asked, received: clock::now(), date: clock::date() };
         let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         if let Some(promised) = length.filter(|length| *length > MAX_OBJECT_BYTES) {
             return Err(self.refuse(object, OriginError::Absurd { promised }));

@@ -348,7 +348,7 @@ fn meta(object: &Object, headers: &HeaderMap, length: Option<u64>, terms: Terms)
     let (length, etag, fresh_until, fields) = match object.identity {
         Some(listed) => (Some(listed.size), Some(etag(&listed.digest)), FOREVER, Fields::default()),
         None => {
-            let fields = Fields::of(headers, terms.confirmed);
+            let fields = Fields::of(headers, clock::date());
             (length, headers.get(header::ETAG).cloned(), terms.fresh_until(), fields)
         }
     };

@@ -33,7 +33,7 @@ impl Cache {
     async fn exchange(&self, object: &Object, ask: Ask) -> (Result<Answer, OriginError>, Exchange) {
         let asked = clock::now();
         let answer = self.origin.get(&object.path, object.query.as_deref(), ask, object.size()).await;
-        (answer, Exchange { asked, received: clock::now() })
+        (answer, Exchange { asked, received: clock::now(), date: clock::date() })
     }
 
     /// What is held, with what the 304 says of it.
@@ -45,7 +45,7 @@ impl Cache {
         exchange: Exchange,
     ) -> Cached {
         self.counters.revalidated.fetch_add(1, Ordering::Relaxed);
-        let fields = held.meta.fields.updated(not_modified, exchange.received);
+        let fields = held.meta.fields.updated(not_modified, exchange.date);
         let storage = freshness::judge(&view(&fields, not_modified), self.settings.revalidate, exchange);
         let terms = match storage {
             Storage::Store(terms) => terms,
