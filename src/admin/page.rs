@@ -120,8 +120,13 @@ fn repos(html: &mut String, repos: &[Repo], mirrors: usize) {
         let generation = repo.generation.as_ref().map_or_else(
             || "<span class=\"bad\">none yet</span>".to_owned(),
             |generation| {
+                let digests = if generation.weak {
+                    format!("<br><span class=\"bad\">weak digests ({})</span>", generation.digests.join(", "))
+                } else {
+                    String::new()
+                };
                 format!(
-                    "{}, offered since {}<br>{} files, {}; new {} files, {}",
+                    "{}, offered since {}<br>{} files, {}; new {} files, {}{digests}",
                     generation.sequence,
                     time(&generation.flipped),
                     generation.files,

@@ -122,8 +122,12 @@ pub struct Generation {
     pub new_bytes: u64,
     /// Entries of its metadata that are not usable.
     pub left_out: u32,
-    /// Every file has a SHA-256.
+    /// Every file has a digest.
     pub verified: bool,
+    /// The algorithms of these digests, the weakest first: `sha1`, `sha512`.
+    pub digests: Vec<&'static str>,
+    /// Some files are listed by SHA-1 or MD5, which show an accident, and no attack.
+    pub weak: bool,
     /// Generations that are still served, this one included.
     pub kept: usize,
 }
@@ -408,6 +412,7 @@ fn repo(
 
 fn generation(view: &RepoView) -> Option<Generation> {
     let current = view.history.current()?;
+    let algorithms = current.catalogue.algorithms();
     Some(Generation {
         sequence: current.sequence,
         id: current.id.hex(),
@@ -420,6 +425,8 @@ fn generation(view: &RepoView) -> Option<Generation> {
         new_bytes: current.new_bytes,
         left_out: current.left_out,
         verified: current.verified,
+        digests: algorithms.iter().map(|algorithm| algorithm.name()).collect(),
+        weak: algorithms.iter().any(|algorithm| algorithm.is_weak()),
         kept: view.history.generations().len(),
     })
 }

@@ -8,6 +8,7 @@ mod cli;
 mod clock;
 mod connections;
 mod demo;
+mod digests;
 mod directory;
 mod disks;
 mod dnf;

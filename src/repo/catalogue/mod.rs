@@ -6,10 +6,11 @@
 mod difference;
 mod whole;
 
-use super::digest::Digest;
+use super::digest::{Algorithm, Digest};
 use difference::Difference;
 pub(super) use difference::Parts;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use whole::Whole;
@@ -179,6 +180,12 @@ impl Catalogue {
         all
     }
 
+    /// The algorithms of the files' digests, the weakest first.
+    #[must_use]
+    pub fn algorithms(&self) -> BTreeSet<Algorithm> {
+        self.iter().filter_map(|(_, entry)| Some(entry.digest?.algorithm())).collect()
+    }
+
     /// How many files.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -254,7 +261,6 @@ impl std::fmt::Debug for Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::digest::Algorithm;
     use crate::repo::listed::MAX_PATH_BYTES;
 
     fn facts(size: u64) -> FileFacts {
@@ -328,6 +334,7 @@ mod tests {
         for (path, facts) in &list {
             assert_eq!(catalogue.find(path).map(|entry| entry.digest), Some(facts.digest), "{path}");
         }
+        assert!(catalogue.algorithms().into_iter().eq(Algorithm::ALL), "the weakest first");
         let (other, _) = Catalogue::build(list[..30].to_vec(), None, 1);
         assert_eq!(catalogue.before(&other), catalogue);
     }
