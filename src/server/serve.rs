@@ -73,7 +73,7 @@ pub async fn serve(
     }
     let mut object = question.object();
     let fetched = match at_hand {
-        Some(content) if content.is_fresh(asked.now) => Ok(content),
+        Some(content) if content.is_fresh(asked.now) && edge.store.stands(&object, &content) => Ok(content),
         // Boxed, as all that most requests don't do: an idle connection holds room for what it may have to do.
         _ => Box::pin(fetch_by_any_name(edge, asked, question, &mut object, past)).await,
     };

@@ -42,6 +42,8 @@ pub(super) struct Filling {
     pub(super) file: Arc<File>,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) wants: Arc<Wants>,
+    /// Where the bytes come from.
+    pub(super) tier: Tier,
 }
 
 impl Filling {
@@ -53,12 +55,7 @@ impl Filling {
 
     pub(super) fn content(&self) -> Content {
         let tail = Tail::new(Arc::clone(&self.file), self.progress.clone(), Arc::clone(&self.wants));
-        Content {
-            meta: Arc::clone(&self.meta),
-            source: Source::Growing(tail),
-            tier: Tier::Fill,
-            stale: false,
-        }
+        Content { meta: Arc::clone(&self.meta), source: Source::Growing(tail), tier: self.tier, stale: false }
     }
 }
 

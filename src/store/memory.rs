@@ -1,5 +1,6 @@
 //! The memory tier: small bodies, and open files of larger ones. No IO.
 
+use super::disk::Seal;
 use super::evict::{OpenFile, Uses};
 use super::object::{Content, Meta, Object, Source, Tier};
 use bytes::Bytes;
@@ -76,6 +77,11 @@ impl Memory {
         length <= self.largest_body
     }
 
+    /// The largest body that does.
+    pub(super) const fn largest(&self) -> u64 {
+        self.largest_body
+    }
+
     pub(super) fn find(&self, object: &Object) -> Option<Cached> {
         let cached = self.glance(object)?;
         cached.used.touch();
@@ -97,6 +103,16 @@ impl Memory {
             self.remove(object);
         }
         cached
+    }
+
+    /// Whether the open file of an object is as it was when its bytes were verified; else it is let go of. True of all else.
+    pub(super) fn stands(&self, object: &Object) -> bool {
+        let Some(Cached { body: Body::File(file), used, .. }) = self.glance(object) else { return true };
+        let stands = used.sealed().is_none_or(|seal| Seal::of(&file) == Some(seal));
+        if !stands {
+            self.remove(object);
+        }
+        stands
     }
 
     pub(super) fn insert(&self, object: &Object, cached: Cached) {

@@ -343,6 +343,16 @@ impl Store {
         }
     }
 
+    /// Whether what [`Store::peek`] gave may be sent: an open file that has changed since it was verified is let go of, to be
+    /// verified anew by [`Store::fetch`].
+    #[must_use]
+    pub fn stands(&self, object: &Object, content: &Content) -> bool {
+        match (&self.backing, &content.source) {
+            (Backing::Cache(cache), Source::File(_)) => cache.stands(object),
+            _ => true,
+        }
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn stats(&self) -> StoreStats {

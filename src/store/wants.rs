@@ -12,6 +12,14 @@ pub(super) struct Wanted {
     pub(super) parts: Spans,
 }
 
+impl Wanted {
+    /// Adds what was asked for later.
+    pub(super) fn join(&mut self, more: &Self) {
+        self.whole |= more.whole;
+        more.parts.iter().for_each(|part| self.parts.insert(part));
+    }
+}
+
 /// Collects it. The lock is held for a look only.
 #[derive(Debug, Default)]
 pub(super) struct Wants {
@@ -40,6 +48,11 @@ impl Wants {
     /// Waits until something was asked for, and takes it. May be dropped and called again without loss.
     pub(super) async fn next(&self) -> Wanted {
         self.told.notified().await;
+        std::mem::take(&mut self.lock())
+    }
+
+    /// Takes what was asked for up to now.
+    pub(super) fn now(&self) -> Wanted {
         std::mem::take(&mut self.lock())
     }
 

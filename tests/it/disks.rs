@@ -4,8 +4,10 @@ use super::support::client::{self, Connection};
 use super::support::config;
 use super::support::node::Node;
 use super::support::origin::Origin;
+use super::support::repo::{self, Push, REPO, Tree};
 use super::support::{run, said, scratch, wait_until};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -283,4 +285,64 @@ fn an_entry_that_cannot_be_read_is_fetched_anew() {
     assert!(trouble(&node).contains("Input/output"), "{}", trouble(&node));
     assert!(client::get(node.http(), "/f0").body == body(0, LENGTH));
     assert_eq!(origin.seen_for("f0").len(), 2);
+}
+
+/// The file below `cache` that begins with these bytes.
+fn entry_of(cache: &Path, bytes: &[u8]) -> PathBuf {
+    let shards = fs::read_dir(cache.join("objects")).unwrap().map(|shard| shard.unwrap().path());
+    let mut entries =
+        shards.flat_map(|shard| fs::read_dir(shard).unwrap().map(|entry| entry.unwrap().path()));
+    entries.find(|entry| fs::read(entry).unwrap().starts_with(bytes)).unwrap()
+}
+
+/// Flips a bit, as a disk does: the time of the last modification stays.
+fn rot(entry: &Path, at: u64) {
+    let file = fs::File::options().read(true).write(true).open(entry).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_on_disk_is_found_before_a_client_gets_it() {
+    let dir = scratch();
+    let tree = Tree::link(Push::First, &dir.path().join("tree"));
+    tree.date_now();
+    let origin = Origin::serve(tree.root());
+    let config = config::cached(&origin, &[config::BRISK, &config::updates("24h")].concat());
+    let mut node = Node::start(&config);
+    node.wait_ready();
+    // Larger than what is kept in memory.
+    let package = repo::rpm(30, Push::First);
+    let (path, bytes) = (format!("/{REPO}/{package}"), fs::read(tree.repo().join(&package)).unwrap());
+    assert!(bytes.len() > 40_000);
+    let hit = |node: &Node| {
+        let answer = node.get(&path);
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == bytes, "other bytes, with 200");
+    };
+    hit(&node);
+    settle(&node);
+    hit(&node);
+    let asked = origin.seen_for(&path[1..]).len();
+    let cache = node.dir().join("cache");
+    for (damaged, restarts) in [(1, false), (1, true)] {
+        if restarts {
+            assert!(node.sigterm().success());
+        }
+        rot(&entry_of(&cache, &bytes), 20_000);
+        if restarts {
+            node.launch();
+            node.wait_ready();
+        }
+        hit(&node);
+        assert_eq!(event(&node, "damaged"), damaged);
+        settle(&node);
+        hit(&node);
+        assert_eq!(event(&node, "damaged"), damaged);
+    }
+    assert_eq!(origin.seen_for(&path[1..]).len(), asked + 2);
+    assert!(node.log().contains("isn't what was stored"), "{}", node.log());
 }

@@ -23,9 +23,9 @@ impl Cache {
             Held::Entry(cached) => Some(cached),
             Held::Nothing => None,
             Held::Suspect(suspect) => match self.prove(&object, suspect, course).await {
-                Some(unproven) => {
-                    course = unproven;
-                    None
+                Some((given_back, held)) => {
+                    course = given_back;
+                    held
                 }
                 None => return,
             },
@@ -216,6 +216,7 @@ impl Cache {
             file: Arc::clone(&fill.file),
             progress: followed,
             wants: Arc::clone(&fill.wants),
+            tier: Tier::Fill,
         });
         match fill.tend(&course, first).await {
             Outcome::Whole(pumped) => {
@@ -272,6 +273,9 @@ impl Cache {
             let disk_bytes = cache.with_directories(overhead_bytes(meta.length.unwrap_or(0)), committing)?;
             let key = cache.disk.key(&object);
             let used = room.spend(key, disk_bytes);
+            if let Some(seal) = Seal::of(&file) {
+                used.seal(seal);
+            }
             cache.evictor.confirm(&key);
             drop(room);
             cache.renewed.invalidate(&object);

@@ -26,7 +26,11 @@ impl Head {
 impl Cache {
     /// What a HEAD says, as content without its bytes.
     pub(in crate::store) async fn head(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
-        let held = self.find(object).await;
+        // Of what is still to be verified its head is known.
+        let held = match self.find(object).await {
+            None => self.glance(object).await,
+            found => found,
+        };
         let held = match held {
             Some(content) if content.is_fresh(clock::now()) => return Ok(content.head_only()),
             stale => stale.map(Content::head_only),

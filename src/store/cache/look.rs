@@ -25,7 +25,8 @@ impl Cache {
     }
 
     fn look_now(&self, object: &Object) -> io::Result<Held> {
-        let found = match self.disk.look(object)? {
+        let sealed = self.evictor.index.sealed(&self.disk.key(object));
+        let found = match self.disk.look(object, Trust::Sealed(sealed, self.memory.largest()))? {
             Look::Found(found) => found,
             Look::Suspect(suspect) => return Ok(Held::Suspect(suspect)),
             Look::Missing => return Ok(Held::Nothing),
@@ -47,6 +48,7 @@ impl Cache {
             return Ok(Held::Nothing);
         };
         let used = self.evictor.index.note(found.key, found.disk_bytes);
+        used.seal(found.seal);
         self.evictor.confirm(&found.key);
         let cached = Cached { meta: Arc::new(meta), body, used };
         self.memory.insert(object, cached.clone());
@@ -64,7 +66,7 @@ impl Cache {
         }
         let (cache, object) = (Arc::clone(self), object.clone());
         let looking = move || {
-            let found = match cache.disk.look(&object).ok()? {
+            let found = match cache.disk.look(&object, Trust::Epoch).ok()? {
                 Look::Found(found) => found,
                 Look::Damaged => {
                     cache.damaged(&object);
@@ -73,6 +75,7 @@ impl Cache {
                 Look::Suspect(_) | Look::Missing => return None,
             };
             let meta = cache.unpurged_entry(&object, found.meta, &found.file)?;
+            let meta = cache.current(&object, meta);
             Some(Content {
                 meta: Arc::new(meta),
                 source: Source::File(found.file),

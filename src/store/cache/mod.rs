@@ -11,7 +11,7 @@ mod proof;
 mod purge;
 mod renew;
 
-use super::disk::{Disk, Draft, Key, Look, Suspect, overhead_bytes};
+use super::disk::{Disk, Draft, Key, Look, Seal, Suspect, Trust, overhead_bytes};
 use super::evict::{Evictor, Index, Reservation};
 use super::fill::{Fill, First, Outcome, Pumped, Room, STEP_BYTES};
 use super::flight::{Course, Filling, Flights, Stage};
@@ -139,6 +139,11 @@ impl Cache {
         joins.then(|| filling.content())
     }
 
+    /// Whether an open entry is still the one whose bytes were verified; else it isn't at hand any more.
+    pub(super) fn stands(&self, object: &Object) -> bool {
+        self.memory.stands(object)
+    }
+
     pub(super) async fn find(self: &Arc<Self>, object: &Object) -> Option<Content> {
         match self.peek(object) {
             None => match self.look(object).await {
@@ -157,6 +162,7 @@ impl Cache {
         loop {
             if let Some(content) = self.peek(object)
                 && content.is_fresh(clock::now())
+                && self.memory.stands(object)
             {
                 return Ok(interest.begin(content));
             }
@@ -228,8 +234,10 @@ impl Cache {
         self.heads.invalidate(object);
         let (cache, object) = (Arc::clone(self), object.clone());
         let removing = move || {
-            let there =
-                matches!(cache.disk.look(&object), Ok(Look::Found(_) | Look::Suspect(_) | Look::Damaged));
+            let there = matches!(
+                cache.disk.look(&object, Trust::Epoch),
+                Ok(Look::Found(_) | Look::Suspect(_) | Look::Damaged)
+            );
             cache.drop_entry(&object);
             there
         };
@@ -297,6 +305,7 @@ impl Cache {
 
     /// Counts and removes an entry that doesn't verify.
     fn damaged(&self, object: &Object) {
+        tracing::warn!(path = %object.path, "a cached file isn't what was stored: it is dropped, and fetched anew when it is wanted");
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
         self.memory.remove(object);
         self.drop_entry(object);

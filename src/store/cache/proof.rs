@@ -1,47 +1,58 @@
-//! Suspects: entries stored before the machine went down, whose bytes are verified before anybody gets them.
+//! Suspects: entries whose bytes are verified before a client gets them. They were stored before the machine went down, or
+//! leave the disk for the first time in this process.
 //!
 //! One of up to 64 MiB is verified whole by the look that finds it. A larger one is a flight: its bytes become readable
-//! block by block as they are verified, like those of a fill, so nobody waits for more than what it reads. A block that
-//! isn't what was stored fails the readers that wait for it, and removes the entry; where it is among the first, nobody has
-//! got anything yet and the object is fetched anew. All other suspects are verified behind, slowly.
+//! block by block as they are verified, like those of a fill, those first that somebody reads, so nobody waits for more than
+//! what it reads. A block that isn't what was stored fails the readers that wait for it, and removes the entry; where it is
+//! among the first, nobody has got anything yet and the object is fetched anew. What was stored before the machine went down
+//! is verified behind, slowly, if nobody asks for it.
 
 use super::*;
 use crate::store::disk::{Examined, Finding, Suspect, Verified};
+use crate::store::wants::Wanted;
 
 /// Verified at a time.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
 /// The pace of what nobody waits for: a fraction of what one disk reads. 200 GiB take an hour.
 const BEHIND_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+/// How often it is looked whether anybody still reads, while nothing is wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Cache {
-    /// Serves a large suspect as it is verified; gives the course back where the object has to be fetched instead.
+    /// Serves a large suspect as it is verified. Gives the course back where the origin is to be asked: whether what is held
+    /// is current, or, where it is nothing, for the object.
     pub(super) async fn prove(
         self: &Arc<Self>,
         object: &Object,
         suspect: Box<Suspect>,
         course: Course,
-    ) -> Option<Course> {
+    ) -> Option<(Course, Option<Cached>)> {
         let Some(meta) = self.unpurged_entry(object, suspect.found.meta.clone(), &suspect.found.file) else {
-            return Some(course);
+            return Some((course, None));
         };
-        let meta = self.current(object, meta);
+        let meta = Arc::new(self.current(object, meta));
         if clock::now() >= meta.fresh_until {
-            // Whether it is current is for the origin to say, and it is asked for another one.
-            return Some(course);
+            let held = self.prove_whole(object, meta, suspect).await?;
+            return Some((course, held));
         }
-        let (mut verified, mut suspect) = self.verify_step(suspect).await?;
+        let (mut verified, mut suspect) = self.verify_step(suspect, 0).await?;
         if matches!(verified, Ok(Verified::Damaged(_)) | Err(_)) {
             self.disproved(object, &verified);
-            return Some(course);
+            return Some((course, None));
         }
-        let (meta, file) = (Arc::new(meta), Arc::clone(&suspect.found.file));
+        let (file, wants) = (Arc::clone(&suspect.found.file), Arc::new(Wants::default()));
         let (progress, followed) = watch::channel(Progress::default());
-        course.fill(Filling { meta: Arc::clone(&meta), file, progress: followed, wants: Arc::default() });
+        course.fill(Filling {
+            meta: Arc::clone(&meta),
+            file,
+            progress: followed,
+            wants: Arc::clone(&wants),
+            tier: Tier::Disk,
+        });
+        let mut wanted = Wanted::default();
         let end = loop {
             match verified {
-                Ok(Verified::Until(good)) => {
-                    progress.send_modify(|progress| progress.spans.insert(up_to(good)));
-                }
+                Ok(Verified::Some) => progress.send_modify(|progress| progress.spans = suspect.good.clone()),
                 Ok(Verified::Whole(finding)) => {
                     self.proven(finding);
                     break End::Committed;
@@ -51,12 +62,15 @@ impl Cache {
                     break End::Failed(Arc::new(FillError::Disk(error)));
                 }
             }
-            (verified, suspect) = self.verify_step(suspect).await?;
+            let Some(from) = next_wanted(&wants, &mut wanted, &suspect.good, &course).await else {
+                // Nobody reads, or the node is going down.
+                course.land(Stage::Again);
+                return None;
+            };
+            (verified, suspect) = self.verify_step(suspect, from).await?;
         };
         if matches!(end, End::Committed) {
-            let used = self.evictor.index.note(suspect.found.key, suspect.found.disk_bytes);
-            let body = Body::File(Arc::clone(&suspect.found.file));
-            self.memory.insert(object, Cached { meta: Arc::clone(&meta), body, used });
+            self.take_proven(object, &meta, &suspect);
         }
         drop(course);
         progress.send_modify(|progress| {
@@ -68,13 +82,49 @@ impl Cache {
         None
     }
 
+    /// The same of what may be stale: all of it is verified before the origin is asked whether it is. `None` when the node is
+    /// going down.
+    async fn prove_whole(
+        self: &Arc<Self>,
+        object: &Object,
+        meta: Arc<Meta>,
+        mut suspect: Box<Suspect>,
+    ) -> Option<Option<Cached>> {
+        loop {
+            let verified;
+            (verified, suspect) = self.verify_step(suspect, 0).await?;
+            match verified {
+                Ok(Verified::Some) => {}
+                Ok(Verified::Whole(finding)) => {
+                    self.proven(finding);
+                    return Some(Some(self.take_proven(object, &meta, &suspect)));
+                }
+                Ok(Verified::Damaged(_)) | Err(_) => {
+                    self.disproved(object, &verified);
+                    return Some(None);
+                }
+            }
+        }
+    }
+
+    /// Takes into the memory tier what was verified.
+    fn take_proven(&self, object: &Object, meta: &Arc<Meta>, suspect: &Suspect) -> Cached {
+        let used = self.evictor.index.note(suspect.found.key, suspect.found.disk_bytes);
+        used.seal(suspect.found.seal);
+        let body = Body::File(Arc::clone(&suspect.found.file));
+        let cached = Cached { meta: Arc::clone(meta), body, used };
+        self.memory.insert(object, cached.clone());
+        cached
+    }
+
     /// `None` when the node is going down.
     async fn verify_step(
         self: &Arc<Self>,
         mut suspect: Box<Suspect>,
+        from: u64,
     ) -> Option<(io::Result<Verified>, Box<Suspect>)> {
         let cache = Arc::clone(self);
-        let verifying = move || (cache.disk.verify(&mut suspect, STEP_BYTES), suspect);
+        let verifying = move || (cache.disk.verify(&mut suspect, from, STEP_BYTES), suspect);
         self.runtime.spawn_blocking(verifying).await.ok()
     }
 
@@ -132,14 +182,14 @@ impl Cache {
     async fn verify_slowly(self: &Arc<Self>, mut suspect: Box<Suspect>) -> Option<bool> {
         let key = suspect.found.key;
         loop {
-            let before = suspect.position();
+            let before = suspect.good.bytes();
             let verified;
-            (verified, suspect) = self.verify_step(suspect).await?;
-            let read = suspect.position() - before;
+            (verified, suspect) = self.verify_step(suspect, 0).await?;
+            let read = suspect.good.bytes() - before;
             tokio::time::sleep(Duration::from_secs(1).mul_f64(read as f64 / BEHIND_BYTES_PER_SECOND as f64))
                 .await;
             match verified {
-                Ok(Verified::Until(_)) => {}
+                Ok(Verified::Some) => {}
                 Ok(Verified::Whole(finding)) => {
                     self.proven(finding);
                     return Some(true);
@@ -165,6 +215,7 @@ impl Cache {
     }
 
     fn rotten(&self, key: &Key) {
+        tracing::warn!("a cached file isn't what was stored before the machine went down: it is dropped");
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
         self.evictor.index.forget(key);
     }
@@ -179,6 +230,27 @@ impl Cache {
             return None;
         }
         self.runtime.spawn_blocking(move || work(&cache)).await.ok()
+    }
+}
+
+/// Waits until a reader wants bytes that aren't known to be good; where they begin. `None` once nobody reads, or the node is
+/// going down.
+async fn next_wanted(wants: &Arc<Wants>, wanted: &mut Wanted, good: &Spans, course: &Course) -> Option<u64> {
+    loop {
+        wanted.join(&wants.now());
+        // One is the flight's, one is kept here.
+        if course.withdraws_unless(|| Arc::strong_count(wants) > 2) {
+            return None;
+        }
+        let missing = wanted.parts.iter().find_map(|part| good.gaps(part).first().map(|gap| gap.start));
+        if let Some(from) = missing.or(wanted.whole.then_some(0)) {
+            return Some(from);
+        }
+        tokio::select! {
+            more = wants.next() => wanted.join(&more),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = course.closing() => return None,
+        }
     }
 }
 

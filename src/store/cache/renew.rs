@@ -74,7 +74,7 @@ impl Cache {
     async fn persist(self: &Arc<Self>, object: &Object, cached: &Cached) {
         let Body::Bytes(body) = &cached.body else { return };
         let (cache, asked) = (Arc::clone(self), object.clone());
-        let on_disk = self.runtime.spawn_blocking(move || cache.disk.look(&asked)).await;
+        let on_disk = self.runtime.spawn_blocking(move || cache.disk.look(&asked, Trust::Epoch)).await;
         let Ok(Ok(Look::Found(found))) = on_disk else { return };
         let confirmed = cached.meta.terms.confirmed.since(found.meta.terms.confirmed);
         if confirmed < PERSIST_EVERY && lasting(&found.meta) == lasting(&cached.meta) {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, File, Metadata, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -22,6 +23,36 @@ pub(in crate::store) struct Facts {
     pub(in crate::store) modified: Modified,
     /// Seconds since the epoch.
     pub(in crate::store) accessed: i64,
+    pub(in crate::store) seal: Seal,
+}
+
+/// Which file it is, and when it was last changed: by the kernel's own time of that, which nobody can set. Bytes that were
+/// verified are as they were while the seal is. (A disk that rots breaks none.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Seal(u64);
+
+impl Seal {
+    /// Of an open file: one call that never waits for a disk. `None` where it fails.
+    pub(in crate::store) fn of(file: &File) -> Option<Self> {
+        let stat = rustix::fs::fstat(file).ok()?;
+        Some(Self::made_of(stat.st_dev, stat.st_ino, stat.st_ctime, i128::from(stat.st_ctime_nsec)))
+    }
+
+    fn made_of(device: u64, inode: u64, seconds: i64, nanoseconds: i128) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (device, inode, seconds, nanoseconds).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// As a number, of which 0 is none.
+    pub(in crate::store) const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From its number.
+    pub(in crate::store) const fn from_number(number: u64) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
 }
 
 /// A modification time, as file systems keep it.
@@ -190,6 +221,12 @@ impl From<Metadata> for Facts {
             is_dir: metadata.is_dir(),
             modified: Modified { seconds: metadata.mtime(), nanoseconds },
             accessed: metadata.atime(),
+            seal: Seal::made_of(
+                metadata.dev(),
+                metadata.ino(),
+                metadata.ctime(),
+                i128::from(metadata.ctime_nsec()),
+            ),
         }
     }
 }

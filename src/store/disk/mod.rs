@@ -17,6 +17,7 @@ mod tests;
 mod verify;
 
 pub(super) use entry::overhead_bytes;
+pub(super) use files::Seal;
 pub(super) use parts::Parts;
 pub(super) use sums::Written;
 pub(super) use verify::{Examined, Finding, Suspect, Verified};
@@ -35,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use sums::BlockSums;
 use tokio::runtime::Handle;
 
-/// A suspect of up to so many bytes is verified by whoever looks for it: a fraction of a second's reading. A larger one is
+/// A suspect of up to so many bytes is verified by who looks for it: a fraction of a second's reading. A larger one is
 /// for those who can follow its verification.
 const LOOK_BYTES: u64 = 64 * 1024 * 1024;
 /// The directory of what isn't whole.
@@ -53,14 +54,26 @@ pub(super) struct Found<F: Files = System> {
     pub(super) meta: Meta,
     pub(super) file: Arc<F::File>,
     pub(super) disk_bytes: u64,
-    /// Its bytes were read and compared just now.
+    /// Its bytes were read and compared just now, for the first time since the machine went down.
     pub(super) verified: bool,
+    /// Taken before its bytes were read.
+    pub(super) seal: Seal,
+}
+
+/// Whose bytes a look takes for good without reading them.
+#[derive(Clone, Copy)]
+pub(super) enum Trust {
+    /// Those of all entries of this epoch. For who compares them or throws them away.
+    Epoch,
+    /// Of these, those that have the seal that they had when they were verified in this process, and those of up to so many
+    /// bytes, which are verified as they come into memory. For who gives them to clients.
+    Sealed(Option<Seal>, u64),
 }
 
 /// What a look at the disk gave.
 pub(super) enum Look<F: Files = System> {
     Found(Box<Found<F>>),
-    /// It was stored before the machine went down, and is too large to be verified at once.
+    /// Its bytes are to be verified first, and it is too large for that to be done at once.
     Suspect(Box<Suspect<F>>),
     Missing,
     /// It didn't verify, and was removed.
@@ -233,8 +246,8 @@ impl<F: Files> Disk<F> {
         Ok(sums.sums())
     }
 
-    /// Opens and verifies the entry of `object`; the body's bytes are read only where it is a suspect.
-    pub(super) fn look(&self, object: &Object) -> io::Result<Look<F>> {
+    /// Opens and verifies the entry of `object`; the body's bytes are read only where it isn't to be trusted.
+    pub(super) fn look(&self, object: &Object, trust: Trust) -> io::Result<Look<F>> {
         let key = self.key(object);
         let path = self.path(&key);
         let file = match self.files.open(&path) {
@@ -247,25 +260,30 @@ impl<F: Files> Disk<F> {
             return self.remove_file(&path).map(|()| Look::Damaged);
         };
         let disk_bytes = on_disk(facts.length);
-        if self.epoch().is_on(facts.modified) {
+        let is_trusted = match trust {
+            Trust::Epoch => true,
+            Trust::Sealed(seal, small) => seal == Some(facts.seal) || record.length <= small,
+        };
+        if is_trusted && self.epoch().is_on(facts.modified) {
+            let seal = facts.seal;
             return match meta(record) {
                 Some(meta) => {
-                    Ok(Look::Found(Box::new(Found { key, meta, file, disk_bytes, verified: false })))
+                    Ok(Look::Found(Box::new(Found { key, meta, file, disk_bytes, verified: false, seal })))
                 }
                 None => self.remove_file(&path).map(|()| Look::Damaged),
             };
         }
-        match self.suspect(key, file, record, facts.modified, disk_bytes)? {
+        match self.suspect(key, file, record, facts, disk_bytes)? {
             None => self.remove_file(&path).map(|()| Look::Damaged),
             Some(mut suspect) if suspect.length <= LOOK_BYTES => {
-                Ok(match self.verify(&mut suspect, LOOK_BYTES)? {
+                Ok(match self.verify(&mut suspect, 0, LOOK_BYTES)? {
                     Verified::Whole(finding) => {
                         let verified = finding == Finding::New;
                         Look::Found(Box::new(Found { verified, ..suspect.found }))
                     }
                     Verified::Damaged(Finding::New) => Look::Damaged,
                     Verified::Damaged(Finding::Known) => Look::Missing,
-                    Verified::Until(_) => Look::Suspect(Box::new(suspect)),
+                    Verified::Some => Look::Suspect(Box::new(suspect)),
                 })
             }
             Some(suspect) => Ok(Look::Suspect(Box::new(suspect))),

@@ -1,30 +1,33 @@
-//! Entries of another epoch: their bytes are read and compared before anybody gets them.
+//! Suspects: entries whose bytes are read and compared before a client gets them. Those of another epoch, stored before the
+//! machine went down, and those that this process gives out for the first time.
 
 use super::entry::{read_record, read_sums};
-use super::files::{Files, Modified, System};
+use super::files::{Facts, Files, Modified, System};
 use super::{Disk, Found, Key, key_of, on_disk, sums};
+use crate::http::ByteRange;
 use crate::store::object::{Identity, Object};
+use crate::store::spans::Spans;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// Read at once.
 const PIECE_BYTES: u64 = 1024 * 1024;
 
-/// An entry whose bytes nobody has seen since the machine went down.
+/// An entry whose bytes are to be verified.
 pub(in crate::store) struct Suspect<F: Files = System> {
     pub(in crate::store) found: Found<F>,
     pub(super) sums: Vec<u32>,
     pub(super) modified: Modified,
     pub(super) length: u64,
-    /// Blocks that are as they should be.
-    pub(super) good: usize,
+    /// Bytes that are as they should be: whole blocks.
+    pub(in crate::store) good: Spans,
 }
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Verified {
-    /// So many bytes from the start on are good.
-    Until(u64),
+    /// Some more bytes are good.
+    Some,
     /// All of them, and the entry is marked as good.
     Whole(Finding),
     /// The entry is not what was stored, and was removed.
@@ -48,32 +51,48 @@ pub(in crate::store) enum Examined<F: Files = System> {
 }
 
 impl<F: Files> Suspect<F> {
-    /// Bytes that are as they should be.
-    pub(in crate::store) fn position(&self) -> u64 {
-        (self.good as u64 * sums::block_bytes(self.length)).min(self.length)
+    /// The next block that isn't known to be good: the first from `from` on, or else the first of all.
+    fn next(&self, from: u64) -> Option<ByteRange> {
+        let gap = |start| self.good.gaps(ByteRange { start, end: self.length }).into_iter().next();
+        let block = sums::block_bytes(self.length);
+        let start = gap(from).or_else(|| gap(0))?.start / block * block;
+        Some(ByteRange { start, end: (start + block).min(self.length) })
+    }
+
+    fn expects(&self, block: ByteRange) -> Option<u32> {
+        let number = block.start / sums::block_bytes(self.length);
+        self.sums.get(usize::try_from(number).ok()?).copied()
     }
 }
 
 impl<F: Files> Disk<F> {
-    /// Verifies at least one more block, and others up to `bytes` in all.
-    pub(in crate::store) fn verify(&self, suspect: &mut Suspect<F>, bytes: u64) -> io::Result<Verified> {
-        let (block, length) = (sums::block_bytes(suspect.length), suspect.length);
-        let at = |good: usize| (good as u64 * block).min(length);
-        let until = at(suspect.good).saturating_add(bytes.max(block));
-        let mut read = vec![0; usize::try_from(block.min(PIECE_BYTES)).unwrap_or(0)];
-        while suspect.good < suspect.sums.len() {
-            let (start, end) = (at(suspect.good), at(suspect.good + 1));
-            if end > until {
-                return Ok(Verified::Until(start));
+    /// Verifies at least one more block, and others up to `bytes` in all: those from `from` on first.
+    pub(in crate::store) fn verify(
+        &self,
+        suspect: &mut Suspect<F>,
+        from: u64,
+        bytes: u64,
+    ) -> io::Result<Verified> {
+        let (mut at, mut left) = (from, bytes);
+        let mut read = vec![0; usize::try_from(suspect.length.min(PIECE_BYTES)).unwrap_or(0)];
+        while let Some(block) = suspect.next(at) {
+            if left < block.len() && left < bytes {
+                return Ok(Verified::Some);
             }
-            match self.sum(suspect, start, end, &mut read) {
-                Ok(sum) if sum == suspect.sums[suspect.good] => suspect.good += 1,
+            match self.sum(suspect, block, &mut read) {
+                Ok(sum) if suspect.expects(block) == Some(sum) => suspect.good.insert(block),
                 Ok(_) => return self.discard(suspect),
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return self.discard(suspect),
                 Err(error) => return Err(error),
             }
+            (at, left) = (block.end, left.saturating_sub(block.len()));
         }
-        Ok(Verified::Whole(self.mark(suspect)))
+        let finding = self.mark(suspect);
+        if finding == Finding::New {
+            // The mark has broken the seal.
+            suspect.found.seal = self.files.facts(&suspect.found.file)?.seal;
+        }
+        Ok(Verified::Whole(finding))
     }
 
     fn mark(&self, suspect: &Suspect<F>) -> Finding {
@@ -91,10 +110,10 @@ impl<F: Files> Disk<F> {
         self.concluding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sum(&self, suspect: &Suspect<F>, start: u64, end: u64, read: &mut [u8]) -> io::Result<u32> {
-        let (mut hasher, mut at) = (crc32fast::Hasher::new(), start);
-        while at < end {
-            let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(read.len());
+    fn sum(&self, suspect: &Suspect<F>, block: ByteRange, read: &mut [u8]) -> io::Result<u32> {
+        let (mut hasher, mut at) = (crc32fast::Hasher::new(), block.start);
+        while at < block.end {
+            let piece = usize::try_from(block.end - at).unwrap_or(usize::MAX).min(read.len());
             self.files.read_exact_at(&suspect.found.file, &mut read[..piece], at)?;
             hasher.update(&read[..piece]);
             at += piece as u64;
@@ -139,7 +158,7 @@ impl<F: Files> Disk<F> {
         });
         let (file, disk_bytes) = (Arc::new(file), on_disk(facts.length));
         match record {
-            Some(record) => match self.suspect(*key, file, record, facts.modified, disk_bytes)? {
+            Some(record) => match self.suspect(*key, file, record, facts, disk_bytes)? {
                 Some(suspect) => Ok(Examined::Suspect(Box::new(suspect))),
                 None => self.remove_file(&path).map(|()| Examined::Damaged),
             },
@@ -153,13 +172,13 @@ impl<F: Files> Disk<F> {
         key: Key,
         file: Arc<F::File>,
         record: super::Record,
-        modified: Modified,
+        facts: Facts,
         disk_bytes: u64,
     ) -> io::Result<Option<Suspect<F>>> {
         let Some(sums) = read_sums(&*self.files, &file, &record)? else { return Ok(None) };
         let length = record.length;
         let Some(meta) = super::meta(record) else { return Ok(None) };
-        let found = Found { key, meta, file, disk_bytes, verified: false };
-        Ok(Some(Suspect { found, sums, modified, length, good: 0 }))
+        let found = Found { key, meta, file, disk_bytes, verified: false, seal: facts.seal };
+        Ok(Some(Suspect { found, sums, modified: facts.modified, length, good: Spans::default() }))
     }
 }

@@ -8,7 +8,7 @@
 use super::policy::{Policy, Victim};
 use super::uses::Uses;
 use crate::clock::Timestamp;
-use crate::store::disk::Key;
+use crate::store::disk::{Key, Seal};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The unit in which a file system gives room.
@@ -79,6 +79,11 @@ impl Index {
     /// Notes what the walk at the start found, unless it is known already.
     pub(super) fn note_walked(&self, key: Key, disk_bytes: u64, used: Timestamp, now: Timestamp) {
         self.lock().policy.walk(key, disk_bytes, now.since(used).as_secs());
+    }
+
+    /// The seal that an entry had when its bytes were verified, if they were, in this process.
+    pub(in super::super) fn sealed(&self, key: &Key) -> Option<Seal> {
+        self.lock().policy.get(key)?.0.as_ref()?.sealed()
     }
 
     pub(super) fn knows(&self, key: &Key) -> bool {

@@ -1,9 +1,10 @@
 //! What the index and the memory tier share of an object: its uses, whether it was evicted, and its open file.
 
 use super::policy::{Counted, MOST_USES};
+use crate::store::disk::Seal;
 use arc_swap::ArcSwapOption;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// An open file that eviction can close: it would hold its blocks for as long as it is open. Who is reading from it reads on.
@@ -22,6 +23,8 @@ impl OpenFile {
 pub(in super::super) struct Uses {
     count: AtomicU8,
     evicted: AtomicBool,
+    /// Number of the seal that its entry had when its bytes were verified in this process; 0: they weren't.
+    seal: AtomicU64,
     /// What the memory tier keeps open. Locked where a file is opened or evicted, not where it is used.
     open: Mutex<Weak<OpenFile>>,
 }
@@ -32,6 +35,15 @@ impl Uses {
         if count < MOST_USES {
             self.count.store(count + 1, Ordering::Relaxed);
         }
+    }
+
+    /// Its entry's bytes are as they were stored, as long as the entry has this seal.
+    pub(in super::super) fn seal(&self, seal: Seal) {
+        self.seal.store(seal.number(), Ordering::Release);
+    }
+
+    pub(in super::super) fn sealed(&self) -> Option<Seal> {
+        Seal::from_number(self.seal.load(Ordering::Acquire))
     }
 
     pub(in super::super) fn is_evicted(&self) -> bool {

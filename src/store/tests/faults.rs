@@ -162,17 +162,17 @@ fn a_damaged_entry_is_a_miss_and_is_removed() {
     let disk = &cache(&store).disk;
     let entry = disk.entry_path(&object);
     let intact = fs::read(&entry).unwrap();
-    assert!(matches!(disk.look(&object).unwrap(), Look::Found(_)));
+    assert!(matches!(disk.look(&object, Trust::Epoch).unwrap(), Look::Found(_)));
     for at in 5000..intact.len() {
         let mut damaged = intact.clone();
         damaged[at] ^= 1;
         fs::write(&entry, damaged).unwrap();
-        assert!(matches!(disk.look(&object).unwrap(), Look::Damaged), "byte {at}");
+        assert!(matches!(disk.look(&object, Trust::Epoch).unwrap(), Look::Damaged), "byte {at}");
         assert!(!entry.exists(), "byte {at}");
     }
     for length in [0, 43, 44, 4999, intact.len() - 1] {
         fs::write(&entry, &intact[..length]).unwrap();
-        assert!(matches!(disk.look(&object).unwrap(), Look::Damaged), "{length} bytes");
+        assert!(matches!(disk.look(&object, Trust::Epoch).unwrap(), Look::Damaged), "{length} bytes");
     }
     // A body that rotted is found where it is checked: in small objects, and by whoever takes a listed one whole.
     let object = listed("y", &bytes);

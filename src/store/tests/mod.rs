@@ -11,7 +11,7 @@ mod parts;
 mod suspects;
 mod tree;
 
-use super::disk::Look;
+use super::disk::{Look, Trust};
 use super::*;
 use crate::clock::Timestamp;
 use crate::origin::stub::{Stub, response, send};

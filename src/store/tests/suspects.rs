@@ -1,5 +1,5 @@
-//! What was stored before the machine went down: verified before anybody gets it. The boot id in the directory's own state
-//! stands for the machine's.
+//! What was stored before this process began, or before the machine went down: verified before a client gets it. The boot id
+//! in the directory's own state stands for the machine's.
 
 use super::*;
 use std::os::unix::fs::FileExt;
@@ -115,4 +115,125 @@ fn after_an_unclean_boot_an_entry_is_verified_before_its_first_use() {
         assert!(bench.drained(&store, &object).unwrap() == bytes);
         assert_eq!(stub.requests().len(), 1 + usize::from(damage.is_some()));
     }
+}
+
+/// Bytes of the objects that are too large to be verified by a look.
+const LARGE: usize = 66 * 1024 * 1024;
+
+#[test]
+fn in_another_process_an_entry_is_verified_before_its_first_use() {
+    for object in [listed("x", &body(2_000_000)), unlisted("x")] {
+        for damage in [None, Some(0), Some(1_999_999)] {
+            let bench = Bench::new();
+            let bytes = body(2_000_000);
+            let stub = Stub::fixed(response("200 OK", &["cache-control: max-age=3600"], &bytes));
+            let store = bench.over(&stub.url);
+            bench.run(store.complete(&object)).unwrap();
+            let entry = cache(&store).disk.entry_path(&object);
+            bench.run(store.shutdown());
+            drop(store);
+            if let Some(at) = damage {
+                rot(&entry, at);
+            }
+            let store = bench.over(&stub.url);
+            assert!(bench.drained(&store, &object).unwrap() == bytes);
+            bench.run(store.complete(&object)).unwrap();
+            let fetched = usize::from(damage.is_some());
+            assert_eq!((stub.requests().len(), store.stats().damaged), (1 + fetched, fetched as u64));
+        }
+    }
+}
+
+#[test]
+fn an_open_entry_that_was_written_to_is_verified_anew() {
+    let bench = Bench::new();
+    let bytes = body(40_000);
+    let object = listed("x.rpm", &bytes);
+    let stub = Stub::fixed(response("200 OK", &[], &bytes));
+    let store = bench.over(&stub.url);
+    for round in 1..3 {
+        bench.run(store.complete(&object)).unwrap();
+        let content = store.peek(&object).unwrap();
+        assert!(store.stands(&object, &content));
+        tick();
+        rot(&cache(&store).disk.entry_path(&object), 20_000);
+        // The kernel's time of a change moves in steps of some milliseconds.
+        while store.stands(&object, &content) {
+            rot(&cache(&store).disk.entry_path(&object), 20_000);
+            rot(&cache(&store).disk.entry_path(&object), 20_000);
+        }
+        assert!(store.peek(&object).is_none(), "it isn't at hand any more");
+        assert!(bench.drained(&store, &object).unwrap() == bytes);
+        assert_eq!((stub.requests().len(), store.stats().damaged), (1 + round, round as u64));
+    }
+}
+
+#[test]
+fn a_large_entry_is_verified_where_it_is_read_and_once_in_a_process() {
+    let bench = Bench::new();
+    let settings = Settings { disk_bytes: 256 * MIB, ..bench.settings() };
+    let bytes = body(LARGE);
+    let object = listed("x.iso", &bytes);
+    let stub = Stub::fixed(response("200 OK", &[], &bytes));
+    let store = bench.with(&stub.url, &settings);
+    bench.run(store.complete(&object)).unwrap();
+    bench.run(store.shutdown());
+    drop(store);
+
+    let store = bench.with(&stub.url, &settings);
+    assert_eq!(bench.run(store.head(&object)).unwrap().meta.length, Some(LARGE as u64));
+    let range = |start: usize, end: usize| ByteRange { start: start as u64, end: end as u64 };
+    for (start, end) in [(LARGE - 100, LARGE), (40 * 1024 * 1024, 40 * 1024 * 1024 + 10)] {
+        let content = bench.run(store.fetch_parts(&object)).unwrap();
+        assert_eq!(content.tier, Tier::Disk);
+        assert!(bench.run(read_range(content, range(start, end))).unwrap() == bytes[start..end]);
+    }
+    let sealed = || cache(&store).evictor.index.sealed(&cache(&store).disk.key(&object));
+    assert!(bench.drained(&store, &object).unwrap() == bytes);
+    bench.run(store.complete(&object)).unwrap();
+    assert!(sealed().is_some());
+    let looked = |trust| cache(&store).disk.look(&object, trust).unwrap();
+    assert!(matches!(looked(Trust::Sealed(sealed(), 0)), Look::Found(_)), "it isn't read a second time");
+    assert!(matches!(looked(Trust::Sealed(None, 0)), Look::Suspect(_)));
+    assert_eq!(stub.requests().len(), 1);
+    bench.run(store.shutdown());
+    let entry = cache(&store).disk.entry_path(&object);
+    drop(store);
+
+    // Readers of other parts than the rotten one get them; who reads that one gets nothing of it, and then the right bytes.
+    rot(&entry, 50 * 1024 * 1024);
+    let store = bench.with(&stub.url, &settings);
+    let content = bench.run(store.fetch_parts(&object)).unwrap();
+    assert!(bench.run(read_range(content, range(LARGE - 100, LARGE))).unwrap() == bytes[LARGE - 100..]);
+    assert_eq!(store.stats().damaged, 0);
+    let (start, end) = (50 * 1024 * 1024 - 10, 50 * 1024 * 1024 + 10);
+    let content = bench.run(store.fetch_parts(&object)).unwrap();
+    assert!(
+        bench
+            .run(read_range(content, range(start, end)))
+            .is_err_and(|why| why.contains("isn't what was stored"))
+    );
+    assert!(bench.drained(&store, &object).unwrap() == bytes);
+    assert_eq!((stub.requests().len(), store.stats().damaged), (2, 1));
+}
+
+#[test]
+fn a_large_entry_that_may_be_stale_is_revalidated_and_not_fetched_anew() {
+    let bench = Bench::new();
+    let settings = Settings { disk_bytes: 256 * MIB, ..bench.settings() };
+    let bytes = body(LARGE);
+    let whole = response("200 OK", &["etag: \"1\"", "cache-control: max-age=0"], &bytes);
+    let stub = Stub::start(move |number, _, stream| {
+        let unchanged = response("304 Not Modified", &["etag: \"1\"", "cache-control: max-age=0"], b"");
+        send(stream, if number == 0 { &whole } else { &unchanged });
+    });
+    let object = unlisted("x.iso");
+    let store = bench.with(&stub.url, &settings);
+    bench.run(store.complete(&object)).unwrap();
+    bench.run(store.shutdown());
+    drop(store);
+    let store = bench.with(&stub.url, &settings);
+    assert!(bench.drained(&store, &object).unwrap() == bytes);
+    assert_eq!(stub.requests().len(), 2);
+    assert!(stub.requests()[1].contains("if-none-match: \"1\""));
 }

@@ -7,7 +7,7 @@ use crate::http::{ByteRange, Fields, TreePath};
 use crate::origin::Version;
 use crate::repo::{Algorithm, Digest, Sha256};
 use crate::store::disk::files::Files;
-use crate::store::disk::{Disk, Draft, Examined, Finding, Look, Parts, Stage, Verified};
+use crate::store::disk::{Disk, Draft, Examined, Finding, Look, Parts, Stage, Trust, Verified};
 use crate::store::object::{FOREVER, Facts, Meta, Object};
 use hyper::header::HeaderValue;
 use proptest::prelude::*;
@@ -309,7 +309,7 @@ impl Bench {
 
     fn look(&mut self, number: u8) -> Result<(), TestCaseError> {
         let (object, durable) = (object(number), self.durable);
-        let Ok(look) = self.disk()?.look(&object) else { return self.failed() };
+        let Ok(look) = self.disk()?.look(&object, Trust::Epoch) else { return self.failed() };
         let found = match look {
             Look::Found(found) => {
                 let mut bytes = vec![0; usize::try_from(found.meta.length.unwrap()).unwrap()];
@@ -398,7 +398,7 @@ fn after_the_machine_went_down_bytes_are_verified_once() {
         disk.files.write_all_at(&draft.file, &body, 0).unwrap();
         disk.commit(&mut draft, &object, &meta(&body)).unwrap();
     };
-    let looked = |disk: &Disk<Machine>| match disk.look(&object).unwrap() {
+    let looked = |disk: &Disk<Machine>| match disk.look(&object, Trust::Epoch).unwrap() {
         Look::Found(found) => {
             if found.verified {
                 "verified"
@@ -438,13 +438,13 @@ fn after_the_machine_went_down_bytes_are_verified_once() {
     let disk = open(&machine);
     let Ok(keys) = disk.keys(disk.key(&object).0.as_bytes()[0]) else { panic!("no keys") };
     let Examined::Suspect(mut suspect) = disk.examine(&keys[0]).unwrap() else { panic!("no suspect") };
-    assert_eq!(disk.verify(&mut suspect, 1).unwrap(), Verified::Whole(Finding::New));
+    assert_eq!(disk.verify(&mut suspect, 0, 1).unwrap(), Verified::Whole(Finding::New));
     assert!(matches!(disk.examine(&keys[0]).unwrap(), Examined::Settled));
     machine = machine.reboot();
     let disk = open(&machine);
     machine.rot(&entry, 0);
     let Examined::Suspect(mut suspect) = disk.examine(&keys[0]).unwrap() else { panic!("no suspect") };
-    assert_eq!(disk.verify(&mut suspect, 1).unwrap(), Verified::Damaged(Finding::New));
+    assert_eq!(disk.verify(&mut suspect, 0, 1).unwrap(), Verified::Damaged(Finding::New));
     assert_eq!(looked(&disk), "missing");
 }
 

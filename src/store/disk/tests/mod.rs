@@ -18,7 +18,7 @@ fn an_entry_of_a_node_without_other_digests_is_found() {
     let entry = disk.entry_path(&object);
     assert!(entry.ends_with("76/5bbd63f95cb7f13c18edecee1e0a5ca87c3ea68adf4e043643f553626f7907"));
     fs::write(&entry, include_bytes!("testdata/entry.v2")).unwrap();
-    let Look::Found(found) = disk.look(&object).unwrap() else { panic!("it is there") };
+    let Look::Found(found) = disk.look(&object, Trust::Epoch).unwrap() else { panic!("it is there") };
     assert_eq!(
         (found.meta.sha256, found.meta.listed),
         (Some(Sha256::of(body)), Some(Sha256::of(body).into()))

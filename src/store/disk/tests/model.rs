@@ -11,7 +11,7 @@
 //! A sync that fails may have lost what it should have written, and the next one doesn't notice. Where the disk lies, a sync
 //! makes nothing durable at all.
 
-use crate::store::disk::files::{Facts, Files, Modified};
+use crate::store::disk::files::{Facts, Files, Modified, Seal};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -297,10 +297,16 @@ impl World {
                 is_dir: false,
                 modified: *content.modified.now(),
                 accessed: 0,
+                seal: Seal::default(),
             },
-            Node::Dir(_) => {
-                Facts { length: 0, allocated: 0, is_dir: true, modified: Modified::default(), accessed: 0 }
-            }
+            Node::Dir(_) => Facts {
+                length: 0,
+                allocated: 0,
+                is_dir: true,
+                modified: Modified::default(),
+                accessed: 0,
+                seal: Seal::default(),
+            },
         }
     }
 }
