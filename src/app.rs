@@ -260,7 +260,7 @@ impl Running {
 fn ours(store: Arc<Store>) -> Ours {
     Arc::new(move |path, digest, size, part, theirs| {
         let store = store.clone();
-        Box::pin(async move { store.contradicts(&Object::listed(path, digest, size), part, theirs).await })
+        Box::pin(async move { store.compare(&Object::listed(path, digest, size), part, theirs).await })
     })
 }
 

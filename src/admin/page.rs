@@ -223,13 +223,15 @@ fn mirrors(html: &mut String, mirrors: &[Mirror]) {
     for mirror in mirrors {
         let _ = writeln!(
             html,
-            "<tr><th scope=\"row\"><a href=\"{}\">{}</a></th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\"><a href=\"{}\">{}</a></th><td>{}</td><td>{}</td><td>{}</td><td>{}; ahead: {} of {}</td></tr>",
             escape(&mirror.url),
             escape(&mirror.name),
             mirror.country.as_ref().map_or("unknown", Code::as_str),
             reach(mirror),
             holdings(&mirror.repos),
             mirror.redirects,
+            size(mirror.ahead_bytes),
+            size(mirror.ahead_limit_bytes),
         );
     }
     close_table(html);

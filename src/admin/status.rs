@@ -177,6 +177,10 @@ pub struct Mirror {
     pub throughput: Option<u64>,
     /// Redirects that named it, since the start.
     pub redirects: u64,
+    /// Bytes that it has been sent ahead of the bandwidth that it donates.
+    pub ahead_bytes: u64,
+    /// Bytes that it may be (`mirrors.ahead`): then it is full.
+    pub ahead_limit_bytes: u64,
     /// What it holds of each repo.
     pub repos: Vec<Holding>,
 }
@@ -328,8 +332,10 @@ impl Status {
             mirrors: mirrors
                 .states()
                 .iter()
-                .map(|state| {
-                    mirror(state, &repos, by_mirror(&edge.metrics.mirror_redirects, &state.mirror.name))
+                .enumerate()
+                .map(|(number, state)| {
+                    let redirects = by_mirror(&edge.metrics.mirror_redirects, &state.mirror.name);
+                    mirror(state, &repos, redirects, edge.load.ahead(number, now))
                 })
                 .collect(),
             egress: Egress {
@@ -431,7 +437,7 @@ fn generation(view: &RepoView) -> Option<Generation> {
     })
 }
 
-fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {
+fn mirror(state: &MirrorState, repos: &Repos, redirects: u64, ahead: (u64, u64)) -> Mirror {
     let (word, seen, since, why) = match &state.reach {
         Reach::Untried => ("untried", None, None, None),
         Reach::Up { seen } => ("up", Some(clock::shown(*seen)), None, None),
@@ -452,6 +458,8 @@ fn mirror(state: &MirrorState, repos: &Repos, redirects: u64) -> Mirror {
         throughput: state.throughput.map(|bytes| bytes.saturating_mul(8)),
         latency_ms: state.latency.map(|latency| latency.as_secs_f64() * 1e3),
         redirects,
+        ahead_bytes: ahead.0,
+        ahead_limit_bytes: ahead.1,
         repos: pairs
             .map(|(index, (pair, view))| holding(pair, view, state.is_current(index, view.sequence())))
             .collect(),

@@ -27,6 +27,7 @@ pub(super) fn probes(t: &mut Table<'_>, urls: &[String], any_mirror: bool) -> Pr
         timeout: t.or("timeout", &kinds::duration("10ms", "5m"), default.timeout),
         parallel: t.or("parallel", &kinds::count(1, 4096), default.parallel),
         sample: t.or("sample", &kinds::count(1, 1_000_000), default.sample),
+        ahead: t.or("ahead", &kinds::duration("1s", "1h"), default.ahead),
         contact: contact.unwrap_or_default(),
     }
 }
@@ -40,6 +41,7 @@ impl Default for Probes {
             timeout: Duration::from_secs(10),
             parallel: 64,
             sample: 5000,
+            ahead: Duration::from_secs(10),
             contact: String::new(),
         }
     }

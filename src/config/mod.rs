@@ -381,6 +381,8 @@ pub struct Probes {
     pub parallel: usize,
     /// At most so many files are asked for to promote a mirror. 1 to 1,000,000, default 5000.
     pub sample: usize,
+    /// So much of the bandwidth that it donates each mirror may be sent ahead. 1s to 1h, default 10s.
+    pub ahead: Duration,
     /// In the probes' User-Agent: a web page or mail address. Default: the first of `node.urls`; else empty.
     pub contact: String,
 }

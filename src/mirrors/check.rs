@@ -4,14 +4,15 @@ use super::Shared;
 use super::client::{Failure, MirrorClient};
 use super::families::Family;
 use super::findings::Findings;
-use super::judge::{File, Lapse, Missed};
+use super::judge::{self, File, Lapse, Missed};
 use super::pace::Pace;
 use crate::clock;
 use crate::config::Repo;
 use crate::http::ByteRange;
 use crate::policy::Fault;
+use crate::store::Comparison;
 use bytes::Bytes;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
@@ -20,6 +21,8 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 const ONE_IN: usize = 8;
 /// So many are asked for at each address: nearly every push is smaller.
 const EVERYWHERE: usize = 64;
+/// So many other files have to be right where the one that was wrong is gone.
+const SETTLED_BY: usize = 4;
 /// Requests to one mirror at a time.
 pub(super) const LANES: usize = 4;
 
@@ -46,15 +49,35 @@ pub(super) struct Asker {
     hosts: OnceCell<Vec<MirrorClient>>,
 }
 
+/// How fast a part came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Transfer {
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
+}
+
 /// What became of a comparison.
 #[derive(Debug)]
 pub(super) enum Compared {
-    /// Nothing speaks against it: the part is right, or the node has nothing to compare it with.
+    /// The part is right.
     Fits,
+    /// Nothing speaks against it, but the node has nothing to compare it with.
+    Unknown,
     /// The mirror doesn't answer ranges.
     NoRanges,
     /// It has other bytes.
     Differs(Doubt),
+}
+
+/// What a check found of wrong bytes.
+#[derive(Debug)]
+pub(super) enum Settled {
+    /// Nothing new.
+    No,
+    /// What was doubted is right by now.
+    Yes,
+    /// These are wrong.
+    Wrong(Doubt),
 }
 
 /// A part of a file that a mirror had wrong.
@@ -199,10 +222,10 @@ impl Asker {
     }
 
     /// Asks for a part, and holds it against what the node itself has of the file, where it has it at hand.
-    /// Also how long the mirror took.
-    pub(super) async fn compare(&self, file: File, part: ByteRange) -> (Result<Compared, Missed>, Duration) {
-        let (theirs, took) = self.timed_part(self.any_host().await, &file, part).await;
-        (self.hold_against(file, part, theirs).await, took)
+    /// Also how many bytes came, and how long the mirror took.
+    pub(super) async fn compare(&self, file: File, part: ByteRange) -> (Result<Compared, Missed>, Transfer) {
+        let (theirs, transfer) = self.timed_part(self.any_host().await, &file, part).await;
+        (self.hold_against(file, part, theirs).await, transfer)
     }
 
     async fn hold_against(
@@ -214,32 +237,54 @@ impl Asker {
         let Some(theirs) = theirs? else { return Ok(Compared::NoRanges) };
         let ours = match (file.digest, self.repo.file(&file.path)) {
             (Some(digest), Ok(path)) => (self.shared.known.ours)(path, digest, file.size, part, theirs).await,
-            _ => None,
+            _ => Comparison::Unknown,
         };
         Ok(match ours {
-            Some(ours) => Compared::Differs(Doubt { file, part, ours }),
-            None => Compared::Fits,
+            Comparison::Differs(ours) => Compared::Differs(Doubt { file, part, ours }),
+            Comparison::Same => Compared::Fits,
+            Comparison::Unknown => Compared::Unknown,
         })
     }
 
-    /// Asks for the part that was wrong, at each address; until it is right, or isn't listed any more, nothing else counts.
-    pub(super) async fn settle(&self, doubt: &Doubt) -> Result<(), Missed> {
+    /// Whether a mirror that had wrong bytes has right ones now: the very part, at each address. Where it has deleted that file,
+    /// which `others` no longer have among them, a few of these stand for it, if the node can compare them.
+    pub(super) async fn settle(&self, doubt: &Doubt, others: Vec<File>) -> Result<(), Missed> {
         for host in self.hosts().await {
-            match self.timed_part(host, &doubt.file, doubt.part).await.0? {
-                Some(theirs) if theirs == doubt.ours => {}
-                Some(_) => return Err(doubt.missed()),
-                None => {
+            match self.timed_part(host, &doubt.file, doubt.part).await.0 {
+                Ok(Some(theirs)) if theirs == doubt.ours => {}
+                Ok(Some(_)) => return Err(doubt.missed()),
+                Ok(None) => {
                     let why = "had other bytes than listed, and answers no ranges now".to_owned();
                     return Err(Missed { why, ..doubt.missed() });
                 }
+                Err(missed) if missed.transient || others.is_empty() => return Err(missed),
+                Err(_) => return self.stand_for(doubt, others).await,
             }
         }
         Ok(())
     }
 
-    /// A part, from any of the addresses; `None` where the mirror answers no ranges.
-    pub(super) async fn part(&self, file: &File, part: ByteRange) -> Result<Option<Bytes>, Missed> {
-        self.timed_part(self.any_host().await, file, part).await.0
+    async fn stand_for(&self, doubt: &Doubt, others: Vec<File>) -> Result<(), Missed> {
+        let mut right = 0;
+        for file in others {
+            match self.compare_some(file).await? {
+                Compared::Fits => right += 1,
+                Compared::Differs(other) => return Err(other.missed()),
+                Compared::Unknown | Compared::NoRanges => {}
+            }
+            if right == SETTLED_BY {
+                return Ok(());
+            }
+        }
+        let why =
+            format!("had other bytes than listed, and only {right} other files could be compared since");
+        Err(Missed { why, ..doubt.missed() })
+    }
+
+    /// Compares a part of a file, at random.
+    pub(super) async fn compare_some(&self, file: File) -> Result<Compared, Missed> {
+        let part = judge::sample(&file, judge::SAMPLE_BYTES, &mut fastrand::Rng::new());
+        self.compare(file, part).await.0
     }
 
     async fn any_host(&self) -> &MirrorClient {
@@ -247,19 +292,20 @@ impl Asker {
         &hosts[fastrand::usize(..hosts.len())]
     }
 
-    /// The same, and how long the mirror took.
+    /// A part, `None` where the mirror answers no ranges; and how fast it came.
     async fn timed_part(
         &self,
         host: &MirrorClient,
         file: &File,
         part: ByteRange,
-    ) -> (Result<Option<Bytes>, Missed>, Duration) {
-        let Some(url) = self.url(file) else { return (Ok(None), Duration::ZERO) };
+    ) -> (Result<Option<Bytes>, Missed>, Transfer) {
+        let Some(url) = self.url(file) else { return (Ok(None), Transfer::default()) };
         let _permits = permits(&self.place.lanes, &self.shared.permits).await;
-        let begun = clock::monotonic();
-        let answer = host.part(&url, file.size, part).await;
+        let (begun, received) = (clock::monotonic(), AtomicU64::new(0));
+        let answer = host.part(&url, file.size, part, &received).await;
         self.place.pace.note(answer.as_ref().err());
-        (answer.map_err(|failure| missed(file, &failure)), begun.elapsed())
+        let transfer = Transfer { bytes: received.into_inner(), took: begun.elapsed() };
+        (answer.map_err(|failure| missed(file, &failure)), transfer)
     }
 
     /// None for a path that no client could ask for either.

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::http::{ByteRange, date};
 use crate::policy::Look;
 use crate::repo::Sha256;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
@@ -23,6 +23,7 @@ use std::error::Error;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Longest repomd.xml that is read.
@@ -246,8 +247,14 @@ impl MirrorClient {
         .await
     }
 
-    /// GETs a part of a file of this size; `None` where the mirror answers no ranges.
-    pub(super) async fn part(&self, url: &str, size: u64, part: ByteRange) -> Result<Option<Bytes>, Failure> {
+    /// GETs a part of a file of this size; `None` where the mirror answers no ranges. `received` counts its bytes as they come.
+    pub(super) async fn part(
+        &self,
+        url: &str,
+        size: u64,
+        part: ByteRange,
+        received: &AtomicU64,
+    ) -> Result<Option<Bytes>, Failure> {
         self.timed(async {
             let asked = format!("bytes={}-{}", part.start, part.end - 1);
             let range = HeaderValue::try_from(asked).map_err(|error| Failure::Broken(error.to_string()))?;
@@ -263,9 +270,14 @@ impl MirrorClient {
                         checked => checked?,
                     }
                     let most = usize::try_from(part.len()).unwrap_or(usize::MAX);
-                    let body = Limited::new(response.into_body(), most).collect().await;
-                    let body = body.map_err(|error| failure(&*error))?.to_bytes();
-                    Ok(Some(body))
+                    let (mut body, mut bytes) = (Limited::new(response.into_body(), most), BytesMut::new());
+                    while let Some(frame) = body.frame().await {
+                        let frame = frame.map_err(|error| failure(&*error))?;
+                        let data = frame.into_data().unwrap_or_default();
+                        received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        bytes.extend_from_slice(&data);
+                    }
+                    Ok(Some(bytes.freeze()))
                 }
                 StatusCode::OK => {
                     check_size(response.headers(), header::CONTENT_LENGTH, |value| value.parse().ok(), size)?;

@@ -239,17 +239,18 @@ pub fn sample(file: &File, bytes: u64, rng: &mut fastrand::Rng) -> ByteRange {
     ByteRange { start, end: file.size.min(start + bytes) }
 }
 
-/// Whether generation `target` still lists these very bytes there.
+/// Whether generation `target` lists these very bytes there.
 #[must_use]
 pub fn lists(history: &History, target: u32, file: &File) -> bool {
     let entry = history.by_sequence(target).and_then(|generation| generation.catalogue.find(&file.path));
     entry.is_some_and(|entry| (entry.size, entry.digest) == (file.size, file.digest))
 }
 
-/// Whether any kept generation lists these very bytes there.
+/// Files of generation `target`, at random, of which parts can be compared: at most `most`.
 #[must_use]
-pub fn is_listed(history: &History, file: &File) -> bool {
-    history.generations().iter().any(|generation| lists(history, generation.sequence, file))
+pub fn comparable(history: &History, target: u32, most: usize, rng: &mut fastrand::Rng) -> Vec<File> {
+    let files = history.to_check(target, None).filter(|(_, entry)| entry.size > 0);
+    rng.choose_multiple(files, most).into_iter().map(|(path, entry)| file(path, &entry)).collect()
 }
 
 /// Whether the proof covers a file of generation `target`: it is in the newest generation of all concerned as well, and

@@ -24,6 +24,7 @@ use crate::http::{ByteRange, TreePath};
 use crate::metrics::Metrics;
 use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos, Sightings, sightings};
 use crate::repo::Digest;
+use crate::store::Comparison;
 use bytes::Bytes;
 use check::{LANES, Place};
 use client::MirrorClient;
@@ -110,14 +111,14 @@ impl Shared {
     }
 }
 
-/// What the node itself has of a part of the file of this path, digest and size, where a mirror has other bytes.
-pub type Ours = Arc<dyn Fn(TreePath, Digest, u64, ByteRange, Bytes) -> Contradiction + Send + Sync>;
+/// Holds a mirror's bytes of a part of the file of this path, digest and size against the node's own.
+pub type Ours = Arc<dyn Fn(TreePath, Digest, u64, ByteRange, Bytes) -> Compares + Send + Sync>;
 /// Whether the origin, for sure, hasn't the file of this path, digest and size: it is gone there, or has another length.
 pub type Lacking = Arc<dyn Fn(TreePath, Digest, u64) -> Answer + Send + Sync>;
 /// See [`Lacking`].
 pub type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
 /// See [`Ours`].
-pub type Contradiction = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
+pub type Compares = Pin<Box<dyn Future<Output = Comparison> + Send>>;
 
 /// A mirror's new state over one family.
 struct Update {

@@ -48,11 +48,17 @@ pub(super) fn files(names: &[&str]) -> Files {
 
 /// What the node has of one of [`files`], if that isn't `theirs`.
 #[expect(clippy::needless_pass_by_value, reason = "as the prober calls it")]
-fn our_bytes(path: TreePath, digest: Digest, _: u64, part: ByteRange, theirs: Bytes) -> super::Contradiction {
+fn our_bytes(path: TreePath, digest: Digest, _: u64, part: ByteRange, theirs: Bytes) -> super::Compares {
     let name = path.name().trim_end_matches(".rpm").repeat(3).into_bytes();
     let ours =
         digest.is_of(&name).then(|| Bytes::copy_from_slice(&name[part.start as usize..part.end as usize]));
-    Box::pin(async move { ours.filter(|ours| *ours != theirs) })
+    Box::pin(async move {
+        match ours {
+            None => Comparison::Unknown,
+            Some(ours) if ours == theirs => Comparison::Same,
+            Some(ours) => Comparison::Differs(ours),
+        }
+    })
 }
 
 /// The settings of a mirror.
@@ -175,8 +181,12 @@ async fn answer(script: &Mutex<Script>, request: &Request<hyper::body::Incoming>
         }
         (None, None) => StatusCode::NOT_FOUND,
         (None, Some(body)) if request.headers().contains_key(header::RANGE) => {
-            headers.insert(header::CONTENT_RANGE, format!("bytes 0-0/{}", body.len()).parse().unwrap());
-            *response.body_mut() = body.slice(..1).into();
+            let range = request.headers()[header::RANGE].to_str().unwrap().strip_prefix("bytes=").unwrap();
+            let (first, last) = range.split_once('-').unwrap();
+            let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+            let part = first..last + 1;
+            headers.insert(header::CONTENT_RANGE, format!("bytes {range}/{}", body.len()).parse().unwrap());
+            *response.body_mut() = body.slice(part).into();
             StatusCode::PARTIAL_CONTENT
         }
         (None, Some(body)) => {
@@ -436,6 +446,30 @@ async fn a_restart_restores_proofs() {
     assert_eq!(document.restore(&mut states, &published.repos.load()), 0);
     let mut states = [node_state(&mirror)];
     assert_eq!(document.restore(&mut states, &Node::published(History::default()).repos.load()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_is_back_is_sampled_before_it_takes_anything() {
+    let old = files(&["a", "b"]);
+    let mirror = TestMirror::start().await;
+    mirror.show(1);
+    mirror.put_all(&old);
+    let mut node = Node::start(&[&mirror], first(&old), None);
+    node.until_current(1).await;
+    let (address, script) = mirror.stop().await;
+    node.until(|state| matches!(state.reach, Reach::Down { .. }), |_| true).await;
+    // It lost what it had, and shows what it showed.
+    for (path, _) in &old {
+        script.lock().unwrap().files.remove(&format!("/{ROOT}{path}")).unwrap();
+    }
+    let mirror = TestMirror::start_at(address, script).await;
+    let takes_nothing = |state: &MirrorState| !(state.reach.is_up() && state.pairs[0].proof.is_some());
+    node.until(|state| state.reach.is_up(), takes_nothing).await;
+    let told = |state: &MirrorState| state.pairs[0].note.starts_with("shows generation 1, but Packages/");
+    node.until(told, takes_nothing).await;
+    mirror.put_all(&old);
+    node.until_current(1).await;
+    node.stop().await;
 }
 
 /// As a prober that was not run has it.

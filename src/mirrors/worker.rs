@@ -9,10 +9,10 @@
 mod ask;
 mod found;
 
-use super::check::{Compared, Doubt, Place};
+use super::check::{Compared, Doubt, Place, Settled};
 use super::client::{Failure, Looked, Validator};
 use super::findings::{Findings, Held};
-use super::judge::{self, Lapse, Missed};
+use super::judge::{self, Lapse, Missed, Next};
 use super::{Shared, Update};
 use crate::clock;
 use crate::http::TreePath;
@@ -51,6 +51,8 @@ pub(super) struct Worker {
     liveness: Liveness,
     /// When it is to be seen again how fast the mirror is.
     measure: Instant,
+    /// It was slow then: once may be chance.
+    was_slow: bool,
 }
 
 /// The probes of one repo.
@@ -92,6 +94,8 @@ struct Liveness {
     failures: u32,
     /// It answers, but isn't published as up yet.
     returning: bool,
+    /// It was down before.
+    outage: bool,
 }
 
 /// Files that clients came back for.
@@ -116,8 +120,15 @@ enum Done {
         check: Arc<Mutex<Findings>>,
         result: Result<Held, Missed>,
         ranges: Option<bool>,
-        /// What had been doubted was found right.
-        settled: bool,
+        /// Of wrong bytes.
+        settled: Settled,
+    },
+    /// After an outage.
+    Sampled {
+        repo: usize,
+        /// What follows if all is there.
+        next: Next,
+        result: Result<(), Missed>,
     },
     Spotted {
         repo: usize,
@@ -152,11 +163,24 @@ impl Worker {
     ) -> Self {
         let now = now();
         let slots = state.pairs.iter().map(|_| Slot::due(now)).collect();
-        let liveness = Liveness { due: now, running: false, failures: 0, returning: false };
+        let liveness = Liveness { due: now, running: false, failures: 0, returning: false, outage: false };
         let bounces = Bounces { waiting: VecDeque::new(), after: now };
         let (repos, tasks) = (shared.published.repos.load_full(), JoinSet::new());
         let measure = now;
-        Self { shared, place, state, repos, slots, tasks, reports, changed, bounces, liveness, measure }
+        Self {
+            shared,
+            place,
+            state,
+            repos,
+            slots,
+            tasks,
+            reports,
+            changed,
+            bounces,
+            liveness,
+            measure,
+            was_slow: false,
+        }
     }
 
     /// Probes until it is dropped.

@@ -10,6 +10,7 @@ use super::scale::Scale;
 use super::sync::Synced;
 use super::transaction::{Bundle, Purpose, SLOTS, Transaction};
 use super::world::{self, World, time};
+use crate::config::Probes;
 use crate::config::Scenario;
 use crate::policy::load::MirrorLoad;
 use crate::policy::{Ask, Decision, Facts, MirrorTable, Orders, client, decide};
@@ -97,9 +98,10 @@ impl<'a> Simulation<'a> {
         let scale = Scale::new(scenario, sampled);
         let settings = world::mirrors(scenario);
         let Cast { synced, hosts, rng } = Cast::draw(scenario, sampled);
+        let donated = settings.iter().map(|mirror| scale.donated(mirror.bandwidth));
         Self {
             nodes: (0..scenario.regions.len()).map(|region| scale.node(region)).collect(),
-            load: MirrorLoad::new(settings.iter().map(|mirror| scale.donated(mirror.bandwidth))),
+            load: MirrorLoad::new(donated, Probes::default().ahead),
             table: world::table(&settings, world),
             orders: Orders::new(&settings),
             busy: vec![0.0; settings.len()],

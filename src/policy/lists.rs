@@ -56,7 +56,7 @@ fn is_usable(table: &MirrorTable, listing: &Listing<'_>, index: usize) -> bool {
     // lacks, too, is no worse there than anywhere.
     let is_whole = pair.exceptions.are_the_origins();
     let is_open = !state.mirror.private || select::nearness(state, client) == Nearness::Network;
-    speaks && reaches && shows && is_whole && is_open
+    speaks && reaches && shows && is_whole && is_open && !state.is_slow()
 }
 
 #[cfg(test)]
@@ -136,6 +136,8 @@ mod tests {
             (MirrorState { pairs: pairs(Pair { seen: None, ..ok().pairs[0].clone() }), ..ok() }, 0, 0),
             (MirrorState { pairs: pairs(lacking(Fault::Mirror)), ..ok() }, 0, 0),
             (MirrorState { pairs: pairs(lacking(Fault::Origin)), ..ok() }, 1, 1),
+            (MirrorState { throughput: Some(31_999), ..ok() }, 0, 0),
+            (MirrorState { throughput: Some(32_000), ..ok() }, 1, 1),
             (MirrorState { ipv4: false, ipv6: true, ..ok() }, 0, 1),
             (with(&|mirror| mirror.private = true), 0, 0),
             (

@@ -7,6 +7,9 @@ use crate::repo::{Listed, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What the node itself gives each client at least. A mirror that sends the node less takes none.
+pub const LEAST_BYTES_PER_SECOND: u64 = 32_000;
+
 /// One mirror.
 #[derive(Clone, Debug)]
 pub struct MirrorState {
@@ -58,6 +61,13 @@ impl MirrorState {
     #[must_use]
     pub fn holds(&self, repo: usize, listed: &Listed, path: &str) -> bool {
         self.pairs.get(repo).is_some_and(|pair| pair.holds(listed, path))
+    }
+
+    /// It is so slow that clients are better served here, whatever there is to do: librepo gives up below 1000 B/s, and people
+    /// long before.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.throughput.is_some_and(|bytes_per_second| bytes_per_second < LEAST_BYTES_PER_SECOND)
     }
 
     /// Its URL is https.

@@ -115,6 +115,8 @@ pub enum Unfit {
     ManyRanges,
     /// It wasn't seen alive just now, and the client isn't known to recover.
     NotSeenLately,
+    /// It sends less than 32 kB/s to the node.
+    Slow,
     /// It is being sent all that it donates.
     Full,
 }
@@ -140,6 +142,7 @@ impl Unfit {
             Self::NotSeenLately => {
                 "it wasn't seen alive in the last 30 s and the client isn't known to recover from a failure"
             }
+            Self::Slow => "it sends less than 32 kB/s to the node",
             Self::Full => "it is being sent all the bandwidth that it donates",
         }
     }
@@ -176,6 +179,7 @@ fn suits<'a>(index: usize, table: &MirrorTable, wanted: &Wanted<'a>) -> Result<&
     let is_late = || !mirror.reach.seen_within(SEEN_LATELY, wanted.now);
     match holding {
         _ if wanted.failed.contains(index) => Err(Unfit::FailedThisClient),
+        _ if mirror.is_slow() => Err(Unfit::Slow),
         _ if mirror.mirror.private && !is_local(mirror, client) => Err(Unfit::Private),
         _ if client.https && !mirror.is_https() => Err(Unfit::PlainHttp),
         _ if client.is_yum3 && !client.https && mirror.is_https() => Err(Unfit::OldTls),

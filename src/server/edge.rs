@@ -105,7 +105,7 @@ impl Edge {
             taken: Taken::default(),
             listings: Listings::default(),
             seats: Seats::new(config.http.max_connections, config.http.max_connections_per_network),
-            load: MirrorLoad::new(donated),
+            load: MirrorLoad::new(donated, config.probes.ahead),
             orders: Orders::new(&config.mirrors),
             redirected: config.mirrors.iter().map(redirected).collect(),
             own_entries: OwnEntries::new(&config.node.urls, OWN_ENTRIES),

@@ -11,6 +11,17 @@ use std::os::unix::fs::FileExt;
 /// Read at once.
 const CHECKED_BYTES: usize = 1024 * 1024;
 
+/// What a comparison with the store's own bytes gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// They are the same.
+    Same,
+    /// These are the store's own.
+    Differs(Bytes),
+    /// The store has nothing to compare with at hand.
+    Unknown,
+}
+
 /// What a comparison with a file gave.
 enum Found {
     Same,
@@ -20,10 +31,14 @@ enum Found {
 }
 
 impl Store {
-    /// The store's own bytes of a part of a listed object, where `theirs` are others. `None` where they are the same, where
-    /// the store has nothing at hand, and where it is itself wrong: before it contradicts, all of its file is checked
-    /// against its digest, and what isn't that is removed. Nothing is fetched, counted, or taken for a use.
-    pub async fn contradicts(&self, object: &Object, part: ByteRange, theirs: Bytes) -> Option<Bytes> {
+    /// Holds a part of a listed object against the store's own bytes. Where the store is itself wrong, they are none: before it
+    /// contradicts, all of its file is checked against its digest, and what isn't that is removed. Nothing is fetched, counted,
+    /// or taken for a use.
+    pub async fn compare(&self, object: &Object, part: ByteRange, theirs: Bytes) -> Comparison {
+        self.compared(object, part, theirs).await.unwrap_or(Comparison::Unknown)
+    }
+
+    async fn compared(&self, object: &Object, part: ByteRange, theirs: Bytes) -> Option<Comparison> {
         let listed = object.identity?;
         let held = match &self.backing {
             Backing::Cache(cache) => cache.glance(object).await,
@@ -34,13 +49,14 @@ impl Store {
             Source::Memory(all) => {
                 let (start, end) = (usize::try_from(part.start).ok()?, usize::try_from(part.end).ok()?);
                 let ours = all.get(start..end)?;
-                (ours != theirs).then(|| all.slice_ref(ours))
+                let is_same = ours == theirs;
+                Some(if is_same { Comparison::Same } else { Comparison::Differs(all.slice_ref(ours)) })
             }
             Source::File(file) => {
                 let comparing = move || compare(&file, part, &theirs, listed.size, listed.digest);
                 match self.runtime.spawn_blocking(comparing).await.ok()?.ok()? {
-                    Found::Same => None,
-                    Found::Differs(ours) => Some(ours),
+                    Found::Same => Some(Comparison::Same),
+                    Found::Differs(ours) => Some(Comparison::Differs(ours)),
                     Found::Rotten => {
                         tracing::warn!(path = %object.path, "a file of the node isn't what is listed");
                         if let Backing::Cache(cache) = &self.backing {

@@ -34,6 +34,7 @@ mod wants;
 #[cfg(test)]
 mod tests;
 
+pub use compare::Comparison;
 pub use error::{FetchError, FillError, PurgeError};
 pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag, repr_digest};
 pub use pass::PassBody;

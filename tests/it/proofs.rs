@@ -357,3 +357,73 @@ fn a_name_one_of_whose_hosts_loses_files_is_out_after_the_first_bounces() {
     assert!((1..40).contains(&failures), "{failures} clients were failed");
     assert_eq!(name.hosts.len(), 3);
 }
+
+#[test]
+fn a_mirror_with_wrong_bytes_stays_out_whatever_is_pushed() {
+    let scene = Scene::new(1, "", |_, _| {});
+    scene.wait_mirror(0, "the mirror is proven", is_fresh);
+    // All new packages of the push are as long as they should be there, and wrong.
+    scene.trees[0].sync(Push::Second);
+    let new: Vec<String> = (0..repo::PACKAGES)
+        .filter(|number| repo::updated(*number))
+        .map(|number| repo::rpm(number, Push::Second))
+        .collect();
+    for file in &new {
+        let right = fs::read(scene.trees[0].repo().join(file)).unwrap();
+        scene.mirrors[0].put(&format!("{REPO}/{file}"), right.iter().map(|byte| !byte).collect::<Vec<u8>>());
+    }
+    scene.master.sync(Push::Second);
+    scene.wait_sequence(2);
+    let is_wrong = |repo: &Value| repo["note"].as_str().is_some_and(|note| note.contains("has other bytes"));
+    let repo = scene.wait_mirror(0, "it is caught before it is proven", is_wrong);
+    assert!(!is_fresh(&repo), "{repo}");
+
+    // Two more pushes leave out the file that it was caught with, and the next one; what is left is as wrong.
+    let mut left = new.clone();
+    for sequence in [3, 4] {
+        let repo = scene.wait_mirror(0, "a wrong file is named", is_wrong);
+        let note = repo["note"].as_str().unwrap();
+        let caught = left.iter().position(|file| note.contains(file.as_str())).unwrap_or_default();
+        let caught = left.remove(caught);
+        for tree in [&scene.trees[0], &scene.master] {
+            fs::remove_file(tree.repo().join(&caught)).unwrap();
+        }
+        scene.mirrors[0].act(&format!("{REPO}/{caught}"), [Act::Status(404)]);
+        createrepo(&scene.master, &["--no-database", "--revision", &sequence.to_string()]);
+        for file in repo::files(&scene.master.repo()).iter().filter(|file| file.starts_with("repodata/")) {
+            let (from, to) = (scene.master.repo().join(file), scene.trees[0].repo().join(file));
+            let _ = fs::remove_file(&to);
+            fs::copy(from, to).unwrap();
+        }
+        scene.wait_sequence(sequence);
+        scene.node.wait_status("it was looked at", |status| {
+            let repo = &status["mirrors"][0]["repos"][0];
+            assert!(!is_fresh(repo), "{repo}");
+            repo["shows"] == sequence && is_wrong(repo) && !repo["note"].as_str().unwrap().contains(&caught)
+        });
+    }
+    // Its disk is replaced.
+    for file in &left {
+        let right = fs::read(scene.master.repo().join(file)).unwrap();
+        scene.mirrors[0].put(&format!("{REPO}/{file}"), right);
+    }
+    scene.wait_mirror(0, "it is proven again", is_fresh);
+    assert!(scene.sent(&left[0]).is_some());
+}
+
+#[test]
+fn a_slow_mirror_takes_nothing() {
+    let scene = Scene::new(1, "mirrors.timeout = \"1s\"\nmirrors.ahead = \"20s\"\n", |_, _| {});
+    for number in 0..repo::PACKAGES {
+        scene.mirrors[0].act(&format!("{REPO}/{}", repo::rpm(number, Push::First)), [Act::Throttle(20_000)]);
+    }
+    let status = scene.node.wait_status("it was measured", |status| {
+        status["mirrors"][0]["throughput"].as_u64().is_some_and(|bits| bits < 8 * 32_000)
+    });
+    assert_eq!(status["mirrors"][0]["ahead_limit_bytes"], 20 * 100_000_000_000_u64 / 8);
+    for number in 0..8 {
+        assert_eq!(scene.sent(&repo::rpm(number, Push::First)), None);
+    }
+    let repo = scene.wait_mirror(0, "it is proven all the same", is_fresh);
+    assert!(repo["exceptions"].is_null(), "{repo}");
+}

@@ -1,8 +1,8 @@
 //! What the mirror is asked, each as a task of its own.
 
 use super::{BOUNCE_PAUSE, CHECK_LASTS, Done, Worker, now};
-use crate::http::{ByteRange, TreePath};
-use crate::mirrors::check::{self, Asker, Compared, Doubt};
+use crate::http::TreePath;
+use crate::mirrors::check::{self, Asker, Compared, Doubt, Settled, Transfer};
 use crate::mirrors::client::{Failure, MirrorClient};
 use crate::mirrors::findings::{Base, Findings, Held};
 use crate::mirrors::judge::{self, File, Lapse, Missed, Next};
@@ -15,6 +15,13 @@ use std::time::Duration;
 const LIVENESS_REPOS: usize = 2;
 /// Between two measurements of how fast the mirror is: a mebibyte an hour costs its admin nothing.
 const MEASURE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Files that a mirror which is back from an outage is asked for.
+const RETURN_SAMPLE: usize = 8;
+/// New files of which parts are compared before a mirror is proven for a generation.
+const COMPARED_NEW: usize = 4;
+/// Files that are tried where the one that was wrong is gone: the node has few of them at hand.
+const COMPARED_INSTEAD: usize = 64;
 
 impl Worker {
     pub(super) fn start_liveness(&mut self) {
@@ -70,10 +77,12 @@ impl Worker {
         }
         let asker = self.asker(repo);
         self.tasks.spawn(async move {
-            let (result, took) = asker.compare(file.clone(), part).await;
-            let is_told = is_long && matches!(result, Ok(Compared::Fits | Compared::Differs(_)));
-            let throughput = is_told.then(|| per_second(part.len(), took));
+            let (result, transfer) = asker.compare(file.clone(), part).await;
+            // One that was broken off by the timeout tells how slow the mirror is, and nothing else.
+            let is_told = is_long && transfer.bytes > 0;
+            let throughput = is_told.then(|| per_second(transfer));
             let result = match result {
+                Err(missed) if missed.transient && is_told => Ok(Compared::Unknown),
                 Ok(compared) => Ok(compared),
                 Err(missed) => Err(lapse(&asker, (&history, &pair), missed, &file).await),
             };
@@ -81,17 +90,40 @@ impl Worker {
         });
     }
 
+    /// Asks a mirror that is back from an outage for some of what it was proven to hold, before `next`.
+    pub(super) fn start_sample(&mut self, repo: usize, next: Next) {
+        let (history, pair) = (self.history(repo).clone(), self.state.pairs[repo].clone());
+        let mut rng = fastrand::Rng::new();
+        let files: Vec<File> =
+            (0..RETURN_SAMPLE).filter_map(|_| judge::spot(&history, &pair, &mut rng)).collect();
+        let asker = self.asker(repo);
+        self.tasks.spawn(async move {
+            for file in files {
+                if let Err(failure) = asker.bounced(&file).await {
+                    let (path, transient) = (file.path, failure.is_transient());
+                    let missed = Missed { path, why: failure.of_file(), transient };
+                    return Done::Sampled { repo, next, result: Err(missed) };
+                }
+            }
+            Done::Sampled { repo, next, result: Ok(()) }
+        });
+    }
+
     /// Checks the files of generation `target`, or goes on with that.
     fn start_check(&mut self, repo: usize, target: u32) {
         let history = self.history(repo).clone();
         let check = self.check(repo, target);
-        let doubted = &mut self.slots[repo].doubted;
-        doubted.take_if(|doubt| !judge::is_listed(&history, &doubt.file));
-        let doubted = doubted.clone().filter(|doubt| judge::lists(&history, target, &doubt.file));
+        let doubted = self.slots[repo].doubted.clone();
+        // Another generation may not list what was wrong: then others have to be right, whatever was pushed meanwhile.
+        let others = match &doubted {
+            Some(doubt) if !judge::lists(&history, target, &doubt.file) => {
+                judge::comparable(&history, target, COMPARED_INSTEAD, &mut fastrand::Rng::new())
+            }
+            _ => Vec::new(),
+        };
         let asker = self.asker(repo);
         self.tasks.spawn(async move {
-            let (result, ranges) = checked(&asker, &check, doubted.as_ref()).await;
-            let settled = doubted.is_some() && result.is_ok();
+            let Checked { result, ranges, settled } = checked(&asker, &check, doubted.as_ref(), others).await;
             Done::Verified { repo, check, result, ranges, settled }
         });
     }
@@ -152,32 +184,56 @@ async fn lapse(asker: &Asker, (history, pair): (&History, &Pair), missed: Missed
     asker.lapse(missed, file, &witnesses).await
 }
 
-/// What a check finds, and whether the mirror answers ranges, where that was seen.
+/// What a check finds.
+struct Checked {
+    result: Result<Held, Missed>,
+    /// Whether the mirror answers ranges, where that was seen.
+    ranges: Option<bool>,
+    settled: Settled,
+}
+
 async fn checked(
     asker: &Asker,
     check: &Mutex<Findings>,
     doubted: Option<&Doubt>,
-) -> (Result<Held, Missed>, Option<bool>) {
+    others: Vec<File>,
+) -> Checked {
+    let failed = |missed| Checked { result: Err(missed), ranges: None, settled: Settled::No };
     if let Some(doubt) = doubted
-        && let Err(missed) = asker.settle(doubt).await
+        && let Err(missed) = asker.settle(doubt, others).await
     {
-        return (Err(missed), None);
+        return failed(missed);
     }
     if let Err(missed) = asker.all(check).await {
-        return (Err(missed), None);
+        return failed(missed);
     }
-    let (result, ranged) = {
+    let (result, ranged, mut new) = {
         let findings = check::lock(check);
-        (findings.result(), findings.ranged().cloned())
+        let new = findings.new_files().filter(|file| file.size > 0).cloned();
+        let new = fastrand::choose_multiple(new, COMPARED_NEW);
+        (findings.result(), findings.ranged().cloned(), new)
     };
-    match ranged.filter(|_| result.is_ok()) {
-        Some(file) => match asker.part(&file, ByteRange { start: 0, end: 1 }).await {
-            Ok(part) => (result, Some(part.is_some())),
-            Err(missed) if missed.transient => (result, None),
-            Err(missed) => (Err(missed), None),
-        },
-        None => (result, None),
+    if result.is_err() {
+        return Checked { result, ranges: None, settled: Settled::No };
     }
+    // What a HEAD can't see: some of the new files are compared, as far as the node has them at hand.
+    let mut ranges = None;
+    if new.is_empty() {
+        new.extend(ranged);
+    }
+    for file in new {
+        match asker.compare_some(file).await {
+            Ok(Compared::Fits | Compared::Unknown) => ranges = Some(true),
+            Ok(Compared::NoRanges) => ranges = Some(false),
+            Ok(Compared::Differs(doubt)) => {
+                return Checked { result: Err(doubt.missed()), ranges, settled: Settled::Wrong(doubt) };
+            }
+            Err(missed) if missed.transient => break,
+            Err(missed) => return failed(missed),
+        }
+    }
+    let settled = if doubted.is_some() { Settled::Yes } else { Settled::No };
+    Checked { result, ranges, settled }
 }
 
 /// Whether one of `urls` answers without an error of the server; all are on one host. If none does, what the first said.
@@ -193,7 +249,7 @@ async fn alive(client: &MirrorClient, urls: &[String]) -> Result<(), Failure> {
     answer
 }
 
-fn per_second(bytes: u64, took: Duration) -> u64 {
+fn per_second(Transfer { bytes, took }: Transfer) -> u64 {
     let nanos = took.as_nanos().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
 }

@@ -3,11 +3,12 @@
 use super::{Done, MOST_DOUBLINGS, Worker, jittered, now, spread};
 use crate::clock;
 use crate::http::TreePath;
-use crate::mirrors::check::{Compared, lock};
+use crate::mirrors::check::{Compared, Settled, lock};
 use crate::mirrors::client::{Failure, Looked};
 use crate::mirrors::findings::{Findings, Held};
 use crate::mirrors::judge::{self, Lapse, Missed, Next, Seen};
 use crate::policy::Reach;
+use crate::policy::mirrors::LEAST_BYTES_PER_SECOND;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -32,15 +33,21 @@ impl Worker {
                 self.looked(repo, result)
             }
             Ok(Done::Verified { repo, check, result, ranges, settled }) => {
-                if settled {
-                    self.slots[repo].doubted = None;
+                match settled {
+                    Settled::No => {}
+                    Settled::Yes => self.slots[repo].doubted = None,
+                    Settled::Wrong(doubt) => self.slots[repo].doubted = Some(doubt),
                 }
                 self.state.ranges = ranges.unwrap_or(self.state.ranges);
                 self.verified(repo, &check, &result);
                 true
             }
+            Ok(Done::Sampled { repo, next, result }) => {
+                self.sampled(repo, next, &result);
+                true
+            }
             Ok(Done::Spotted { repo, result, throughput }) => {
-                self.state.throughput = throughput.or(self.state.throughput);
+                self.measured(throughput);
                 self.spotted(repo, result);
                 true
             }
@@ -68,6 +75,7 @@ impl Worker {
             now() + jittered(if proven { settings.liveness_every } else { settings.probe_every });
         if !self.is_asked() {
             self.liveness.returning = true;
+            self.liveness.outage = matches!(self.state.reach, Reach::Down { .. });
             let now = now();
             for (slot, pair) in self.slots.iter_mut().zip(&self.state.pairs) {
                 slot.awaited = pair.proof.is_some();
@@ -109,7 +117,10 @@ impl Worker {
         let (pair, next) = judge::look(&history, pair, seen, clock::now());
         self.state.pairs[repo] = pair;
         self.slots[repo].validator = validator;
-        (self.slots[repo].awaited, self.slots[repo].looked) = (false, true);
+        self.slots[repo].looked = true;
+        let unsampled =
+            self.slots[repo].awaited && self.liveness.outage && self.state.pairs[repo].proof.is_some();
+        self.slots[repo].awaited = unsampled;
         self.answered(true);
         // It shows another by now: what was found of that one may be gone.
         self.slots[repo]
@@ -121,8 +132,43 @@ impl Worker {
             _ if self.is_current(repo) => self.count("ok"),
             _ => self.count("stale"),
         }
-        self.start_next(repo, next);
+        match next {
+            next if unsampled && !is_unclear => self.start_sample(repo, next),
+            next => self.start_next(repo, next),
+        }
         true
+    }
+
+    /// A mirror that is back has some of what it was proven to hold, or hasn't.
+    fn sampled(&mut self, repo: usize, next: Next, result: &Result<(), Missed>) {
+        if let Err(missed) = result {
+            self.doubt(missed);
+            if missed.transient {
+                // Until it answers for them, it takes nothing.
+                return self.rest(repo);
+            }
+            let note = format!("{} {} after an outage", missed.path, missed.why);
+            self.state.pairs[repo] = judge::refuted(&self.state.pairs[repo], &note);
+        }
+        self.slots[repo].awaited = false;
+        self.answered(true);
+        match result {
+            Ok(()) => self.start_next(repo, next),
+            Err(_) => (self.slots[repo].running, self.slots[repo].due) = (false, now()),
+        }
+    }
+
+    /// How fast it is. Twice in a row it has to be too slow to take clients; then it is measured at each probe.
+    fn measured(&mut self, throughput: Option<u64>) {
+        let Some(bytes_per_second) = throughput else { return };
+        let is_slow = bytes_per_second < LEAST_BYTES_PER_SECOND;
+        if is_slow {
+            self.measure = now();
+        }
+        if self.was_slow || !is_slow {
+            self.state.throughput = Some(bytes_per_second);
+        }
+        self.was_slow = is_slow;
     }
 
     fn verified(&mut self, repo: usize, check: &Mutex<Findings>, result: &Result<Held, Missed>) {
@@ -156,7 +202,7 @@ impl Worker {
         }
         let old = &self.state.pairs[repo];
         let pair = match result {
-            Ok(Compared::Fits | Compared::NoRanges) => {
+            Ok(Compared::Fits | Compared::Unknown | Compared::NoRanges) => {
                 judge::spotted(self.history(repo), old, Ok(()), clock::now())
             }
             Ok(Compared::Differs(doubt)) => {

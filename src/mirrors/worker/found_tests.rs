@@ -1,6 +1,6 @@
 use super::*;
 use crate::metrics::Metrics;
-use crate::mirrors::check::{Doubt, Place};
+use crate::mirrors::check::{Doubt, Place, Settled};
 use crate::mirrors::client::MirrorClient;
 use crate::mirrors::families::Family;
 use crate::mirrors::findings::Base;
@@ -8,6 +8,7 @@ use crate::mirrors::tests::{Node, files, first, mirror};
 use crate::mirrors::worker::BOUNCE_PAUSE;
 use crate::mirrors::{Known, Probes, Shared};
 use crate::policy::{Exceptions, Fault, MirrorState, Proof};
+use crate::store::Comparison;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -25,7 +26,7 @@ fn worker() -> Worker {
         clients: MirrorClient::both(TIMEOUT, "", false).unwrap(),
         permits: Semaphore::new(1),
         known: Known {
-            ours: Arc::new(|_, _, _, _, _| Box::pin(async { None })),
+            ours: Arc::new(|_, _, _, _, _| Box::pin(async { Comparison::Unknown })),
             lacking: Arc::new(|_, _, _| Box::pin(async { false })),
             sightings: Arc::default(),
         },
@@ -141,13 +142,28 @@ async fn a_doubt_stays_until_the_very_part_is_right() {
     let note = "Packages/a.rpm has other bytes than listed, from byte 2 on, though it was proven";
     assert_eq!(worker.state.pairs[0].note, note);
 
-    // A generation that doesn't list the file was verified, then the part was asked for again.
-    for settled in [false, true] {
+    // Checks that found nothing of it leave it as it is, and one that found another part wrong takes its place.
+    let doubt = worker.slots[0].doubted.clone().unwrap();
+    let other = Doubt { part: crate::http::ByteRange { start: 5, end: 6 }, ..doubt };
+    for (found, left) in [(Settled::No, Some(2)), (Settled::Wrong(other), Some(5)), (Settled::Yes, None)] {
         let base = Base::of(&worker.state.pairs[0]);
         let check = Findings::begin(worker.history(0), base, 1, 9, &mut fastrand::Rng::new());
         let (check, result) = (Arc::new(Mutex::new(check)), Ok(Held { files: 1, ..Held::default() }));
-        let verified = Done::Verified { repo: 0, check, result, ranges: None, settled };
+        let verified = Done::Verified { repo: 0, check, result, ranges: None, settled: found };
         worker.finish(Ok(verified));
-        assert_eq!(worker.slots[0].doubted.is_none(), settled);
+        assert_eq!(worker.slots[0].doubted.as_ref().map(|doubt| doubt.part.start), left);
     }
+}
+
+#[tokio::test]
+async fn a_mirror_is_slow_once_it_was_so_twice() {
+    let mut worker = worker();
+    for (measured, told) in
+        [(1_000_000, Some(1_000_000)), (9_000, Some(1_000_000)), (8_000, Some(8_000)), (40_000, Some(40_000))]
+    {
+        worker.measured(Some(measured));
+        worker.measured(None);
+        assert_eq!(worker.state.throughput, told, "{measured}");
+    }
+    assert!(!worker.state.is_slow());
 }

@@ -12,15 +12,14 @@ fn only_what_is_right_itself_contradicts() {
     let store = bench.over(&stub.url);
     let object = listed("large", &bytes);
     let (right, wrong) = (Bytes::copy_from_slice(&bytes[10..20]), Bytes::from_static(b"other byte"));
-    let contradicts =
-        |store: &Store, theirs: &Bytes| bench.run(store.contradicts(&object, PART, theirs.clone()));
-    assert_eq!(contradicts(&store, &wrong), None, "nothing is at hand");
+    let compare = |store: &Store, theirs: &Bytes| bench.run(store.compare(&object, PART, theirs.clone()));
+    assert_eq!(compare(&store, &wrong), Comparison::Unknown, "nothing is at hand");
     assert_eq!(stub.requests().len(), 0, "and nothing is fetched");
 
     bench.run(store.complete(&object)).unwrap();
     let both = |store: &Store| {
-        assert_eq!(contradicts(store, &right), None);
-        assert_eq!(contradicts(store, &wrong).as_ref(), Some(&right));
+        assert_eq!(compare(store, &right), Comparison::Same);
+        assert_eq!(compare(store, &wrong), Comparison::Differs(right.clone()));
     };
     both(&store);
     drop(store);
@@ -36,7 +35,7 @@ fn only_what_is_right_itself_contradicts() {
     let mut rotten = fs::read(&entry).unwrap();
     rotten[17] ^= 1;
     fs::write(&entry, rotten).unwrap();
-    assert_eq!(contradicts(&store, &right), None, "it is the node that is wrong");
+    assert_eq!(compare(&store, &right), Comparison::Unknown, "it is the node that is wrong");
     assert_eq!((entry.exists(), store.stats().damaged), (false, 1));
 }
 
@@ -49,9 +48,10 @@ fn a_small_body_contradicts_from_memory() {
     let object = listed("small", &bytes);
     bench.run(store.complete(&object)).unwrap();
     let theirs = Bytes::from_static(b"other byte");
-    assert_eq!(bench.run(store.contradicts(&object, PART, theirs)).unwrap(), bytes[10..20]);
+    let ours = Bytes::copy_from_slice(&bytes[10..20]);
+    assert_eq!(bench.run(store.compare(&object, PART, theirs)), Comparison::Differs(ours));
     let beyond = ByteRange { start: 495, end: 505 };
-    assert_eq!(bench.run(store.contradicts(&object, beyond, Bytes::new())), None);
+    assert_eq!(bench.run(store.compare(&object, beyond, Bytes::new())), Comparison::Unknown);
 }
 
 #[test]
@@ -62,10 +62,10 @@ fn a_tree_that_is_wrong_itself_contradicts_nobody() {
     fs::write(root.join("f"), &bytes).unwrap();
     let object = listed("f", &bytes);
     let (right, wrong) = (Bytes::copy_from_slice(&bytes[10..20]), Bytes::from_static(b"other byte"));
-    let contradicts = |theirs: &Bytes| bench.run(store.contradicts(&object, PART, theirs.clone()));
-    assert_eq!((contradicts(&right), contradicts(&wrong).as_ref()), (None, Some(&right)));
+    let compare = |theirs: &Bytes| bench.run(store.compare(&object, PART, theirs.clone()));
+    assert_eq!((compare(&right), compare(&wrong)), (Comparison::Same, Comparison::Differs(right.clone())));
     let mut rotten = bytes.clone();
     rotten[17] ^= 1;
     fs::write(root.join("f"), rotten).unwrap();
-    assert_eq!(contradicts(&right), None);
+    assert_eq!(compare(&right), Comparison::Unknown);
 }

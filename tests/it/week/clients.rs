@@ -3,7 +3,7 @@
 
 use super::tree::ROOT;
 use super::{Event, HOUR, Week};
-use freshet::config::Bandwidth;
+use freshet::config::{Bandwidth, Probes};
 use freshet::geo::Whereabouts;
 use freshet::http::TreePath;
 use freshet::mirrors::judge::File;
@@ -43,7 +43,7 @@ pub struct Clients {
 impl Clients {
     pub fn new(mirrors: usize) -> Self {
         let donated = (0..mirrors).map(|_| Bandwidth::from_bits_per_second(10_000_000_000));
-        Self { hosts: Vec::new(), load: MirrorLoad::new(donated) }
+        Self { hosts: Vec::new(), load: MirrorLoad::new(donated, Probes::default().ahead) }
     }
 }
 
