@@ -56,11 +56,11 @@ fn signed(dir: &std::path::Path) -> (Tree, Origin, Node) {
     (tree, origin, node)
 }
 
-/// Another repomd.xml, with its signature before it.
+/// Another repomd.xml, and its signature after it: before it the node would take that for a new one of the old repomd.xml.
 fn push(tree: &Tree, node: &Node) {
-    sign(tree, "second");
     let repomd = fs::read_to_string(tree.repo().join(REPOMD)).unwrap();
     put(tree, "", &repomd.replace("<revision>", "<revision>9"));
+    sign(tree, "second");
     node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
 }
 
