@@ -147,8 +147,14 @@ fn what_cant_be_read_is_not_current() {
     assert_eq!((node.metric(current), ready().text()), (Some(1.0), "ready\n".to_owned()));
 }
 
-fn status_of(node: &Node, path: &str) -> u16 {
-    node.get(path).status
+/// GET as dnf does it: redirects are for clients that are known to try again.
+fn get_as_dnf(node: &Node, path: &str) -> client::Response {
+    client::request(
+        node.http(),
+        "GET",
+        path,
+        &[("User-Agent", "libdnf (Fedora Linux 40; server; Linux.x86_64)")],
+    )
 }
 
 #[test]
@@ -187,7 +193,7 @@ fn files_outside_of_the_repos_directory() {
     assert_eq!(node.status()["repos"][0]["generation"]["left_out"], 0);
     let paths = moved.map(|(i, _, to)| format!("/{to}/{}", name(i)));
     for path in &paths {
-        let redirected = || Some(node.get(path)).filter(|answer| answer.status == 302);
+        let redirected = || Some(get_as_dnf(&node, path)).filter(|answer| answer.status == 302);
         let to = format!("{}{}", mirror.url(), &path[1..]);
         assert_eq!(wait_for("a redirect", redirected).header("location"), Some(to.as_str()));
     }
@@ -236,11 +242,13 @@ fn a_repo_at_the_trees_root() {
     client.ok(&["upgrade", "--refresh", "--setopt=deltarpm=0"]);
     assert_eq!(client.installed(), [format!("{}-1.0-2", repo::name(5))]);
     client.verify();
-    assert_eq!(status_of(&node, &old), 200, "what the push removed is kept");
+    assert_eq!(node.get(&old).status, 200, "what the push removed is kept");
     let fresh = |status: &serde_json::Value| status["mirrors"][0]["repos"][0]["fresh"] == true;
     node.wait_status("the mirror is fresh", fresh);
     let new = format!("/{}", repo::rpm(7, Push::Second));
-    node.wait_status("redirects to the mirror", |_| status_of(&node, &new) == 302);
-    let explained = client::get(node.admin(), &format!("/api/v1/explain?client=192.0.2.1&path={new}")).text();
+    node.wait_status("redirects to the mirror", |_| get_as_dnf(&node, &new).status == 302);
+    let explained =
+        client::get(node.admin(), &format!("/api/v1/explain?client=192.0.2.1&user_agent=libdnf&path={new}"))
+            .text();
     assert!(explained.contains("offload"), "{explained}");
 }
