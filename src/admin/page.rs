@@ -240,7 +240,12 @@ fn mirrors(html: &mut String, mirrors: &[Mirror]) {
 fn reach(mirror: &Mirror) -> String {
     let at = |moment: &Option<String>| moment.as_deref().map(time).unwrap_or_default();
     match mirror.state {
-        "up" => format!("<span class=\"good\">up</span>, seen {}", at(&mirror.seen)),
+        "up" => {
+            let disputed = mirror.disputed_until.as_ref();
+            let disputed = disputed.map(|until| format!("; no large files until {}", time(until)));
+            let seen = at(&mirror.seen);
+            format!("<span class=\"good\">up</span>, seen {seen}{}", disputed.unwrap_or_default())
+        }
         "down" => {
             let why = escape(mirror.why.as_deref().unwrap_or_default());
             format!("<span class=\"bad\">down</span> since {}: {why}", at(&mirror.since))

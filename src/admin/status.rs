@@ -175,6 +175,8 @@ pub struct Mirror {
     pub latency_ms: Option<f64>,
     /// Bits per second of a mebibyte from there, read about once an hour.
     pub throughput: Option<u64>,
+    /// Until when it takes no large files, since clients came back from it for what probes find there.
+    pub disputed_until: Option<String>,
     /// Redirects that named it, since the start.
     pub redirects: u64,
     /// Bytes that it has been sent ahead of the bandwidth that it donates.
@@ -457,6 +459,7 @@ fn mirror(state: &MirrorState, repos: &Repos, redirects: u64, ahead: (u64, u64))
         ipv6: state.ipv6,
         throughput: state.throughput.map(|bytes| bytes.saturating_mul(8)),
         latency_ms: state.latency.map(|latency| latency.as_secs_f64() * 1e3),
+        disputed_until: state.disputed_until.map(|until| until.to_string()),
         redirects,
         ahead_bytes: ahead.0,
         ahead_limit_bytes: ahead.1,

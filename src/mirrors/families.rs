@@ -63,6 +63,7 @@ fn common(v4: &MirrorState, v6: &MirrorState) -> MirrorState {
     let mut state = MirrorState::clone(v4);
     state.ranges = v4.ranges && v6.ranges;
     state.latency = v4.latency.max(v6.latency);
+    state.disputed_until = v4.disputed_until.max(v6.disputed_until);
     state.throughput = v4.throughput.into_iter().chain(v6.throughput).min();
     state.pairs = v4.pairs.iter().zip(&v6.pairs).map(|(v4, v6)| pair(v4, v6)).collect();
     state

@@ -6,6 +6,7 @@
 
 mod check;
 mod client;
+mod dispute;
 mod families;
 pub mod findings;
 pub mod judge;
@@ -255,7 +256,7 @@ impl Prober {
 struct Workers {
     tasks: JoinSet<()>,
     places: HashMap<Id, Place>,
-    bounces: HashMap<(usize, Family), mpsc::Sender<String>>,
+    bounces: HashMap<(usize, Family), mpsc::Sender<BounceReport>>,
     /// By mirror: requests to its host at a time.
     lanes: Vec<Arc<Semaphore>>,
 }
@@ -290,7 +291,7 @@ impl Workers {
         for family in Family::ALL {
             if let Some(worker) = self.bounces.get(&(report.mirror, family)) {
                 // Full: enough of this mirror's are waiting.
-                let _ = worker.try_send(report.path.clone());
+                let _ = worker.try_send(report.clone());
             }
         }
     }

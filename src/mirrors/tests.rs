@@ -486,7 +486,8 @@ async fn a_bounce_that_the_mirror_confirms_costs_the_file_or_the_proof() {
     mirror.put_all(&old);
     let mut node = Node::start(&[&mirror], first(&old), None);
     node.until_current(1).await;
-    let report = |name: &str| BounceReport { mirror: 0, path: format!("{ROOT}Packages/{name}.rpm") };
+    let report =
+        |name: &str| BounceReport { mirror: 0, path: format!("{ROOT}Packages/{name}.rpm"), network: Some(1) };
     mirror.remove("Packages/b.rpm");
     node.bounces.send(report("b")).await.unwrap();
     // The others are there: it is missing alone.
@@ -505,6 +506,28 @@ async fn a_bounce_that_the_mirror_confirms_costs_the_file_or_the_proof() {
     mirror.put_all(&old);
     node.until(notes("proven: holds generation 1 (3 files checked)"), |_| true).await;
     assert!(mirror.asked("HEAD /7/updates/x86_64/Packages/a.rpm") > heads, "all files are checked again");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn returns_that_no_probe_explains_are_a_dispute() {
+    let old = files(&["a", "b", "c"]);
+    let mirror = TestMirror::start().await;
+    mirror.show(1);
+    mirror.put_all(&old);
+    let mut node = Node::start(&[&mirror], first(&old), None);
+    node.until_current(1).await;
+    let report =
+        |name: &str, network| BounceReport { mirror: 0, path: format!("{ROOT}Packages/{name}.rpm"), network };
+    // One that may be another host's request, and two of one network, say nothing.
+    for network in [None, Some(1), Some(1), Some(2), Some(3)] {
+        node.bounces.send(report("b", network)).await.unwrap();
+    }
+    node.until(|state| state.disputed_until.is_some(), |state| state.is_current(0, 1)).await;
+    // A probe that finds what clients found has the last word.
+    mirror.remove("Packages/b.rpm");
+    node.bounces.send(report("b", Some(4))).await.unwrap();
+    node.until(|state| state.disputed_until.is_none(), |state| state.is_current(0, 1)).await;
     node.stop().await;
 }
 

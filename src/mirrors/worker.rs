@@ -11,12 +11,13 @@ mod found;
 
 use super::check::{Compared, Doubt, Place, Settled};
 use super::client::{Failure, Looked, Validator};
+use super::dispute::Dispute;
 use super::findings::{Findings, Held};
 use super::judge::{self, Lapse, Missed, Next};
 use super::{Shared, Update};
 use crate::clock;
 use crate::http::TreePath;
-use crate::policy::{MirrorState, Pair, Repos};
+use crate::policy::{BounceReport, MirrorState, Pair, Repos};
 use crate::repo::{History, root_document};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -45,9 +46,10 @@ pub(super) struct Worker {
     repos: Arc<Repos>,
     slots: Vec<Slot>,
     tasks: JoinSet<Done>,
-    reports: mpsc::Receiver<String>,
+    reports: mpsc::Receiver<BounceReport>,
     changed: watch::Receiver<u64>,
     bounces: Bounces,
+    dispute: Dispute,
     liveness: Liveness,
     /// When it is to be seen again how fast the mirror is.
     measure: Instant,
@@ -158,7 +160,7 @@ impl Worker {
         shared: Arc<Shared>,
         place: Place,
         state: MirrorState,
-        reports: mpsc::Receiver<String>,
+        reports: mpsc::Receiver<BounceReport>,
         changed: watch::Receiver<u64>,
     ) -> Self {
         let now = now();
@@ -177,6 +179,7 @@ impl Worker {
             reports,
             changed,
             bounces,
+            dispute: Dispute::default(),
             liveness,
             measure,
             was_slow: false,
@@ -191,7 +194,10 @@ impl Worker {
             let next = self.next_due();
             let told = tokio::select! {
                 Ok(()) = self.changed.changed() => self.flip(),
-                Some(path) = self.reports.recv() => {
+                Some(BounceReport { path, network, .. }) = self.reports.recv() => {
+                    if let Some(network) = network {
+                        self.dispute.returned(network, clock::now());
+                    }
                     self.bounces.wait(path, 0);
                     false
                 }

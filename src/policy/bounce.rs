@@ -133,6 +133,8 @@ pub struct BounceReport {
     pub mirror: usize,
     /// The path that the client was redirected for, below the mirror's URL.
     pub path: String,
+    /// The client's network, unless it may have been another host behind the same address that was redirected.
+    pub network: Option<u64>,
 }
 
 /// The redirects of one client.

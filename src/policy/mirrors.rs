@@ -29,6 +29,8 @@ pub struct MirrorState {
     pub latency: Option<Duration>,
     /// Bytes per second of a mebibyte from there, the last time that one was read.
     pub throughput: Option<u64>,
+    /// Until then clients' returns and probes are taken to disagree: clients come back from it, and probes find all there.
+    pub disputed_until: Option<Timestamp>,
     /// What it holds of each repo, in the order of the config.
     pub pairs: Vec<Pair>,
 }
@@ -47,6 +49,7 @@ impl MirrorState {
             ipv6: false,
             latency: None,
             throughput: None,
+            disputed_until: None,
             pairs,
         }
     }
@@ -68,6 +71,12 @@ impl MirrorState {
     #[must_use]
     pub fn is_slow(&self) -> bool {
         self.throughput.is_some_and(|bytes_per_second| bytes_per_second < LEAST_BYTES_PER_SECOND)
+    }
+
+    /// Clients of several networks came back from it lately, for what probes find there.
+    #[must_use]
+    pub fn is_disputed(&self, now: Timestamp) -> bool {
+        self.disputed_until.is_some_and(|until| now < until)
     }
 
     /// Its URL is https.

@@ -117,6 +117,8 @@ pub enum Unfit {
     NotSeenLately,
     /// It sends less than 32 kB/s to the node.
     Slow,
+    /// Clients come back from it, probes find nothing wrong, and the file is large.
+    Disputed,
     /// It is being sent all that it donates.
     Full,
 }
@@ -143,10 +145,14 @@ impl Unfit {
                 "it wasn't seen alive in the last 30 s and the client isn't known to recover from a failure"
             }
             Self::Slow => "it sends less than 32 kB/s to the node",
+            Self::Disputed => "clients of several networks came back from it lately, and the file is large",
             Self::Full => "it is being sent all the bandwidth that it donates",
         }
     }
 }
+
+/// From this size on a file isn't risked on a mirror that is disputed: a failure late in it costs its client the most.
+const LARGE_BYTES: u64 = 4 << 20;
 
 /// Which of the holdings mirror number `index` can serve, or why it can't serve any.
 ///
@@ -180,6 +186,7 @@ fn suits<'a>(index: usize, table: &MirrorTable, wanted: &Wanted<'a>) -> Result<&
     match holding {
         _ if wanted.failed.contains(index) => Err(Unfit::FailedThisClient),
         _ if mirror.is_slow() => Err(Unfit::Slow),
+        holding if holding.size >= LARGE_BYTES && mirror.is_disputed(wanted.now) => Err(Unfit::Disputed),
         _ if mirror.mirror.private && !is_local(mirror, client) => Err(Unfit::Private),
         _ if client.https && !mirror.is_https() => Err(Unfit::PlainHttp),
         _ if client.is_yum3 && !client.https && mirror.is_https() => Err(Unfit::OldTls),

@@ -64,6 +64,24 @@ fn schemes_and_failures_rule_mirrors_out() {
 }
 
 #[test]
+fn a_disputed_mirror_takes_no_large_files() {
+    let disputed = MirrorState { disputed_until: Some(NOW), ..mirror("a", "http://mirror.example/") };
+    let table = MirrorTable::new(vec![Arc::new(disputed)]);
+    let client = client("libdnf", false);
+    let before = Timestamp::from_secs(999_999);
+    for (size, now, why) in [
+        (LARGE_BYTES, before, Some(Unfit::Disputed)),
+        (LARGE_BYTES, NOW, None),
+        (LARGE_BYTES - 1, before, None),
+    ] {
+        let holdings = [Holding { size, ..holding() }];
+        let failed = Failed::default();
+        let wanted = Wanted { client: &client, failed, is_at_risk: false, holdings: &holdings, now };
+        assert_eq!(fits(0, &table, &wanted, &|_| true).err(), why, "{size} bytes at {now}");
+    }
+}
+
+#[test]
 fn ranges_need_a_mirror_that_was_seen_answering_one_and_many_need_the_node() {
     for (range, ranges, why) in [
         (None, false, None),

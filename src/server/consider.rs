@@ -122,7 +122,7 @@ impl<'a> Question<'a> {
         let twin = &self.repos.views()[place.view.repo.twin?];
         let entry = twin.history.find(place.relative)?.entry;
         let is_same = place.listed.is_none_or(|listed| listed.entry.digest == entry.digest);
-        let path = twin.repo.path.join(place.relative).ok()?;
+        let path = twin.repo.file(place.relative).ok()?;
         let object = Object::listed(path, entry.digest?, entry.size);
         (is_same && entry.kind.is_package()).then_some(object)
     }
@@ -287,6 +287,12 @@ impl<'a> Question<'a> {
         let place = self.place()?;
         let holdings = decide::holdings(&self.repos, &place, place.listed.as_ref()?);
         holdings.into_iter().find(|holding| holding.is_on(mirror, &self.mirrors)).map(|holding| holding.path)
+    }
+
+    /// The network of the client.
+    #[must_use]
+    pub fn client_network(&self) -> u64 {
+        self.client.network()
     }
 
     /// Each mirror that may be asked for the file, which the node has at hand as `content`, best first, or why it may not.

@@ -72,7 +72,9 @@ fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
         edge.sightings.forget(question.path.as_str(), mirror);
         let path = question.path_on(mirror).unwrap_or_else(|| question.path.clone());
         // A full queue means that the prober is busy looking at bounces already.
-        let _ = edge.bounces.try_send(BounceReport { mirror, path: path.as_str().to_owned() });
+        let is_its_own = matches!(past.standing, Standing::Bounced { .. });
+        let network = is_its_own.then(|| question.client_network());
+        let _ = edge.bounces.try_send(BounceReport { mirror, path: path.as_str().to_owned(), network });
     }
     past
 }

@@ -228,7 +228,10 @@ impl Worker {
     }
 
     fn bounced(&mut self, path: &TreePath, tries: u32, result: Result<(), (Failure, Lapse)>) -> bool {
-        let Err((failure, lapse)) = result else { return false };
+        let Err((failure, lapse)) = result else {
+            let disputed = self.dispute.until(clock::now());
+            return std::mem::replace(&mut self.state.disputed_until, disputed) != disputed;
+        };
         if failure.is_down() {
             return self.down(&failure);
         }
@@ -246,6 +249,8 @@ impl Worker {
         if !listed.is_some_and(|listed| self.state.holds(repo, &listed, place.relative)) {
             return false;
         }
+        self.dispute.is_settled();
+        self.state.disputed_until = None;
         let note = format!("a client came back: {} {}", place.relative, failure.of_file());
         let pair = judge::lapsed(self.history(repo), &self.state.pairs[repo], &lapse, &note);
         let is_refuted = pair.proof.is_none();
