@@ -1,6 +1,7 @@
 //! Watches one repo: polls its repomd.xml, and walks a push through its steps.
 
 mod offer;
+mod replacement;
 
 use super::behind::{Behind, Looks};
 use super::gate::Gate;
@@ -12,6 +13,7 @@ use crate::clock::{self, Ahead, Timestamp};
 use crate::origin::{PollValidators, Polled};
 use crate::policy::confirm::persist_every;
 use crate::repo::{Generation, Pinned, Sha256, signature};
+use replacement::Replacement;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -81,6 +83,7 @@ struct Watcher<'a> {
     attempt: Option<Attempt>,
     signature: PollValidators,
     signature_checked: Timestamp,
+    replacement: Replacement,
     /// What the operator wants of this round.
     order: Order,
     /// What is known of the files of the push that is tried.
@@ -123,6 +126,7 @@ impl<'a> Watcher<'a> {
             attempt: None,
             signature: PollValidators::default(),
             signature_checked: Timestamp::EPOCH,
+            replacement: Replacement::default(),
             order: Order::default(),
             gate: Gate::new(shared, index),
             left_over: None,
@@ -334,8 +338,24 @@ impl<'a> Watcher<'a> {
             // Then it may be of a newer repomd.xml, which the next round finds.
             return Ok(());
         }
-        self.signature = validators;
         let signature = Pinned::new(name, body, last_modified);
+        let view = self.shared.view(self.index);
+        let is_of = |generation: &Arc<Generation>| {
+            generation.id != current.id
+                && generation.pinned(&signature.path).is_some_and(|known| known.sha256 == signature.sha256)
+        };
+        if view.history.generations().iter().any(is_of) {
+            return Ok(());
+        }
+        let is_other = |known: &Pinned| known.sha256 != signature.sha256;
+        // Where signatures are uploaded before what they sign, the next repomd.xml is on its way.
+        let wait = self.shared.config.push.poll * PATIENCE;
+        if current.pinned(&signature.path).is_some_and(is_other)
+            && !self.replacement.has_stood(signature.sha256, now, wait)
+        {
+            return Ok(());
+        }
+        self.signature = validators;
         if current.pinned(&signature.path).is_none_or(|known| known.sha256 != signature.sha256) {
             tracing::info!(
                 repo = self.shared.repos[self.index].repo.id,
