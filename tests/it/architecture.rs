@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("metrics", &["policy"]),
     ("origin", &["http", "repo"]),
     ("store", &["http", "repo", "origin"]),
-    ("mirrors", &["http", "repo", "policy", "metrics", "origin"]),
+    ("mirrors", &["http", "repo", "policy", "metrics", "origin", "store"]),
     ("push", &["http", "repo", "policy", "metrics", "origin", "store"]),
     ("server", &["http", "geo", "repo", "policy", "listing", "metrics", "origin", "store"]),
     ("admin", &["http", "geo", "repo", "policy", "listing", "metrics", "store", "push", "server"]),

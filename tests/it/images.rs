@@ -119,9 +119,12 @@ fn a_list_that_is_ahead_of_its_image_waits_and_other_bytes_of_one_size_are_never
     put("other bytes");
     node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
 
-    // The mirror has the new list and the old image, whose length is right.
+    // The mirror has the new list and the old image, whose length is right: its bytes are compared.
     publish_list(&copy, &second);
-    node.wait_status("the mirror seems fresh", |status| holding(status)["fresh"] == true);
+    node.wait_status("the mirror's image is found to be another", |status| {
+        let note = holding(status)["note"].as_str().unwrap_or_default().to_owned();
+        holding(status)["fresh"] == false && note.contains("latest.img has other bytes than listed")
+    });
     assert_eq!(asked(&node, "latest.img", "b"), Err(b"other bytes".to_vec()));
     assert!(asked(&node, "other.img", "c").is_ok());
 }

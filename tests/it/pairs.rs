@@ -11,6 +11,9 @@ use std::fs;
 const REPOMD: &str = "repodata/repomd.xml";
 
 /// Gives a file of a tree's repodata another content, at once.
+/// What makes a text OpenPGP data, as far as a node looks.
+const ARMOUR: &str = "-----BEGIN PGP MESSAGE-----\n";
+
 fn put(tree: &Tree, end: &str, text: &str) {
     let path = tree.repo().join(format!("{REPOMD}{end}"));
     fs::write(path.with_extension("new"), text).unwrap();
@@ -19,8 +22,8 @@ fn put(tree: &Tree, end: &str, text: &str) {
 
 /// Signs a tree's repomd.xml, by naming it.
 fn sign(tree: &Tree, signature: &str) {
-    put(tree, ".asc", signature);
-    put(tree, ".key", &format!("key of {signature}"));
+    put(tree, ".asc", &format!("{ARMOUR}{signature}"));
+    put(tree, ".key", &format!("{ARMOUR}key of {signature}"));
 }
 
 /// A client, by its User-Agent, over one connection.
@@ -41,7 +44,7 @@ impl<'a> Client<'a> {
     fn file(&mut self, end: &str) -> String {
         let response = self.get(&format!("/{REPO}/{REPOMD}{end}"));
         assert_eq!(response.status, 200, "{}", response.text());
-        response.text()
+        response.text().replace(ARMOUR, "")
     }
 }
 

@@ -147,7 +147,10 @@ fn an_evicted_object_is_closed_but_read_to_its_end() {
     assert!(store.peek(&object).is_none());
     assert_eq!(removed_but_open(bench.dir.path()), 1, "the reader's");
     assert!(bench.run(drain(reading)).unwrap() == bytes);
-    assert_eq!(removed_but_open(bench.dir.path()), 0);
+    // The last use of it ends on another thread.
+    while removed_but_open(bench.dir.path()) > 0 {
+        bench.run(tokio::task::yield_now());
+    }
     // A small body in memory goes with its entry, too.
     let settings = Settings { memory_object_bytes: 64 * 1024, ..bench.settings() };
     drop(store);
