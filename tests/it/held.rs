@@ -60,7 +60,7 @@ fn a_push_with_a_missing_package_is_held_until_the_package_is_there() {
     let missing = repo::rpm(5, Push::Second);
     let mut broken = None;
     tree.sync_with(Push::Second, |tree| {
-        broken = Some(Broken::new(Breakage::Missing, tree, Some(&origin), &missing));
+        broken = Some(Broken::new(Breakage::Missing, &tree.repo(), Some(&origin), &missing));
     });
     let status = node.wait_status("the push is held", |status| !held(status).is_null());
     let asked = now();
@@ -107,7 +107,7 @@ fn every_wrong_file_holds(node: &Node, tree: &Tree, origin: Option<&Origin>) {
     tree.sync_with(Push::Second, |tree| {
         for (number, breakage) in Breakage::OF_FILES.into_iter().enumerate() {
             let file = repo::rpm(1 + 4 * number, Push::Second);
-            broken.push((breakage, Broken::new(breakage, tree, origin, &file)));
+            broken.push((breakage, Broken::new(breakage, &tree.repo(), origin, &file)));
         }
     });
     let (flipped, seen): (Vec<_>, Vec<_>) =
@@ -155,7 +155,7 @@ fn an_operator_has_a_held_push_offered_anyway() {
     let mut node = Node::start(&config::in_place(tree.root(), &settings("24h", "")));
     node.wait_ready();
     let missing = repo::rpm(61, Push::Second);
-    tree.sync_with(Push::Second, |tree| drop(Broken::new(Breakage::Missing, tree, None, &missing)));
+    tree.sync_with(Push::Second, |tree| drop(Broken::new(Breakage::Missing, &tree.repo(), None, &missing)));
     node.wait_status("the push is held", |status| !held(status).is_null());
     // A restart doesn't let it through either.
     node.kill9();
@@ -189,7 +189,7 @@ fn no_answer_that_fails_clients_lets_a_push_through_and_a_slow_one_does() {
     tree.sync_with(Push::Second, |tree| {
         for (number, breakage) in Breakage::OF_ANSWERS.into_iter().enumerate() {
             let file = repo::rpm(57 - 4 * number, Push::Second);
-            broken.push((breakage, Broken::new(breakage, tree, Some(&origin), &file)));
+            broken.push((breakage, Broken::new(breakage, &tree.repo(), Some(&origin), &file)));
         }
     });
     for (breakage, broken) in broken {
@@ -239,7 +239,7 @@ fn metadata_are_of_one_generation_while_a_push_is_held() {
         tree
     });
     let (old, new) = (of_tree(&tree), of_tree(&next));
-    let missing = Broken::new(Breakage::Missing, &next, None, &repo::rpm(61, Push::Second));
+    let missing = Broken::new(Breakage::Missing, &next.repo(), None, &repo::rpm(61, Push::Second));
     let origin = Origin::serve(tree.root());
     let nodes = [
         Node::start(&config::cached(&origin, &settings("24h", ""))),

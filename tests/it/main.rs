@@ -27,6 +27,7 @@ mod plan;
 mod pressure;
 mod proofs;
 mod purge;
+mod push_torture;
 mod rapid;
 mod recovery;
 mod refusals;

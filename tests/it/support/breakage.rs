@@ -1,9 +1,9 @@
 //! Ways in which a file of a tree, or the origin's answers for it, can be wrong; each can be mended.
 
 use super::origin::{Act, Origin};
-use super::repo::{REPO, Tree};
+use super::repo::REPO;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is wrong with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +90,10 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// Breaks `file`, a path relative to the repository, in `tree` or in the answers of the `origin` that serves it.
-    pub fn new(breakage: Breakage, tree: &Tree, origin: Option<&Origin>, file: &str) -> Self {
-        let path = tree.repo().join(file);
+    /// Breaks `file`, a path relative to the repository in the directory `repo`, there or in the answers of the `origin` that
+    /// serves it.
+    pub fn new(breakage: Breakage, repo: &Path, origin: Option<&Origin>, file: &str) -> Self {
+        let path = repo.join(file);
         let right = fs::read(&path).expect("the file that is to be broken");
         let broken = Self { path, file: file.to_owned(), right };
         match (breakage, breakage.acts(), origin) {
