@@ -38,7 +38,6 @@ struct Ordered {
 struct State {
     id: String,
     push: Push,
-    held: Option<Held>,
 }
 
 #[derive(Deserialize)]
@@ -47,13 +46,6 @@ struct Push {
     last_error: Option<String>,
     unfinished: bool,
     answered: u64,
-}
-
-#[derive(Deserialize)]
-struct Held {
-    file: String,
-    fault: String,
-    files: u32,
 }
 
 /// What has come of an order.
@@ -72,15 +64,10 @@ impl State {
         if self.push.answered < order || self.push.unfinished {
             return Outcome::Open;
         }
-        match (&self.held, &self.push.last_error) {
-            (Some(Held { file, fault, files: 0 | 1 }), _) => {
-                Outcome::Failed(format!("held: {file}: {fault}"))
-            }
-            (Some(Held { file, fault, files }), _) => {
-                Outcome::Failed(format!("held: {file}: {fault} (and {} other files)", files - 1))
-            }
-            (None, Some(error)) => Outcome::Failed(error.clone()),
-            (None, None) => Outcome::Offered,
+        // Of a push that is held it says so; an earlier hold may stand beside a later error.
+        match &self.push.last_error {
+            Some(error) => Outcome::Failed(error.clone()),
+            None => Outcome::Offered,
         }
     }
 
@@ -156,28 +143,23 @@ mod tests {
 
     #[test]
     fn an_order_is_open_until_it_is_answered() {
-        let state = |answered, unfinished, held: Option<u32>, error: Option<&str>| State {
+        let state = |answered, unfinished, error: Option<&str>| State {
             id: "updates".into(),
             push: Push { step: "idle".into(), last_error: error.map(str::to_owned), unfinished, answered },
-            held: held.map(|files| Held { file: "a.rpm".into(), fault: "absent".into(), files }),
         };
         let failed = |why: &str| Outcome::Failed(why.to_owned());
         let cases = [
-            (state(1, false, Some(1), Some("held: a.rpm: absent")), Outcome::Open),
-            (state(2, true, None, Some("no signature yet")), Outcome::Open),
-            (state(2, false, None, None), Outcome::Offered),
-            (state(3, false, None, None), Outcome::Offered),
-            (state(2, false, Some(1), Some("held")), failed("held: a.rpm: absent")),
-            (state(2, false, Some(3), Some("held")), failed("held: a.rpm: absent (and 2 other files)")),
-            (
-                state(2, false, None, Some("the origin can't be reached")),
-                failed("the origin can't be reached"),
-            ),
+            (state(1, false, Some("held: a.rpm: absent")), Outcome::Open),
+            (state(2, true, Some("no signature yet")), Outcome::Open),
+            (state(2, false, None), Outcome::Offered),
+            (state(3, false, None), Outcome::Offered),
+            (state(2, false, Some("held: a.rpm: absent")), failed("held: a.rpm: absent")),
+            (state(2, false, Some("the origin can't be reached")), failed("the origin can't be reached")),
         ];
         for (state, expected) in cases {
             assert_eq!(state.outcome(2), expected);
         }
-        let waiting = state(1, true, None, Some("no signature yet"));
+        let waiting = state(1, true, Some("no signature yet"));
         assert_eq!(waiting.standing(), "idle: no signature yet");
     }
 }

@@ -32,6 +32,12 @@ pub(super) struct Gate<'a> {
     files: HashMap<Object, Found>,
     /// The file that is named as the reason of a hold, for as long as it is one.
     named: Option<Object>,
+    /// The push that was last looked at.
+    of: Option<Sha256>,
+    /// What was seen a while ago may have gone since: there was a hold, or the origin showed something else.
+    is_doubted: bool,
+    /// Since when the origin, which answers, doesn't let the push be read.
+    troubled: Option<Instant>,
 }
 
 /// What is known of one file.
@@ -58,7 +64,20 @@ impl Found {
 
 impl<'a> Gate<'a> {
     pub(super) fn new(shared: &'a Arc<Shared>, index: usize) -> Self {
-        Self { shared, index, files: HashMap::new(), named: None }
+        Self {
+            shared,
+            index,
+            files: HashMap::new(),
+            named: None,
+            of: None,
+            is_doubted: false,
+            troubled: None,
+        }
+    }
+
+    /// The origin shows what is on offer.
+    pub(super) fn rest(&mut self) {
+        (self.is_doubted, self.troubled) = (true, None);
     }
 
     /// Looks at what `generation` brings. `told` hears of the first fault at once.
@@ -72,6 +91,10 @@ impl<'a> Gate<'a> {
     ) -> Result<(), PushError> {
         let id = generation.id;
         let mut told = once(id, told);
+        if self.of.replace(id).is_some_and(|of| of != id) {
+            (self.is_doubted, self.troubled) = (true, None);
+        }
+        self.is_doubted |= self.files.values().any(|found| found.fault.is_some());
         self.turn_to(generation);
         let faulty = self.objects(|found| found.fault.is_some());
         if !faulty.is_empty() {
@@ -80,6 +103,8 @@ impl<'a> Gate<'a> {
             let wrong = self.objects(|found| found.is_to_be_read);
             self.fetch(&mut Warming::new(self.shared, self.index, wrong), None, &mut told).await?;
             self.check(id)?;
+        }
+        if std::mem::take(&mut self.is_doubted) {
             let now = clock::monotonic();
             let is_trusted = |seen: &Instant| now.saturating_duration_since(*seen) < TRUSTED;
             self.files.values_mut().for_each(|found| found.seen = found.seen.filter(is_trusted));
@@ -243,8 +268,16 @@ impl<'a> Gate<'a> {
                             (found.is_read, found.is_to_be_read) = (false, true);
                             self.fault(object, error)?;
                             told(self);
+                            if until.is_none() && self.named.is_some() {
+                                // It is held already: the rest is read once this one is right.
+                                return Ok(());
+                            }
                         }
                         Blame::Node if !found.is_to_be_read => {}
+                        Blame::Origin if is_spare_package(&found.path) || self.is_troubled_for_long() => {
+                            self.note(object, &error);
+                            told(self);
+                        }
                         Blame::Origin | Blame::Node => {
                             return Err(PushError::Fetch { path: object.path, error });
                         }
@@ -259,13 +292,26 @@ impl<'a> Gate<'a> {
         if blame(&error) != Blame::File {
             return Err(PushError::Fetch { path: object.path, error });
         }
-        let Some(found) = self.files.get_mut(&object) else { return Ok(()) };
+        self.note(object, &error);
+        Ok(())
+    }
+
+    /// Notes what is wrong with a file.
+    fn note(&mut self, object: Object, error: &FetchError) {
+        let Some(found) = self.files.get_mut(&object) else { return };
         found.fault = Some(error.to_string());
         found.seen = None;
         if found.holds() && self.named.is_none() {
             self.named = Some(object);
         }
-        Ok(())
+    }
+
+    /// Whether the origin, which has shown the files, hasn't let them be read for `push.warm_for`: then the push is held, and
+    /// that is reported, since clients couldn't read them either.
+    fn is_troubled_for_long(&mut self) -> bool {
+        let now = clock::monotonic();
+        let since = *self.troubled.get_or_insert(now);
+        now.saturating_duration_since(since) >= self.shared.config.push.warm_for
     }
 
     /// A file has no fault any more: another is named, if it was.

@@ -170,6 +170,7 @@ impl Status {
             Some(_) => News::Reason,
         };
         let since = same_push.map_or(now, |(_, since)| *since);
+        self.is_unfinished = false;
         self.last_error = Some(format!("held: {held}"));
         self.held = Some((held.clone(), since));
         news

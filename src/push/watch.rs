@@ -170,6 +170,7 @@ impl<'a> Watcher<'a> {
                 }
                 self.unchanged = Some(asked);
                 self.attempt = None;
+                self.gate.rest();
                 self.shared.repos[self.index].confirmed.note_current();
                 self.shared.release(self.index, None);
                 self.shared.repos[self.index].status().settle();

@@ -223,7 +223,7 @@ impl Store {
         match cache.fetch(object, Interest::Whole).await?.source {
             Source::Memory(_) | Source::File(_) => Ok(()),
             Source::Growing(tail) => tail.committed().await.map_err(|error| match &*error {
-                FillError::NoRoom => FetchError::NotStored,
+                FillError::NoRoom if tail.is_right() => FetchError::NotStored,
                 _ => FetchError::Body(error),
             }),
             Source::Pass(mut body) => {

@@ -202,6 +202,11 @@ impl Tail {
         self.wants.part(ahead);
     }
 
+    /// Whether all bytes came and match, wherever they are now.
+    pub(super) fn is_right(&self) -> bool {
+        self.origin.borrow().is_whole(None)
+    }
+
     /// Waits until the fill is in the cache.
     pub(super) async fn committed(&self) -> Result<(), Arc<FillError>> {
         let mut progress = self.origin.clone();

@@ -2,6 +2,7 @@
 
 use super::{Attempt, Watcher};
 use crate::clock::{self, Timestamp};
+use crate::push::gate::Gate;
 use crate::push::verify::{PushError, Read};
 use crate::push::warm::{Warming, planned};
 use crate::push::{Event, Faults, Held, flip};
@@ -57,6 +58,7 @@ impl Watcher<'_> {
             self.looks.start(shared, index, &generation);
         }
         flip::flip(shared, index, generation).await;
+        self.gate = Gate::new(shared, index);
         Ok(())
     }
 
