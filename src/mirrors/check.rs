@@ -252,6 +252,10 @@ impl Asker {
         for host in self.hosts().await {
             match self.timed_part(host, &doubt.file, doubt.part).await.0 {
                 Ok(Some(theirs)) if theirs == doubt.ours => {}
+                // That name is listed with other bytes by now.
+                Ok(Some(_)) if others.iter().any(|file| file.path == doubt.file.path) => {
+                    return self.stand_for(doubt, others).await;
+                }
                 Ok(Some(_)) => return Err(doubt.missed()),
                 Ok(None) => {
                     let why = "had other bytes than listed, and answers no ranges now".to_owned();

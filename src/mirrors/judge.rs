@@ -246,6 +246,12 @@ pub fn lists(history: &History, target: u32, file: &File) -> bool {
     entry.is_some_and(|entry| (entry.size, entry.digest) == (file.size, file.digest))
 }
 
+/// The file that generation `target` lists at `path`.
+#[must_use]
+pub fn listed(history: &History, target: u32, path: &str) -> Option<File> {
+    history.by_sequence(target)?.catalogue.find(path).map(|entry| file(path, &entry))
+}
+
 /// Files of generation `target`, at random, of which parts can be compared: at most `most`.
 #[must_use]
 pub fn comparable(history: &History, target: u32, most: usize, rng: &mut fastrand::Rng) -> Vec<File> {

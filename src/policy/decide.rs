@@ -231,7 +231,13 @@ pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holdin
     let mut holdings = vec![Holding { path: place.path.clone(), size, ground }];
     if let Some(twin) = place.view.repo.twin {
         let view = &repos.views()[twin];
-        let same = view.history.find(place.relative).filter(|same| same.entry.digest == listed.entry.digest);
+        // Not by a name that proves nothing there, nor by one that a push has removed there, unless it has here.
+        let counts = |same: &Listed| {
+            same.entry.digest == listed.entry.digest
+                && same.entry.kind.is_provable()
+                && (same.until.is_none() || listed.until.is_some())
+        };
+        let same = view.history.find(place.relative).filter(counts);
         // The twin's path may be too long to be one.
         if let Some((listed, path)) = same.zip(view.repo.file(place.relative).ok()) {
             let ground = Ground::Listed { repo: twin, listed, above: above(&path) };

@@ -195,9 +195,10 @@ impl<'a> Question<'a> {
         let generation = begun.unwrap_or(current);
         let content =
             generation.pinned(place.relative).map(|pinned| self.content(pinned, generation.flipped));
-        // What the current one lacks, the origin is asked for.
+        // A key that the current one lacks, the origin is asked for. A signature there may be of another repomd.xml.
         let is_current = generation.sequence == current.sequence;
-        (content.is_some() || !is_current).then(|| PinnedFile {
+        let is_signature = place.relative.ends_with(".asc");
+        (content.is_some() || !is_current || is_signature).then(|| PinnedFile {
             repo: place.index,
             sequence: generation.sequence,
             is_signed: generation.pinned.len() > 1,

@@ -117,7 +117,12 @@ impl Worker {
         // Another generation may not list what was wrong: then others have to be right, whatever was pushed meanwhile.
         let others = match &doubted {
             Some(doubt) if !judge::lists(&history, target, &doubt.file) => {
-                judge::comparable(&history, target, COMPARED_INSTEAD, &mut fastrand::Rng::new())
+                let rng = &mut fastrand::Rng::new();
+                let now_there = judge::listed(&history, target, &doubt.file.path);
+                now_there
+                    .into_iter()
+                    .chain(judge::comparable(&history, target, COMPARED_INSTEAD, rng))
+                    .collect()
             }
             _ => Vec::new(),
         };

@@ -7,8 +7,8 @@ use crate::mirrors::check::{Compared, Settled, lock};
 use crate::mirrors::client::{Failure, Looked};
 use crate::mirrors::findings::{Findings, Held};
 use crate::mirrors::judge::{self, Lapse, Missed, Next, Seen};
-use crate::policy::Reach;
 use crate::policy::mirrors::LEAST_BYTES_PER_SECOND;
+use crate::policy::{Exceptions, Reach};
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -36,7 +36,12 @@ impl Worker {
                 match settled {
                     Settled::No => {}
                     Settled::Yes => self.slots[repo].doubted = None,
-                    Settled::Wrong(doubt) => self.slots[repo].doubted = Some(doubt),
+                    Settled::Wrong(doubt) => {
+                        // What it was proven to hold before is in doubt as well.
+                        let pair = &mut self.state.pairs[repo];
+                        (pair.proof, pair.exceptions) = (None, Exceptions::default());
+                        self.slots[repo].doubted = Some(doubt);
+                    }
                 }
                 self.state.ranges = ranges.unwrap_or(self.state.ranges);
                 self.verified(repo, &check, &result);
@@ -114,7 +119,15 @@ impl Worker {
         };
         let is_unclear = matches!(seen, Seen::Unclear(_));
         let is_shown = matches!(seen, Seen::Shows(_));
-        let (pair, next) = judge::look(&history, pair, seen, clock::now());
+        let (mut pair, next) = judge::look(&history, pair, seen, clock::now());
+        if is_unclear
+            && self.slots[repo].awaited
+            && self.liveness.outage
+            && self.place.pace.resumes().is_none()
+        {
+            // One broken repo is not to keep out the others: it is proven anew. A busy mirror is waited for.
+            pair = judge::refuted(&pair, &pair.note);
+        }
         self.state.pairs[repo] = pair;
         self.slots[repo].validator = validator;
         self.slots[repo].looked = true;
