@@ -9,8 +9,9 @@
 //! How many may be in the air? A client has as many transfers as connections: librepo has three for each URL entry by default,
 //! up to 20 where it is configured so. Where that is no more than the failures left, no rule is needed to stay within them. A
 //! client with more could lose all of its transfers to a mirror that hangs, so that not more of its redirects may be young
-//! enough to fail yet than failures are left, whatever it has asked for since. And where failures come at once, as they mostly do, a client
-//! with n transfers has asked for n other files before a failed one's place is known to have been free again.
+//! enough to fail yet than failures are left, whatever it has asked for since. The same holds of a client whose transfers can't be
+//! counted: behind a proxy, or in the first seconds of a burst of connections. And where failures come at once, as they mostly do,
+//! a client with n transfers has asked for n other files before a failed one's place is known to have been free again.
 //!
 //! One client or many? A key is an address and a User-Agent. Connections that appear together are one client's, up to 20; one
 //! client has two such bursts, for metadata and for packages, and its budget is for both. More bursts and more than eight connections are a
@@ -18,6 +19,7 @@
 //! and says nothing of the mirror. It is served by the node all the same, since it may be a retry; the host that was redirected
 //! then has one redirect in the air for good. Hosts whose connections appear together share a budget.
 
+pub use super::crowd::Link;
 use super::crowd::{Connections, TOGETHER};
 use crate::clock::Timestamp;
 use std::time::Duration;
@@ -40,8 +42,6 @@ const MOST_FAILURES: usize = 3;
 /// Other files that a client must have asked for, at least, until a redirect counts as having worked: with three transfers in
 /// parallel one of its places was free again by then, and a failure that comes at once would have come back first.
 const CONFIRMED_AFTER: u8 = 3;
-/// The number of a connection that says nothing of its client's others: a proxy's, or one with several streams at once.
-pub const UNKNOWN: u64 = 0;
 /// Redirects that are remembered for each client.
 const REMEMBERED: usize = 64;
 /// Failures that are remembered for each client.
@@ -152,7 +152,7 @@ pub struct Trail {
 #[derive(Clone, Debug)]
 struct Redirected {
     file: u64,
-    connection: u64,
+    link: Link,
     burst: u32,
     at: Timestamp,
     mirror: usize,
@@ -197,12 +197,14 @@ impl Redirected {
 /// Where a request comes from, as far as the client's connections tell.
 #[derive(Clone, Copy)]
 struct Origin {
-    connection: u64,
+    link: Link,
     burst: u32,
     /// Of a crowd.
     crowd: bool,
-    /// Transfers that its client may have at a time.
+    /// Transfers that its client may have at a time, as far as they were seen.
     parallel: usize,
+    /// It can't have more.
+    is_counted: bool,
 }
 
 impl Origin {
@@ -213,11 +215,11 @@ impl Origin {
 }
 
 impl Trail {
-    /// Takes note of a request for `file` (path and, where a client fetches one file in parts, the part; as a hash) on
-    /// `connection`, and says how the client stands.
-    pub fn asks(&mut self, file: u64, ask: Ask, connection: u64, now: Timestamp) -> Past {
+    /// Takes note of a request for `file` (path and, where a client fetches one file in parts, the part; as a hash) over
+    /// `link`, and says how the client stands.
+    pub fn asks(&mut self, file: u64, ask: Ask, link: impl Into<Link>, now: Timestamp) -> Past {
         self.forget(now);
-        let origin = self.origin(connection, now);
+        let origin = self.origin(link.into(), now);
         let standing = match self.returns(file, ask, origin, now) {
             Some(returned) => returned,
             None => self.goes_on(origin, now),
@@ -226,8 +228,9 @@ impl Trail {
     }
 
     /// Takes note that the request was redirected to mirror number `mirror` for a file of `size` bytes.
-    pub fn redirected(&mut self, file: u64, mirror: usize, size: u64, connection: u64, now: Timestamp) {
-        let burst = self.connections.sees(connection, now);
+    pub fn redirected(&mut self, file: u64, mirror: usize, size: u64, link: impl Into<Link>, now: Timestamp) {
+        let link = link.into();
+        let burst = self.connections.sees(link, now);
         if self.redirects.len() == REMEMBERED {
             let first = (0..REMEMBERED).min_by_key(|&index| self.redirects[index].ends());
             self.redirects.remove(first.unwrap_or_default());
@@ -235,7 +238,7 @@ impl Trail {
         let patience = (size / SLOW_BYTES_PER_SECOND).clamp(PATIENCE.as_secs(), REMEMBERED_FOR.as_secs());
         self.redirects.push(Redirected {
             file,
-            connection,
+            link,
             burst,
             at: now,
             mirror,
@@ -248,8 +251,8 @@ impl Trail {
     /// What [`asks`](Self::asks) would say of a request on the connection that was last asked on.
     #[must_use]
     pub fn would_say(mut self, file: u64, ask: Ask, now: Timestamp) -> Past {
-        let connection = self.connections.latest().unwrap_or_default();
-        self.asks(file, ask, connection, now)
+        let link = self.connections.latest();
+        self.asks(file, ask, link, now)
     }
 
     /// Takes note that `connection` has ended.
@@ -257,11 +260,14 @@ impl Trail {
         self.connections.closes(connection);
     }
 
-    fn origin(&mut self, connection: u64, now: Timestamp) -> Origin {
-        let burst = self.connections.sees(connection, now);
+    fn origin(&mut self, link: Link, now: Timestamp) -> Origin {
+        let burst = self.connections.sees(link, now);
         let crowd = self.connections.is_crowd(now);
         let parallel = if crowd { self.connections.parallel_in(burst) } else { self.connections.parallel() };
-        Origin { connection, burst, crowd, parallel }
+        // A new burst of a crowd is another host's.
+        let is_counted =
+            if crowd { self.connections.is_counted_in(burst, now) } else { self.connections.is_counted(now) };
+        Origin { link, burst, crowd, parallel, is_counted: is_counted && !link.is_unknown() }
     }
 
     fn forget(&mut self, now: Timestamp) {
@@ -280,8 +286,8 @@ impl Trail {
         let is_return =
             |redirect: &Redirected| redirect.file == file && (ask == Ask::Resume || now < redirect.ends());
         let index = self.redirects.iter().rposition(is_return)?;
-        let Redirected { mirror, connection, burst, .. } = self.redirects[index];
-        let certain = connection == origin.connection;
+        let Redirected { mirror, link, burst, .. } = self.redirects[index];
+        let certain = link.is_same(origin.link);
         if !certain && !origin.is_own(burst) {
             self.redirects[index].repeated = true;
             return Some(Standing::Repeated { mirror });
@@ -299,8 +305,9 @@ impl Trail {
     /// How the client stands that asks for another file: in a crowd, only what happened on its own connections counts.
     fn goes_on(&mut self, origin: Origin, now: Timestamp) -> Standing {
         let after = u8::try_from(origin.parallel).unwrap_or(u8::MAX).max(CONFIRMED_AFTER);
-        // How many transfers an unknown connection carries nobody knows: those that come together may be a burst.
-        let is_later = |at: Timestamp| origin.connection != UNKNOWN || now.since(at) >= TOGETHER;
+        // Of an unknown number of transfers over one connection, those that come together may be a burst.
+        let is_later =
+            |at: Timestamp| origin.is_counted || !origin.link.is_shared() || now.since(at) >= TOGETHER;
         for redirect in self.redirects.iter_mut().filter(|redirect| origin.is_own(redirect.burst)) {
             redirect.others_since = redirect.others_since.saturating_add(u8::from(is_later(redirect.at)));
         }
@@ -311,9 +318,10 @@ impl Trail {
         }
         let own = || self.redirects.iter().filter(|redirect| origin.is_own(redirect.burst));
         let in_the_air = own().filter(|redirect| redirect.is_in_the_air(after, now)).count();
-        // What may hang: no more than the transfers that the client has beside this one.
+        // What may hang: no more than the transfers that the client has beside this one, where they are known.
         let young = own().filter(|redirect| redirect.is_young(now)).count();
-        let may_hang = young.min(origin.parallel.saturating_sub(1));
+        let others = if origin.is_counted { origin.parallel.saturating_sub(1) } else { usize::MAX };
+        let may_hang = young.min(others);
         let failed_at = own_failures().next_back().map(|failure| failure.at);
         let earned = own()
             .filter(|redirect| redirect.is_confirmed(after) && failed_at.is_none_or(|at| at < redirect.at))

@@ -8,8 +8,8 @@ fn later(secs: u64) -> Timestamp {
     NOW.plus(Duration::from_secs(secs))
 }
 
-fn asks(trail: &mut Trail, file: u64, connection: u64, now: Timestamp) -> Standing {
-    trail.asks(file, Ask::Whole, connection, now).standing
+fn asks(trail: &mut Trail, file: u64, link: impl Into<Link>, now: Timestamp) -> Standing {
+    trail.asks(file, Ask::Whole, link, now).standing
 }
 
 /// The connections of a crowd.
@@ -52,8 +52,9 @@ fn starts_with_one_redirect_and_earns_more() {
     let mut trail = Trail::default();
     let mut redirected = Vec::new();
     for file in 0..20 {
-        if asks(&mut trail, file, 1 + file % 3, NOW) == Standing::Clear {
-            trail.redirected(file, 0, 1, 1 + file % 3, NOW);
+        let now = if file < 3 { NOW } else { later(2) };
+        if asks(&mut trail, file, 1 + file % 3, now) == Standing::Clear {
+            trail.redirected(file, 0, 1, 1 + file % 3, now);
             redirected.push(file);
         }
     }
@@ -87,22 +88,72 @@ fn with_more_transfers_than_failures_left_not_more_may_be_young() {
     }
 }
 
+fn over_http2(file: u64, transfers: u64) -> Link {
+    if file < 2 * transfers {
+        Link::from(1 + file % transfers)
+    } else {
+        Link::new(1, 1 + u32::try_from(file % transfers).unwrap())
+    }
+}
+
+#[test]
+fn where_transfers_cannot_be_counted_three_redirects_may_be_young() {
+    // (connection, of 300 files that are asked for within a minute so many are redirected)
+    let proxied = |_| Link::UNKNOWN;
+    let one = |file| Link::from(1 + file % 3);
+    // As librepo over HTTP/2: a connection for each transfer at first, then one for all.
+    let three = |file| over_http2(file, 3);
+    let four = |file| over_http2(file, 4);
+    let single = |file| Link::new(1, 1 + u32::try_from(file % 3).unwrap());
+    let links: [(fn(u64) -> Link, _); 5] =
+        [(proxied, 3..=3), (one, 250..=300), (three, 250..=300), (four, 3..=3), (single, 3..=3)];
+    for (link, redirects) in links {
+        let (mut trail, mut redirected) = (Trail::default(), 0);
+        for file in 0..300 {
+            let now = NOW.plus(Duration::from_millis(file * 200));
+            if asks(&mut trail, file, link(file), now) == Standing::Clear {
+                trail.redirected(file, 0, 1, link(file), now);
+                redirected += 1;
+            }
+        }
+        assert!(redirects.contains(&redirected), "{:?}: {redirected} of 300", link(3));
+    }
+}
+
+#[test]
+fn connections_that_are_late_count_for_their_burst() {
+    // Ten transfers; the node sees two of their connections at first, and the others a second later.
+    let mut trail = Trail::default();
+    let (mut redirected, mut hang) = (0, 0);
+    for file in 0..300 {
+        let millis = file * 20;
+        let now = NOW.plus(Duration::from_millis(millis));
+        let connection = if millis < 1000 { 1 + file % 2 } else { 1 + file % 10 };
+        if asks(&mut trail, file, connection, now) == Standing::Clear {
+            trail.redirected(file, 0, 1, connection, now);
+            redirected += 1;
+            hang += usize::from(millis < 1000);
+        }
+    }
+    assert_eq!((redirected, hang), (3, 3), "more would be young at once");
+}
+
 #[test]
 fn over_an_unknown_connection_others_count_once_a_failure_would_have_come_back() {
     let mut trail = Trail::default();
     let mut redirected = Vec::new();
     for file in 0..20 {
         let now = NOW.plus(Duration::from_millis(file * 10));
-        if asks(&mut trail, file, UNKNOWN, now) == Standing::Clear {
-            trail.redirected(file, 0, 1, UNKNOWN, now);
+        if asks(&mut trail, file, Link::UNKNOWN, now) == Standing::Clear {
+            trail.redirected(file, 0, 1, Link::UNKNOWN, now);
             redirected.push(file);
         }
     }
     assert_eq!(redirected, [0], "20 transfers may have begun together");
     for file in 20..23 {
-        assert_eq!(asks(&mut trail, file, UNKNOWN, later(1)) == Standing::Clear, file == 22);
+        assert_eq!(asks(&mut trail, file, Link::UNKNOWN, later(1)) == Standing::Clear, file == 22);
     }
-    assert_eq!(asks(&mut trail, 23, UNKNOWN, later(1)), Standing::Clear);
+    assert_eq!(asks(&mut trail, 23, Link::UNKNOWN, later(1)), Standing::Clear);
 }
 
 #[test]

@@ -3,7 +3,11 @@
 //!
 //! librepo opens a connection for each parallel transfer, all of them at once when a batch begins, and reuses them until its
 //! end. So connections that appear together are one client's, and the connections that are open tell how many transfers it may
-//! have in the air.
+//! have in the air. Over HTTP/2 curl begins with a connection for each transfer, too, and goes on with one of them for all
+//! (measured: librepo with 10 transfers): the others are idle until an end closes them.
+//!
+//! The connections of a burst don't reach the node in one moment: one of its threads may be behind, or a SYN lost. For
+//! [`SETTLES_AFTER`] their number is a lower bound.
 
 use crate::clock::Timestamp;
 use std::time::Duration;
@@ -26,6 +30,59 @@ pub(super) const TOGETHER: Duration = Duration::from_millis(400);
 /// a burst has at most.
 const MOST_PARALLEL: usize = 20;
 
+/// A burst has all its connections so long after its first: longer than a lost SYN takes to be sent again (1 s; RFC 6298).
+const SETTLES_AFTER: Duration = Duration::from_secs(2);
+/// The number of a proxy's connection, which says nothing of its client's others.
+const UNKNOWN: u64 = 0;
+
+/// The connection that a request came over, as far as it tells of its client's transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// Distinguishes the node's connections.
+    id: u64,
+    /// Requests on it that aren't answered to their end, with this one.
+    transfers: u32,
+}
+
+impl Link {
+    /// A proxy's: it may carry any number of transfers, of any number of clients.
+    pub const UNKNOWN: Self = Self { id: UNKNOWN, transfers: 1 };
+
+    /// The client's own connection number `id`, not 0, with so many requests on it that aren't answered to their end.
+    #[must_use]
+    pub const fn new(id: u64, transfers: u32) -> Self {
+        Self { id, transfers }
+    }
+
+    /// The connection's number; 0 where it is a proxy's.
+    #[must_use]
+    pub const fn id(self) -> u64 {
+        self.id
+    }
+
+    /// It is a proxy's.
+    pub(super) fn is_unknown(self) -> bool {
+        self.id == UNKNOWN
+    }
+
+    /// Its client doesn't need a connection for each of its transfers.
+    pub(super) fn is_shared(self) -> bool {
+        self.is_unknown() || self.transfers > 1
+    }
+
+    /// Both are one connection of one client.
+    pub(super) fn is_same(self, other: Self) -> bool {
+        !self.is_unknown() && self.id == other.id
+    }
+}
+
+impl From<u64> for Link {
+    /// A connection with one transfer at a time; 0 is [`Link::UNKNOWN`].
+    fn from(id: u64) -> Self {
+        Self::new(id, 1)
+    }
+}
+
 /// The connections that one client key was lately seen on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
@@ -36,9 +93,13 @@ pub(super) struct Connections {
     burst_began: Timestamp,
     burst_at: Timestamp,
     burst_size: usize,
-    /// The most that were open at once, and when that was so for the last time.
+    /// The most that were open at once, or transfers that one had, and when that was so for the last time.
     peak: usize,
     peak_at: Timestamp,
+    /// The most that were open at once, in the same time.
+    most_open: usize,
+    /// When one had several transfers for the last time: then the peak isn't seen again.
+    shared_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +113,13 @@ struct Seen {
 }
 
 impl Connections {
-    /// Takes note of a request on connection `id`; the number of its burst.
-    pub(super) fn sees(&mut self, id: u64, now: Timestamp) -> u32 {
+    /// Takes note of a request over `link`; the number of its burst.
+    pub(super) fn sees(&mut self, link: Link, now: Timestamp) -> u32 {
+        let Link { id, transfers } = link;
         self.sets_back(now);
+        if link.is_shared() {
+            self.shared_at = Some(now);
+        }
         let known = self.seen.iter().find(|seen| seen.id == id).map(|seen| (seen.burst, seen.began));
         let (burst, began) = known.unwrap_or_else(|| self.appears(now));
         let known_for = |seen: &Seen| if seen.is_open { OPEN_FOR } else { SEEN_FOR };
@@ -64,16 +129,23 @@ impl Connections {
         }
         self.seen.push(Seen { id, at: now, burst, began, is_open: true });
         let open = self.seen.iter().filter(|seen| seen.is_open).count();
-        if open >= self.peak || now.since(self.peak_at) >= SEEN_FOR {
-            (self.peak, self.peak_at) = (open, now);
+        let holds_for = if self.is_shared(now) { OPEN_FOR } else { SEEN_FOR };
+        if now.since(self.peak_at) >= holds_for {
+            (self.peak, self.most_open) = (0, 0);
         }
+        let at_once = open.max(transfers as usize);
+        if at_once >= self.peak {
+            (self.peak, self.peak_at) = (at_once, now);
+        }
+        self.most_open = self.most_open.max(open);
         burst
     }
 
     /// Where the clock was set back, nothing lies in the future.
     fn sets_back(&mut self, now: Timestamp) {
         let seen = self.seen.iter_mut().flat_map(|seen| [&mut seen.at, &mut seen.began]);
-        for at in seen.chain([&mut self.burst_began, &mut self.burst_at, &mut self.peak_at]) {
+        let own = [&mut self.burst_began, &mut self.burst_at, &mut self.peak_at];
+        for at in seen.chain(own).chain(&mut self.shared_at) {
             *at = (*at).min(now);
         }
     }
@@ -89,8 +161,20 @@ impl Connections {
     }
 
     /// The one of the last request.
-    pub(super) fn latest(&self) -> Option<u64> {
-        self.seen.last().map(|seen| seen.id)
+    pub(super) fn latest(&self) -> Link {
+        self.seen.last().map_or(Link::UNKNOWN, |seen| seen.id.into())
+    }
+
+    /// [`parallel`](Self::parallel) is no lower bound only: no burst is on its way, and no client has begun with a single
+    /// connection and several transfers on it, where some may end before others are seen.
+    pub(super) fn is_counted(&self, now: Timestamp) -> bool {
+        let is_settled = now.since(self.burst_began) >= SETTLES_AFTER;
+        is_settled && (self.most_open > 1 || !self.is_shared(now))
+    }
+
+    /// One had several transfers at a time.
+    fn is_shared(&self, now: Timestamp) -> bool {
+        self.shared_at.is_some_and(|at| now.since(at) < OPEN_FOR)
     }
 
     /// Connection `id` has ended.
@@ -113,12 +197,19 @@ impl Connections {
         lately().count() > MOST_OF_ONE && bursts.count_ones() > BURSTS_OF_ONE && within >= CROWD_WITHIN
     }
 
-    /// The transfers that the client may have at a time: as many as it had connections open at once.
+    /// The transfers that the client may have at a time: as many as it had connections open at once, or transfers on one.
     pub(super) fn parallel(&self) -> usize {
         self.peak
     }
 
-    /// The same of the one client of a crowd that has this burst.
+    /// [`is_counted`](Self::is_counted) of the one client of a crowd that has this burst.
+    pub(super) fn is_counted_in(&self, burst: u32, now: Timestamp) -> bool {
+        let began = self.seen.iter().filter(|seen| seen.burst == burst).map(|seen| seen.began).min();
+        let is_settled = began.is_none_or(|began| now.since(began) >= SETTLES_AFTER);
+        is_settled && (self.parallel_in(burst) > 1 || !self.is_shared(now))
+    }
+
+    /// [`parallel`](Self::parallel) of the one client of a crowd that has this burst.
     pub(super) fn parallel_in(&self, burst: u32) -> usize {
         self.seen.iter().filter(|seen| seen.burst == burst).count()
     }
@@ -149,8 +240,8 @@ mod tests {
             let (mut connections, mut now) = (Connections::default(), later(0));
             for connection in 0..hosts * each {
                 now = later(connection / each * gap);
-                connections.sees(connection, now);
-                connections.sees(connection, now);
+                connections.sees(connection.into(), now);
+                connections.sees(connection.into(), now);
             }
             assert_eq!(connections.is_crowd(now), crowd, "{hosts} hosts of {each}, one in {gap} ms");
             assert!(connections.seen.len() <= REMEMBERED);
@@ -160,25 +251,25 @@ mod tests {
     #[test]
     fn the_most_that_were_open_at_once_tell_how_many_transfers_there_may_be() {
         let mut connections = Connections::default();
-        for id in 0..3 {
-            connections.sees(id, later(0));
+        for id in 1..4 {
+            connections.sees(id.into(), later(0));
         }
         assert_eq!(connections.parallel(), 3);
         // A batch ends, the next begins: three again.
-        (0..3).for_each(|id| connections.closes(id));
+        (1..4).for_each(|id| connections.closes(id));
         for id in 10..13 {
-            connections.sees(id, later(1000));
+            connections.sees(id.into(), later(1000));
         }
         assert_eq!(connections.parallel(), 3);
         for id in 20..30 {
-            connections.sees(id, later(2000));
+            connections.sees(id.into(), later(2000));
         }
         assert_eq!(connections.parallel(), 13);
         // Closed ones may be in use again at once; for so long the most counts.
         (10..30).for_each(|id| connections.closes(id));
-        connections.sees(40, later(100_000));
+        connections.sees(40.into(), later(100_000));
         assert_eq!(connections.parallel(), 13);
-        connections.sees(40, later(200_000));
+        connections.sees(40.into(), later(200_000));
         assert_eq!(connections.parallel(), 1);
     }
 }

@@ -5,7 +5,7 @@ use super::head::{Head, Hosts, Target};
 use super::peer::Peer;
 use crate::clock::{self, Timestamp};
 use crate::http::TreePath;
-use crate::policy::bounce::UNKNOWN;
+use crate::policy::bounce::Link;
 use crate::policy::client::Recovery;
 use crate::policy::{Client, Reason};
 use http::header::{HeaderMap, HeaderValue, RANGE};
@@ -35,8 +35,8 @@ pub struct Asked {
     pub protocol: &'static str,
     /// Who asks.
     pub client: Client,
-    /// The connection's number.
-    pub connection: u64,
+    /// The connection.
+    pub link: Link,
     /// When its head was complete.
     pub started: Instant,
     /// The same by the wall clock.
@@ -91,8 +91,7 @@ impl Asked {
             is_head,
             protocol,
             client,
-            // A proxy's connections say nothing of its clients' transfers, nor does one with several streams at once.
-            connection: if addr == peer.addr && !peer.is_busy() { peer.id } else { UNKNOWN },
+            link: if addr == peer.addr { peer.link() } else { Link::UNKNOWN },
             started: clock::monotonic(),
             now: clock::now(),
             target: head.target,
@@ -109,7 +108,7 @@ impl Asked {
             is_head: false,
             protocol: "1.1",
             client: Client::new(peer.agent(peer.addr, b""), peer.https, None),
-            connection: peer.id,
+            link: peer.link(),
             started: clock::monotonic(),
             now: clock::now(),
             target: Target::default(),
@@ -141,7 +140,7 @@ impl Asked {
     /// The request as the trail of its client knows it, for the canonical `path`.
     pub fn seen(&self, path: &TreePath) -> Seen {
         let range = self.conditions.get(RANGE).map(HeaderValue::as_bytes);
-        Seen::new(&self.client, path, range, self.connection)
+        Seen::new(&self.client, path, range, self.link)
     }
 }
 

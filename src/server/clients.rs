@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::http::TreePath;
+use crate::policy::bounce::Link;
 use crate::policy::client::hash;
 use crate::policy::{Ask, Client, Past, Trail};
 use moka::sync::Cache;
@@ -31,18 +32,18 @@ pub struct Seen {
     client: u64,
     file: u64,
     ask: Ask,
-    connection: u64,
+    link: Link,
 }
 
 impl Seen {
-    /// A request of `client` for `path`, with this Range field, on connection number `connection`.
+    /// A request of `client` for `path`, with this Range field, over `link`.
     ///
     /// A repeat is recognised by the path, and by the part of a client that fetches one file in parts (zchunk); a resume
     /// (`bytes=N-`) is a repeat of the whole.
-    pub fn new(client: &Client, path: &TreePath, range: Option<&[u8]>, connection: u64) -> Self {
+    pub fn new(client: &Client, path: &TreePath, range: Option<&[u8]>, link: impl Into<Link>) -> Self {
         let part = range.filter(|range| !range.ends_with(b"-"));
         let file = hash(&(path.as_str(), part));
-        Self { client: client.key, file, ask: Ask::from_range(range), connection }
+        Self { client: client.key, file, ask: Ask::from_range(range), link: link.into() }
     }
 }
 
@@ -55,7 +56,7 @@ impl Clients {
     /// Also a client that was never redirected has one: how many transfers it has at a time shows from its start on.
     pub fn asks(&self, seen: Seen, now: Timestamp) -> (Past, SharedTrail) {
         let trail = self.trails.get_with(seen.client, Arc::default);
-        let past = lock(&trail).asks(seen.file, seen.ask, seen.connection, now);
+        let past = lock(&trail).asks(seen.file, seen.ask, seen.link, now);
         (past, trail)
     }
 
@@ -69,7 +70,7 @@ impl Clients {
     /// Takes note of a redirect to mirror number `mirror` for a file of `size` bytes.
     pub fn redirected(&self, seen: Seen, mirror: usize, size: u64, now: Timestamp) {
         let trail = self.trails.get_with(seen.client, Arc::default);
-        lock(&trail).redirected(seen.file, mirror, size, seen.connection, now);
+        lock(&trail).redirected(seen.file, mirror, size, seen.link, now);
     }
 }
 

@@ -7,6 +7,7 @@ use super::waits::{Patience, Waits};
 use crate::clock;
 use crate::geo::Whereabouts;
 use crate::http::Forwarded;
+use crate::policy::bounce::Link;
 use crate::policy::client::Agent;
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
@@ -176,9 +177,9 @@ impl Peer {
         self.waits.get().quiet_for(clock::monotonic())
     }
 
-    /// A response is on its way, or waited for.
-    pub fn is_busy(&self) -> bool {
-        self.waits.get().is_busy()
+    /// The connection, with a request that has just come.
+    pub fn link(&self) -> Link {
+        Link::new(self.id, self.waits.get().transfers() + 1)
     }
 
     /// The connection may end without anybody's loss.

@@ -45,7 +45,7 @@ impl Default for Taken {
 /// Who took something: of one connection, or of any.
 fn keys(asked: &Asked, repo: usize, document: Document) -> [u64; 2] {
     let client = asked.client.key;
-    [hash(&(client, repo, document, asked.connection)), hash(&(client, repo, document))]
+    [hash(&(client, repo, document, asked.link.id())), hash(&(client, repo, document))]
 }
 
 impl Taken {

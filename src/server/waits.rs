@@ -89,9 +89,9 @@ impl Waits {
         self.lingering = true;
     }
 
-    /// There are requests whose response isn't over.
-    pub const fn is_busy(&self) -> bool {
-        self.open > 0
+    /// Requests whose response isn't over.
+    pub const fn transfers(&self) -> u32 {
+        self.open
     }
 
     /// How long ago something last went forward.

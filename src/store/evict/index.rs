@@ -157,6 +157,12 @@ impl Index {
         self.lock().loading = false;
     }
 
+    /// What was on disk isn't all indexed yet.
+    #[cfg(test)]
+    pub(in super::super) fn is_loading(&self) -> bool {
+        self.lock().loading
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,6 +22,15 @@ fn removed_but_open(dir: &Path) -> usize {
     links.filter(|link| link.starts_with(dir) && link.to_string_lossy().ends_with(" (deleted)")).count()
 }
 
+/// A store that has indexed what was on disk: what it finds while it fills has another place in the order.
+fn indexed(bench: &Bench, url: &str, settings: &Settings) -> Arc<Store> {
+    let store = bench.with(url, settings);
+    while cache(&store).evictor.index.is_loading() {
+        bench.run(tokio::task::yield_now());
+    }
+    store
+}
+
 /// Half of the body, then a meeting with the test, then another, then the rest.
 struct Gate {
     half: Barrier,
@@ -87,7 +96,7 @@ fn a_pass_over_a_cold_tree_leaves_the_hot_set() {
     const HOT: usize = 60;
     let bench = Bench::new();
     let stub = Stub::fixed(response("200 OK", &["cache-control: max-age=3600"], &body(10_000)));
-    let store = bench.with(&stub.url, &Settings { disk_bytes: 120 * 12_288, ..bench.settings() });
+    let store = indexed(&bench, &stub.url, &Settings { disk_bytes: 120 * 12_288, ..bench.settings() });
     let hot = |number| unlisted(&format!("hot/{number}"));
     for _ in 0..3 {
         (0..HOT).for_each(|number| bench.run(store.complete(&hot(number))).unwrap());
@@ -135,7 +144,7 @@ fn an_evicted_object_is_closed_but_read_to_its_end() {
     let bench = Bench::new();
     let bytes = body(10_000);
     let stub = Stub::fixed(response("200 OK", &["cache-control: max-age=3600"], &bytes));
-    let store = bench.with(&stub.url, &Settings { disk_bytes: 4 * 12_288, ..bench.settings() });
+    let store = indexed(&bench, &stub.url, &Settings { disk_bytes: 4 * 12_288, ..bench.settings() });
     let object = unlisted("x");
     bench.run(store.complete(&object)).unwrap();
     let reading = store.peek(&object).unwrap();
@@ -154,7 +163,7 @@ fn an_evicted_object_is_closed_but_read_to_its_end() {
     // A small body in memory goes with its entry, too.
     let settings = Settings { memory_object_bytes: 64 * 1024, ..bench.settings() };
     drop(store);
-    let store = bench.with(&stub.url, &Settings { disk_bytes: 4 * 12_288, ..settings });
+    let store = indexed(&bench, &stub.url, &Settings { disk_bytes: 4 * 12_288, ..settings });
     bench.run(store.complete(&object)).unwrap();
     assert_eq!(store.peek(&object).unwrap().tier, Tier::Memory);
     for number in 10..18 {

@@ -8,17 +8,22 @@ use tempfile::TempDir;
 
 /// Downloads packages, each held against its SHA-256, and prints how many; fails with what librepo says of each that failed.
 const SCRIPT: &str = r#"
-import json, sys, librepo
+import json, sys, time, librepo
 given = json.load(open(sys.argv[1]))
+def ended(*_):
+    time.sleep(given["pause"])
+    given["pause"] = 0
 handle = librepo.Handle()
 handle.setopt(librepo.LRO_REPOTYPE, librepo.LR_YUMREPO)
 handle.setopt(librepo.LRO_URLS, [given["url"]])
+if given["ca"]:
+    handle.setopt(librepo.LRO_SSLCACERT, given["ca"])
 handle.setopt(librepo.LRO_USERAGENT, given["agent"])
 handle.setopt(librepo.LRO_MAXPARALLELDOWNLOADS, given["parallel"])
 handle.setopt(librepo.LRO_MAXDOWNLOADSPERMIRROR, given["parallel"])
 handle.setopt(librepo.LRO_LOWSPEEDTIME, given["patience"])
 targets = [
-    librepo.PackageTarget(path, dest=given["dest"], checksum_type=librepo.SHA256, checksum=sha256, expectedsize=size, handle=handle)
+    librepo.PackageTarget(path, dest=given["dest"], checksum_type=librepo.SHA256, checksum=sha256, expectedsize=size, handle=handle, endcb=ended)
     for path, sha256, size in given["packages"]
 ]
 try:
@@ -39,18 +44,32 @@ pub struct Librepo {
     parallel: u32,
     /// Seconds below 1000 B/s that it bears.
     patience: u32,
+    /// Seconds that it is busy with the first package.
+    pause: u32,
+    /// The authorities that it trusts, in a file; the system's where none is given.
+    ca: Option<PathBuf>,
 }
 
 impl Librepo {
     /// It downloads from the one URL, `parallel` files at a time.
     pub fn new(url: &str, agent: &str, parallel: u32) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
-        Self { dir, url: url.to_owned(), agent: agent.to_owned(), parallel, patience: 30 }
+        Self { dir, url: url.to_owned(), agent: agent.to_owned(), parallel, patience: 30, pause: 0, ca: None }
     }
 
     /// The same with a mirror given up after so many seconds in which it sends nothing.
     pub fn patient_for(self, patience: u32) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same; once it has the first package, it does something else for so many seconds.
+    pub fn pausing_for(self, pause: u32) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// The same with authorities of its own.
+    pub fn trusting(self, ca: &Path) -> Self {
+        Self { ca: Some(ca.to_owned()), ..self }
     }
 
     /// Downloads the packages, given by their paths in the copy of the repository at `repo`. Panics unless all of them come whole.
@@ -67,6 +86,8 @@ impl Librepo {
             "agent": self.agent,
             "parallel": self.parallel,
             "patience": self.patience,
+            "pause": self.pause,
+            "ca": self.ca,
             "dest": self.path("got"),
             "packages": packages.iter().map(facts).collect::<Vec<_>>(),
         });
@@ -76,7 +97,7 @@ impl Librepo {
         python.env_remove("http_proxy").args(["-c", SCRIPT]).arg(self.path("given.json"));
         let output = python.output().expect("python3-librepo is installed");
         let text = said(&output);
-        assert!(output.status.success(), "{} at a time: {text}", self.parallel);
+        assert!(output.status.success(), "{} at a time: {}: {text}", self.parallel, output.status);
         assert_eq!(text.trim(), packages.len().to_string());
     }
 
