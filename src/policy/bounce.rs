@@ -147,6 +147,8 @@ pub struct Trail {
     /// In order of time.
     failures: Vec<Failure>,
     connections: Connections,
+    /// Files of which it was said that the client may be redirected, and which isn't decided yet, with the bursts that asked.
+    promises: Vec<(u64, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -225,6 +227,25 @@ impl Trail {
             None => self.goes_on(origin, now),
         };
         Past { standing, failed: self.failed(origin.crowd) }
+    }
+
+    /// [`asks`](Self::asks), where requests of one client are decided at the same time: a request that may be redirected counts as
+    /// redirected until [`decided`](Self::decided). Else two of them would take the one place that is left.
+    pub fn asks_beside_others(&mut self, file: u64, ask: Ask, link: impl Into<Link>, now: Timestamp) -> Past {
+        let link = link.into();
+        let past = self.asks(file, ask, link, now);
+        if past.standing == Standing::Clear {
+            let burst = self.connections.sees(link, now);
+            self.promises.push((file, burst));
+        }
+        past
+    }
+
+    /// It is decided, and noted if it is so, whether the client is redirected for `file`.
+    pub fn decided(&mut self, file: u64) {
+        if let Some(index) = self.promises.iter().position(|(promised, _)| *promised == file) {
+            self.promises.swap_remove(index);
+        }
     }
 
     /// Takes note that the request was redirected to mirror number `mirror` for a file of `size` bytes.
@@ -317,9 +338,10 @@ impl Trail {
             return Standing::CoolingOff;
         }
         let own = || self.redirects.iter().filter(|redirect| origin.is_own(redirect.burst));
-        let in_the_air = own().filter(|redirect| redirect.is_in_the_air(after, now)).count();
+        let promised = self.promises.iter().filter(|(_, burst)| origin.is_own(*burst)).count();
+        let in_the_air = promised + own().filter(|redirect| redirect.is_in_the_air(after, now)).count();
         // What may hang: no more than the transfers that the client has beside this one, where they are known.
-        let young = own().filter(|redirect| redirect.is_young(now)).count();
+        let young = promised + own().filter(|redirect| redirect.is_young(now)).count();
         let others = if origin.is_counted { origin.parallel.saturating_sub(1) } else { usize::MAX };
         let may_hang = young.min(others);
         let failed_at = own_failures().next_back().map(|failure| failure.at);

@@ -139,6 +139,24 @@ fn connections_that_are_late_count_for_their_burst() {
 }
 
 #[test]
+fn requests_that_are_decided_at_the_same_time_share_what_is_left() {
+    let mut trail = Trail::default();
+    let ask =
+        |trail: &mut Trail, file| trail.asks_beside_others(file, Ask::Whole, 1 + file % 10, NOW).standing;
+    assert_eq!(
+        (0..3).map(|file| ask(&mut trail, file)).collect::<Vec<_>>(),
+        [Standing::Clear, Standing::SlowStart, Standing::SlowStart]
+    );
+    // The first is served by the node in the end, the next is redirected.
+    trail.decided(0);
+    assert_eq!(ask(&mut trail, 3), Standing::Clear);
+    trail.redirected(3, 0, 1, 4, NOW);
+    trail.decided(3);
+    assert_eq!(ask(&mut trail, 4), Standing::SlowStart);
+    assert!(trail.promises.is_empty());
+}
+
+#[test]
 fn over_an_unknown_connection_others_count_once_a_failure_would_have_come_back() {
     let mut trail = Trail::default();
     let mut redirected = Vec::new();

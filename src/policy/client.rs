@@ -1,6 +1,7 @@
 //! What is known of the client that asks.
 
 use crate::geo::Whereabouts;
+use crate::shares::Owner;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
@@ -117,6 +118,12 @@ pub fn network(addr: IpAddr) -> u64 {
         IpAddr::V4(v4) => u64::from(u32::from(v4) >> (32 - NETWORK_BITS_V4)),
         IpAddr::V6(v6) => 1 << 63 | (u128::from(v6) >> (128 - NETWORK_BITS_V6)) as u64,
     }
+}
+
+/// Whose use of the node a client's is: its address and its network, whatever it calls itself.
+#[must_use]
+pub fn owner(addr: IpAddr) -> Owner {
+    Owner::new(network(addr), hash(&addr.to_canonical()))
 }
 
 /// A stable 64-bit hash (SipHash with fixed keys): equal on all nodes and across restarts of one build.

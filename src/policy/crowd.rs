@@ -93,11 +93,9 @@ pub(super) struct Connections {
     burst_began: Timestamp,
     burst_at: Timestamp,
     burst_size: usize,
-    /// The most that were open at once, or transfers that one had, and when that was so for the last time.
+    /// The most that were open at once, and when that was so for the last time.
     peak: usize,
     peak_at: Timestamp,
-    /// The most that were open at once, in the same time.
-    most_open: usize,
     /// When one had several transfers for the last time: then the peak isn't seen again.
     shared_at: Option<Timestamp>,
 }
@@ -115,7 +113,7 @@ struct Seen {
 impl Connections {
     /// Takes note of a request over `link`; the number of its burst.
     pub(super) fn sees(&mut self, link: Link, now: Timestamp) -> u32 {
-        let Link { id, transfers } = link;
+        let id = link.id;
         self.sets_back(now);
         if link.is_shared() {
             self.shared_at = Some(now);
@@ -130,14 +128,9 @@ impl Connections {
         self.seen.push(Seen { id, at: now, burst, began, is_open: true });
         let open = self.seen.iter().filter(|seen| seen.is_open).count();
         let holds_for = if self.is_shared(now) { OPEN_FOR } else { SEEN_FOR };
-        if now.since(self.peak_at) >= holds_for {
-            (self.peak, self.most_open) = (0, 0);
+        if open >= self.peak || now.since(self.peak_at) >= holds_for {
+            (self.peak, self.peak_at) = (open, now);
         }
-        let at_once = open.max(transfers as usize);
-        if at_once >= self.peak {
-            (self.peak, self.peak_at) = (at_once, now);
-        }
-        self.most_open = self.most_open.max(open);
         burst
     }
 
@@ -169,7 +162,7 @@ impl Connections {
     /// connection and several transfers on it, where some may end before others are seen.
     pub(super) fn is_counted(&self, now: Timestamp) -> bool {
         let is_settled = now.since(self.burst_began) >= SETTLES_AFTER;
-        is_settled && (self.most_open > 1 || !self.is_shared(now))
+        is_settled && (self.peak > 1 || !self.is_shared(now))
     }
 
     /// One had several transfers at a time.
@@ -197,7 +190,8 @@ impl Connections {
         lately().count() > MOST_OF_ONE && bursts.count_ones() > BURSTS_OF_ONE && within >= CROWD_WITHIN
     }
 
-    /// The transfers that the client may have at a time: as many as it had connections open at once, or transfers on one.
+    /// The transfers that the client may have at a time: as many as it had connections open at once. The requests on
+    /// one aren't counted: the node may take one for unanswered whose client has all of it.
     pub(super) fn parallel(&self) -> usize {
         self.peak
     }

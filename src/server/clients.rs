@@ -4,7 +4,7 @@ use crate::clock::Timestamp;
 use crate::http::TreePath;
 use crate::policy::bounce::Link;
 use crate::policy::client::hash;
-use crate::policy::{Ask, Client, Past, Trail};
+use crate::policy::{Ask, Client, Past, Standing, Trail};
 use moka::sync::Cache;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,17 +47,32 @@ impl Seen {
     }
 }
 
+/// A request of which it isn't decided yet whether its client is redirected, though it may be. To be dropped once that is noted.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Undecided(Option<(SharedTrail, u64)>);
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        if let Some((trail, file)) = self.0.take() {
+            lock(&trail).decided(file);
+        }
+    }
+}
+
 /// A trail that connections share.
 pub type SharedTrail = Arc<Mutex<Trail>>;
 
 impl Clients {
-    /// Takes note of a request and says what is known of its client; with the trail, which is to be told of the connection's end.
+    /// Takes note of a request and says what is known of its client; with the trail, which is to be told of the connection's end, and
+    /// what is to be kept until it is decided where the client gets the file.
     ///
     /// Also a client that was never redirected has one: how many transfers it has at a time shows from its start on.
-    pub fn asks(&self, seen: Seen, now: Timestamp) -> (Past, SharedTrail) {
+    pub fn asks(&self, seen: Seen, now: Timestamp) -> (Past, SharedTrail, Undecided) {
         let trail = self.trails.get_with(seen.client, Arc::default);
-        let past = lock(&trail).asks(seen.file, seen.ask, seen.link, now);
-        (past, trail)
+        let past = lock(&trail).asks_beside_others(seen.file, seen.ask, seen.link, now);
+        let undecided = Undecided((past.standing == Standing::Clear).then(|| (trail.clone(), seen.file)));
+        (past, trail, undecided)
     }
 
     /// What would be said, without taking note.

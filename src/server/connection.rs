@@ -8,6 +8,7 @@ use super::peer::{Peer, Socket};
 use super::proxied::{self, Proxied};
 use super::seats::Seat;
 use super::{Edge, h1, handle, linger};
+use crate::policy::client;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -31,14 +32,17 @@ pub async fn serve(
     addr: IpAddr,
     tls: Option<TlsAcceptor>,
     drain: watch::Receiver<bool>,
-    seat: &Seat,
+    seat: Seat,
 ) {
     let proxied = match proxied(&edge, &mut tcp, addr).await {
         Ok(proxied) => proxied,
         Err(error) => return tracing::debug!(proxy = %addr, %error, "connection refused"),
     };
+    if let Some(addr) = proxied.addr {
+        seat.transfer(client::owner(addr));
+    }
     let addr = proxied.addr.unwrap_or(addr);
-    let peer = Rc::new(Peer::new(edge, addr, tls.is_some() || proxied.https, proxied.nameless));
+    let peer = Rc::new(Peer::new(edge, seat, addr, tls.is_some() || proxied.https, proxied.nameless));
     let socket = Socket::new(tcp, peer.clone());
     let connection = async {
         match tls {
@@ -51,7 +55,7 @@ pub async fn serve(
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(client = %addr, %error, "connection ended") },
         () = peer.overdue() => tracing::debug!(client = %addr, "connection timed out"),
-        () = seat.given_up(&peer) => tracing::debug!(client = %addr, "idle connection ended for another one"),
+        () = peer.seat().given_up(&peer) => tracing::debug!(client = %addr, "idle connection ended for another one"),
     }
 }
 

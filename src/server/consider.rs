@@ -336,8 +336,8 @@ impl<'a> Question<'a> {
             is_cached,
             client: self.client,
             past,
-            // The last seats are for those whom only the node can serve.
-            shed: if self.edge.seats.is_tight() { 1.0 } else { self.edge.egress.shed() },
+            // The last seats aren't for a network that has more than its share.
+            shed: if self.edge.seats.is_tight_for(self.client.addr) { 1.0 } else { self.edge.egress.shed() },
             now: self.now,
         }
     }

@@ -47,7 +47,7 @@ pub struct Edge {
     /// Where clients are.
     pub geo: Geo,
     /// Who may be connected.
-    pub seats: Arc<Seats>,
+    pub seats: Seats,
     /// The counters of redirects to each mirror, and of their bytes.
     pub redirected: Vec<(IntCounter, IntCounter)>,
     /// Directory listings made just now.

@@ -3,6 +3,7 @@
 use super::account::Tally;
 use super::answer::Answer;
 use super::asked::{Asked, Refused};
+use super::clients::Undecided;
 use super::consider::Question;
 use super::peer::Peer;
 use super::reply::Reply;
@@ -36,7 +37,7 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     if let Some(pinned) = question.pinned(begun_with) {
         return serve::pinned(edge, asked, &question, pinned);
     }
-    let past = past(peer, asked, &question);
+    let (past, undecided) = past(peer, asked, &question);
     // What is in memory or open; the disk is asked only once it is decided that the node serves.
     let at_hand = OnceCell::new();
     let look = || at_hand.get_or_init(|| edge.store.peek(&question.object()));
@@ -47,23 +48,28 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     }
     match decision {
         Decision::Serve(reason) => {
+            drop(undecided);
             look();
             serve::serve(edge, asked, &question, at_hand.into_inner().flatten(), past, reason).await
         }
-        Decision::Redirect(redirect) => redirect::to_mirror(edge, asked, &question, &redirect),
+        Decision::Redirect(redirect) => {
+            let answer = redirect::to_mirror(edge, asked, &question, &redirect);
+            drop(undecided);
+            answer
+        }
     }
 }
 
 /// What is known of the client; a bounce is told to the prober at once.
-fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
+fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> (Past, Undecided) {
     let edge = &*peer.edge;
     let is_listed = question.place().is_some_and(|place| place.listed.is_some());
     let is_file = is_listed || question.sighted_for().is_some();
     // A HEAD moves no bytes: it is neither a return from a mirror nor a sign that one worked.
     if !is_file || asked.is_head || !question.has_mirrors() {
-        return Past::default();
+        return Default::default();
     }
-    let (past, trail) = edge.clients.asks(asked.seen(&question.path), asked.now);
+    let (past, trail, undecided) = edge.clients.asks(asked.seen(&question.path), asked.now);
     peer.leaves_trail(trail);
     if let Standing::Bounced { mirror, .. } = past.standing {
         edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
@@ -76,5 +82,5 @@ fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> Past {
         let network = is_its_own.then(|| question.client_network());
         let _ = edge.bounces.try_send(BounceReport { mirror, path: path.as_str().to_owned(), network });
     }
-    past
+    (past, undecided)
 }

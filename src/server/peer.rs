@@ -3,12 +3,14 @@
 use super::Edge;
 use super::clients::{self, SharedTrail};
 use super::pacer::Flow;
+use super::seats::Seat;
 use super::waits::{Patience, Waits};
 use crate::clock;
 use crate::geo::Whereabouts;
 use crate::http::Forwarded;
 use crate::policy::bounce::Link;
 use crate::policy::client::Agent;
+use crate::shares::Use;
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
 use std::cell::{Cell, RefCell};
@@ -38,6 +40,7 @@ pub struct Peer {
     pub https: bool,
     /// Distinguishes connections within this process.
     pub id: u64,
+    seat: Seat,
     /// It is a proxy that says truly for whom it asks.
     trusted: bool,
     /// Who sent the last request: it is nearly always the same.
@@ -68,7 +71,7 @@ struct Latest {
 
 impl Peer {
     /// A client that has just connected. `nameless`: through a load balancer that can't name it, and has the address.
-    pub fn new(edge: Arc<Edge>, addr: IpAddr, https: bool, nameless: bool) -> Self {
+    pub fn new(edge: Arc<Edge>, seat: Seat, addr: IpAddr, https: bool, nameless: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waits = Cell::new(Waits::new(clock::monotonic()));
@@ -79,7 +82,21 @@ impl Peer {
         let latest = RefCell::new(Latest { addr, whereabouts, user_agent: Box::default(), agent });
         let (segment, permitted) = (Cell::new(COMMON_SEGMENT), Cell::new(0));
         let (trail, reset) = (RefCell::default(), Cell::new(false));
-        Self { edge, addr, addr_text, https, id, trusted, latest, trail, reset, waits, segment, permitted }
+        Self {
+            edge,
+            addr,
+            addr_text,
+            https,
+            id,
+            seat,
+            trusted,
+            latest,
+            trail,
+            reset,
+            waits,
+            segment,
+            permitted,
+        }
     }
 
     /// What `bytes` come to on the wire, if nothing has to be sent twice.
@@ -165,6 +182,7 @@ impl Peer {
         let mut waits = self.waits.get();
         event(&mut waits);
         self.waits.set(waits);
+        self.seat.note(|| waits.seat_use(clock::monotonic()).0);
     }
 
     /// The last response is out: the end of the connection is waited for ([`super::linger`]).
@@ -182,9 +200,14 @@ impl Peer {
         Link::new(self.id, self.waits.get().transfers() + 1)
     }
 
-    /// The connection may end without anybody's loss.
-    pub fn is_between_requests(&self) -> bool {
-        self.waits.get().is_between_requests()
+    /// How the connection uses its seat ([`Waits::seat_use`]).
+    pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
+        self.waits.get().seat_use(now)
+    }
+
+    /// The connection's seat.
+    pub fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// Returns once the connection has waited too long.

@@ -1,202 +1,132 @@
 //! Who may be connected at once: so many in all, so many of one network.
 //!
-//! Nobody is turned away for being one too many: who finds no seat waits for one, in order of coming, and connections that are
-//! idle give theirs up. That costs their clients nothing: a kept-alive connection that closes between two requests is opened
-//! anew (librepo and curl do so without counting a failure). One that has never had an answer keeps its seat.
+//! No connection is turned away for being one too many: one that finds no seat waits for one, the first of a network before the
+//! hundredth of another ([`crate::shares`]). Meanwhile connections that say nothing, and then those that are idle, give theirs up, of
+//! the network that has most. That costs their clients nothing: a kept-alive connection that closes between two requests is
+//! opened anew (librepo and curl do so without counting a failure).
 
 use super::peer::Peer;
 use crate::clock;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use crate::permits::{Permit, Permits, Refused, Waiting};
+use crate::policy::client;
+use crate::shares::{Limits, Owner, Use};
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-/// Idle connections are called upon no more often than this, and than [`FOR_EACH`] seat: each call wakes all of a hall.
-const CALLED_EVERY: Duration = Duration::from_millis(200);
-/// 20,000 seats: once a second.
-const FOR_EACH: Duration = Duration::from_micros(50);
-/// The last of this many parts of all seats is for those whom nobody else can serve: there everything is shed that can be.
-const RESERVE: usize = 20;
+/// The last of this many parts of all seats isn't for networks that have more than their share: to them everything is shed that
+/// can be.
+const RESERVE: u64 = 20;
 
 /// All seats.
 #[derive(Debug)]
 pub struct Seats {
-    all: Arc<Hall>,
-    of_network: usize,
-    networks: Mutex<HashMap<u64, Arc<Hall>>>,
-    /// For those who wait for a seat of their network: they hold a socket each.
-    standing: Arc<Semaphore>,
-}
-
-/// The seats of one network, or of all.
-#[derive(Debug)]
-struct Hall {
-    capacity: usize,
-    free: Arc<Semaphore>,
-    wanted: Notify,
-    began: Instant,
-    /// When idle connections were last called upon, in milliseconds since it began.
-    called: AtomicU64,
-}
-
-impl Hall {
-    fn new(capacity: usize) -> Arc<Self> {
-        let free = Arc::new(Semaphore::new(capacity));
-        let (wanted, began) = (Notify::new(), clock::monotonic());
-        Arc::new(Self { capacity, free, wanted, began, called: AtomicU64::new(0) })
-    }
-
-    /// A seat, as soon as there is one.
-    async fn seat(&self) -> OwnedSemaphorePermit {
-        let mut seat = pin!(self.free.clone().acquire_owned());
-        loop {
-            tokio::select! {
-                biased;
-                seat = &mut seat => return seat.expect("it is never closed"),
-                () = tokio::time::sleep(CALLED_EVERY) => self.call(),
-            }
-        }
-    }
-
-    /// Asks those who are idle for their seats.
-    fn call(&self) {
-        let now = u64::try_from((clock::monotonic() - self.began).as_millis()).unwrap_or(u64::MAX);
-        let last = self.called.load(Ordering::Relaxed);
-        let seats = u32::try_from(self.capacity).unwrap_or(u32::MAX);
-        let is_due = Duration::from_millis(now.saturating_sub(last)) >= CALLED_EVERY.max(FOR_EACH * seats);
-        if is_due && self.called.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.wanted.notify_waiters();
-        }
-    }
-}
-
-/// Whether there is a seat for a connection from some network.
-pub enum Place {
-    /// There is.
-    Seat(Seat),
-    /// It has to wait.
-    Standing(Standing),
-    /// Too many wait already.
-    None,
+    permits: Arc<Permits<1>>,
+    all: u64,
 }
 
 /// A seat; free again when it is dropped.
 #[derive(Debug)]
 pub struct Seat {
-    seats: Arc<Seats>,
-    network: Option<(u64, Arc<Hall>)>,
-    of_network: Option<OwnedSemaphorePermit>,
-    of_all: Option<OwnedSemaphorePermit>,
+    permit: Permit<1>,
+    /// How it is used, as was said last.
+    said: Cell<Use>,
 }
 
-/// A place to wait at for a seat.
-pub struct Standing {
-    seats: Arc<Seats>,
-    network: u64,
-    hall: Arc<Hall>,
-    _place: OwnedSemaphorePermit,
-}
+/// A seat that may have to be waited for.
+#[derive(Debug)]
+pub struct Place(Waiting<1>);
 
 impl Seats {
-    /// So many in all, so many of one network.
+    /// So many in all, so many of one network. As many as there are seats may wait.
     #[must_use]
-    pub fn new(in_all: usize, of_network: usize) -> Arc<Self> {
-        let standing = Arc::new(Semaphore::new(in_all));
-        Arc::new(Self { all: Hall::new(in_all), of_network, networks: Mutex::default(), standing })
+    pub fn new(in_all: usize, of_network: usize) -> Self {
+        let (all, network) = (in_all as u64, of_network as u64);
+        let limits = Limits { places: all, reserved: [0], network, waiters: in_all };
+        Self { permits: Permits::new(limits), all }
     }
 
-    /// Nearly all are taken.
+    /// A seat for a connection of `owner`; or its place among those that wait.
+    ///
+    /// # Errors
+    /// Too many wait already.
+    pub fn place(&self, owner: Owner) -> Result<Place, Refused> {
+        self.permits.request(owner, 0).map(Place)
+    }
+
+    /// Nearly all are taken, and the client's network has more than its share.
     #[must_use]
-    pub fn is_tight(&self) -> bool {
-        self.all.free.available_permits() < self.all.capacity / RESERVE
-    }
-
-    /// A place for a connection from `network`; without one (a trusted proxy) only those in all count.
-    #[must_use]
-    pub fn place(self: &Arc<Self>, network: Option<u64>) -> Place {
-        let Some(network) = network else {
-            let seats = self.clone();
-            return Place::Seat(Seat { seats, network: None, of_network: None, of_all: None });
-        };
-        let hall = self.networks().entry(network).or_insert_with(|| Hall::new(self.of_network)).clone();
-        if let Ok(permit) = hall.free.clone().try_acquire_owned() {
-            return Place::Seat(self.seated(network, hall, permit));
-        }
-        hall.call();
-        let (seats, place) = (self.clone(), self.standing.clone().try_acquire_owned());
-        place.map_or(Place::None, |place| Place::Standing(Standing { seats, network, hall, _place: place }))
-    }
-
-    fn seated(self: &Arc<Self>, network: u64, hall: Arc<Hall>, permit: OwnedSemaphorePermit) -> Seat {
-        let network = Some((network, hall));
-        Seat { seats: self.clone(), network, of_network: Some(permit), of_all: None }
-    }
-
-    fn networks(&self) -> MutexGuard<'_, HashMap<u64, Arc<Hall>>> {
-        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets a network of which nobody is there.
-    fn tidy(&self, network: u64) {
-        let mut networks = self.networks();
-        if let Entry::Occupied(hall) = networks.entry(network)
-            && Arc::strong_count(hall.get()) == 1
-        {
-            hall.remove();
-        }
+    pub fn is_tight_for(&self, addr: IpAddr) -> bool {
+        self.permits.held() > self.all - self.all / RESERVE
+            && self.permits.is_beyond_its_share(client::owner(addr))
     }
 }
 
-impl Standing {
-    /// Waits until the network has a seat.
-    pub async fn seat(self) -> Seat {
-        let permit = self.hall.seat().await;
-        self.seats.seated(self.network, self.hall.clone(), permit)
+impl Place {
+    /// The seat, if it is there already.
+    ///
+    /// # Errors
+    /// It has to be waited for.
+    pub fn now(self) -> Result<Seat, Self> {
+        self.0.now().map(Seat::from).map_err(Self)
+    }
+
+    /// The seat, as soon as it is there.
+    ///
+    /// # Errors
+    /// So many came meanwhile that this one had to go.
+    pub async fn seat(self) -> Result<Seat, Refused> {
+        self.0.granted().await.map(Seat::from)
+    }
+}
+
+impl From<Permit<1>> for Seat {
+    fn from(permit: Permit<1>) -> Self {
+        Self { permit, said: Cell::new(Use::Busy) }
     }
 }
 
 impl Seat {
-    /// Waits until there is one in all, too.
-    pub async fn and_of_all(&mut self) {
-        let all = &self.seats.all;
-        self.of_all = match all.free.clone().try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                all.call();
-                Some(all.seat().await)
-            }
-        };
+    /// Another has it from now on: a load balancer has said for whom it connected.
+    pub fn transfer(&self, owner: Owner) {
+        self.permit.transfer(owner);
     }
 
-    /// Returns once somebody wants the seat, and `peer` doesn't need it.
+    /// Takes note of how it is used, which counts while others wait.
+    pub fn note(&self, how: impl FnOnce() -> Use) {
+        if self.said.get() == Use::Busy && !self.permit.is_contended() {
+            return;
+        }
+        let how = how();
+        if self.said.replace(how) != how {
+            self.permit.set_use(how);
+        }
+    }
+
+    /// Returns once another needs the seat, and `peer` doesn't.
     pub async fn given_up(&self, peer: &Peer) {
         loop {
-            let network = async {
-                match &self.network {
-                    Some((_, hall)) => hall.wanted.notified().await,
-                    None => std::future::pending().await,
+            // From here on none is missed.
+            let contention = self.permit.contention();
+            let (how, until) = peer.seat_use(clock::monotonic());
+            self.note(|| how);
+            let is_over = async {
+                match until {
+                    Some(until) if self.permit.is_contended() => tokio::time::sleep_until(until.into()).await,
+                    _ => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = self.seats.all.wanted.notified() => {}
-                () = network => {}
+                () = contention => {}
+                () = is_over => {}
+                () = self.permit.called() => {
+                    if peer.seat_use(clock::monotonic()).0 != Use::Busy {
+                        return;
+                    }
+                    self.said.set(Use::Busy);
+                    self.permit.set_use(Use::Busy);
+                }
             }
-            if peer.is_between_requests() {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        drop((self.of_network.take(), self.of_all.take()));
-        if let Some((network, hall)) = self.network.take() {
-            drop(hall);
-            self.seats.tidy(network);
         }
     }
 }

@@ -5,7 +5,12 @@
 //! something. Time that the node itself needs (an origin, a disk) is bounded elsewhere, and never held against the
 //! client.
 
+use crate::shares::Use;
 use std::time::{Duration, Instant};
+
+/// A client that has asked for nothing so long after it connected, or has begun to, is silent: its head takes no longer over any
+/// line, but one where packets are lost.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// The longest waits.
 #[derive(Clone, Copy, Debug)]
@@ -99,9 +104,16 @@ impl Waits {
         now.saturating_duration_since(self.moved)
     }
 
-    /// Requests were answered, and no other has begun.
-    pub const fn is_between_requests(&self) -> bool {
-        self.answered && self.open == 0 && !self.in_head && !self.lingering
+    /// How the connection uses its seat; and, of one that has said nothing yet, until when that says nothing of it.
+    pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
+        if self.open > 0 || self.lingering {
+            return (Use::Busy, None);
+        }
+        if self.answered && !self.in_head {
+            return (Use::Idle, None);
+        }
+        let silent = self.moved + SILENT_AFTER;
+        if now < silent { (Use::Busy, Some(silent)) } else { (Use::Silent, None) }
     }
 
     /// Until when the connection may go on as it is; `None` while the node itself is to go on.
@@ -186,7 +198,28 @@ mod tests {
         let (waits, now) = clock.at(3);
         waits.received(now); // a frame of HTTP/2
         assert_eq!(clock.due(), None);
-        assert!(!clock.0.is_between_requests(), "nor does it give its seat up");
+        assert_eq!(clock.0.seat_use(now).0, Use::Busy, "nor does it give its seat up");
+    }
+
+    #[test]
+    fn a_seat_is_silent_busy_or_idle() {
+        let mut clock = clock();
+        let seconds = |clock: &mut Clock, second| {
+            let (waits, now) = clock.at(second);
+            waits.seat_use(now).0
+        };
+        assert_eq!(
+            [0, 1, 2, 9].map(|second| seconds(&mut clock, second)),
+            [Use::Busy, Use::Busy, Use::Silent, Use::Silent]
+        );
+        let (waits, now) = clock.at(10);
+        waits.received(now);
+        assert_eq!([10, 12].map(|second| seconds(&mut clock, second)), [Use::Busy, Use::Silent]);
+        clock.at(13).0.begins();
+        assert_eq!(seconds(&mut clock, 100), Use::Busy);
+        let (waits, now) = clock.at(101);
+        waits.ends(true, now);
+        assert_eq!([101, 160].map(|second| seconds(&mut clock, second)), [Use::Idle, Use::Idle]);
     }
 
     #[test]

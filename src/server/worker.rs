@@ -4,9 +4,9 @@ use super::seats::{Place, Seat};
 use super::{Edge, connection};
 use crate::clock;
 use crate::policy::client;
+use crate::shares::Owner;
 use std::io;
 use std::net::{IpAddr, TcpListener};
-use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +19,9 @@ use tokio_rustls::TlsAcceptor;
 const DISK_THREADS: usize = 16;
 /// Pause after an accept that failed for want of file descriptors or memory: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that are accepted before requests have their turn.
+const TOGETHER: u32 = 16;
 
 /// A socket to accept on, and what is spoken there.
 pub struct Listener {
@@ -65,7 +68,7 @@ async fn accept(listener: Listener, shared: Shared) {
     };
     let label = if listener.tls.is_some() { "https" } else { "http" };
     let open = edge.metrics.connections.with_label_values(&[label]);
-    let mut serving = JoinSet::new();
+    let (mut serving, mut together) = (JoinSet::new(), 0_u32);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -75,15 +78,10 @@ async fn accept(listener: Listener, shared: Shared) {
         };
         match accepted {
             Ok((stream, addr)) => {
-                let mut place = place(&edge, addr.ip());
-                match &mut place {
-                    Place::Seat(seat) => in_all(seat, &mut serving, &mut drain).await,
-                    Place::Standing(_) => {}
-                    Place::None => {
-                        edge.metrics.connections_refused.inc();
-                        continue;
-                    }
-                }
+                let Ok(place) = edge.seats.place(owner(&edge, addr.ip())) else {
+                    edge.metrics.connections_refused.inc();
+                    continue;
+                };
                 // Each write is complete in itself; Nagle would only delay its tail.
                 let _ = stream.set_nodelay(true);
                 let (edge, tls, drain, open) =
@@ -91,9 +89,14 @@ async fn accept(listener: Listener, shared: Shared) {
                 serving.spawn_local(async move {
                     let Some(seat) = seated(&edge, place).await else { return };
                     open.inc();
-                    connection::serve(edge, stream, addr.ip(), tls, drain, &seat).await;
+                    connection::serve(edge, stream, addr.ip(), tls, drain, seat).await;
                     open.dec();
                 });
+                // However many come at once, requests have their turn.
+                together += 1;
+                if together % TOGETHER == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -105,8 +108,9 @@ async fn accept(listener: Listener, shared: Shared) {
     while let Ok(Ok((stream, addr))) = tokio::time::timeout(Duration::ZERO, socket.accept()).await {
         let (edge, tls, drain) = (edge.clone(), listener.tls.clone(), drain.clone());
         serving.spawn_local(async move {
-            if let Some(seat) = seated(&edge, place(&edge, addr.ip())).await {
-                connection::serve(edge, stream, addr.ip(), tls, drain, &seat).await;
+            let Ok(place) = edge.seats.place(owner(&edge, addr.ip())) else { return };
+            if let Some(seat) = seated(&edge, place).await {
+                connection::serve(edge, stream, addr.ip(), tls, drain, seat).await;
             }
         });
     }
@@ -118,37 +122,23 @@ async fn accept(listener: Listener, shared: Shared) {
     }
 }
 
-/// Waits for a seat in all; nothing is accepted until then. (Who waits for one of his network keeps nobody else waiting.) The wait
-/// goes on while others end: dropping it would drop who has been accepted.
-async fn in_all(seat: &mut Seat, serving: &mut JoinSet<()>, drain: &mut watch::Receiver<bool>) {
-    let mut seated = pin!(seat.and_of_all());
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut seated => return,
-            Some(()) = async { serving.join_next().await.map(drop) } => {}
-            // The last ones are served without.
-            _ = drain.wait_for(|draining| *draining) => return,
-        }
-    }
-}
-
-/// Where a connection finds its place: by its network, unless it is a proxy, behind which there are many.
-fn place(edge: &Edge, addr: IpAddr) -> Place {
-    let network = (!edge.config.http.trusts(addr)).then(|| client::network(addr));
-    edge.seats.place(network)
+/// Whose seat a connection takes: its client's; or a proxy's, behind which there are many.
+fn owner(edge: &Edge, addr: IpAddr) -> Owner {
+    let owner = client::owner(addr);
+    if edge.config.http.trusts(addr) { owner.many() } else { owner }
 }
 
 /// A seat, once there is one.
 async fn seated(edge: &Edge, place: Place) -> Option<Seat> {
-    let standing = match place {
-        Place::Seat(seat) => return Some(seat),
-        Place::Standing(standing) => standing,
-        Place::None => return None,
+    let place = match place.now() {
+        Ok(seat) => return Some(seat),
+        Err(place) => place,
     };
     edge.metrics.connections_waiting.inc();
-    let mut seat = standing.seat().await;
-    seat.and_of_all().await;
+    let seat = place.seat().await;
     edge.metrics.connections_waiting.dec();
-    Some(seat)
+    if seat.is_err() {
+        edge.metrics.connections_refused.inc();
+    }
+    seat.ok()
 }

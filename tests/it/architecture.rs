@@ -5,13 +5,15 @@ use std::fs;
 use std::path::Path;
 
 /// Each module and what it may use. `clock` and `config` are open to all; what isn't listed here may use everything.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("clock", &[]),
     ("geo", &[]),
     ("http", &[]),
     ("repo", &[]),
     ("config", &["http", "geo"]),
-    ("policy", &["http", "repo", "geo"]),
+    ("shares", &[]),
+    ("permits", &["shares"]),
+    ("policy", &["http", "repo", "geo", "shares"]),
     ("listing", &["http", "repo", "geo"]),
     ("plan", &["http", "repo", "geo", "policy", "listing"]),
     ("metrics", &["policy"]),
@@ -19,12 +21,15 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("store", &["http", "repo", "origin"]),
     ("mirrors", &["http", "repo", "policy", "metrics", "origin", "store"]),
     ("push", &["http", "repo", "policy", "metrics", "origin", "store"]),
-    ("server", &["http", "geo", "repo", "policy", "listing", "metrics", "origin", "store"]),
+    (
+        "server",
+        &["shares", "permits", "http", "geo", "repo", "policy", "listing", "metrics", "origin", "store"],
+    ),
     ("admin", &["http", "geo", "repo", "policy", "listing", "metrics", "store", "push", "server"]),
 ];
 
 /// Modules without IO: nothing of these may stand in their code.
-const PURE: [&str; 6] = ["geo", "http", "repo", "policy", "listing", "plan"];
+const PURE: [&str; 7] = ["geo", "http", "repo", "shares", "policy", "listing", "plan"];
 const IMPURE: [&str; 7] =
     ["tokio", "hyper", "std::fs", "std::net::Tcp", "rustix", "socket2", "crate::clock::now"];
 

@@ -56,19 +56,57 @@ fn idle_connections_give_their_seats_up_to_their_network() {
 }
 
 #[test]
-fn who_is_busy_or_new_keeps_a_seat_and_others_wait() {
+fn a_connection_at_work_keeps_its_seat_and_others_wait() {
     let (node, _dir) = node("http.max_connections_per_network = 2");
-    let mut new = Connection::open_from(HERE, node.http()).unwrap();
-    let mut busy = busy(&node, NEIGHBOUR);
+    let (mut first, _second) = (busy(&node, HERE), busy(&node, NEIGHBOUR));
     let mut third = Connection::open_from(HERE, node.http()).unwrap();
     third.send(head("GET", "/small", &[])).unwrap();
     wait_until("it waits", || node.metric("freshet_connections_waiting") == Some(1.0));
-    // Neither the one that has had no answer yet nor the one at work ends.
-    assert_eq!(busy.read(LARGE).unwrap().len(), LARGE);
-    small(&mut new);
-    // Now both are idle.
+    assert_eq!(first.read(LARGE).unwrap().len(), LARGE);
+    // Now it is idle.
     assert_eq!(third.response("GET").unwrap().text(), "small");
-    wait_until("nobody waits", || node.metric("freshet_connections_waiting") == Some(0.0));
+    wait_until("none waits", || node.metric("freshet_connections_waiting") == Some(0.0));
+}
+
+#[test]
+fn silent_connections_give_their_seats_up_before_idle_ones() {
+    let (node, _dir) = node("http.max_connections = 20");
+    // Ten networks take all seats and say nothing; one is half-way in a head.
+    let sources = (1..=10).flat_map(|network| [1, 2].map(|host| Ipv4Addr::new(127, 2, network, host)));
+    let mut silent: Vec<Connection> =
+        sources.map(|source| Connection::open_from(source, node.http()).unwrap()).collect();
+    silent[3].send("GET /small HT").unwrap();
+    let mut honest = Vec::new();
+    for network in 1..=5 {
+        let mut connection = Connection::open_from(Ipv4Addr::new(127, 4, network, 1), node.http()).unwrap();
+        small(&mut connection);
+        honest.push(connection);
+    }
+    // None of them had to go for another.
+    honest.iter_mut().for_each(small);
+}
+
+#[test]
+fn a_network_that_waits_gets_no_other_one_refused() {
+    let (node, _dir) = node("http.max_connections = 2");
+    let (mut first, mut second) = (busy(&node, HERE), busy(&node, ELSEWHERE));
+    let crowd = [1, 2].map(|host| {
+        let mut waits = Connection::open_from(Ipv4Addr::new(127, 5, 0, host), node.http()).unwrap();
+        waits.send(head("GET", "/small", &[])).unwrap();
+        wait_until("it waits", || node.metric("freshet_connections_waiting") == Some(f64::from(host)));
+        waits
+    });
+    let mut other = Connection::open_from(Ipv4Addr::new(127, 6, 0, 1), node.http()).unwrap();
+    other.send(head("GET", "/small", &[])).unwrap();
+    wait_until("one had to go", || node.metric("freshet_connections_refused_total") == Some(1.0));
+    let [mut older, mut younger] = crowd;
+    younger.end();
+    for large in [&mut first, &mut second] {
+        assert_eq!(large.read(LARGE).unwrap().len(), LARGE);
+    }
+    for waits in [&mut older, &mut other] {
+        assert_eq!(waits.response("GET").unwrap().text(), "small");
+    }
 }
 
 #[test]
@@ -98,7 +136,7 @@ fn a_network_that_waits_too_much_is_refused_and_keeps_nobody_else_waiting() {
 }
 
 #[test]
-fn the_last_seats_are_for_what_nobody_else_serves() {
+fn a_network_that_takes_nearly_all_seats_is_redirected() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
     let (origin, mirror) = (Origin::serve(tree.root()), Origin::serve(tree.root()));
@@ -114,12 +152,16 @@ fn the_last_seats_are_for_what_nobody_else_serves() {
         connection.request("GET", &package, &[("User-Agent", "libdnf")]).unwrap().status
     };
     assert_eq!(ask(ELSEWHERE), 200, "the window is open");
+    let mut far = Connection::open_from(ELSEWHERE, node.http()).unwrap();
     let mut others: Vec<Connection> =
         (0..39).map(|_| Connection::open_from(HERE, node.http()).unwrap()).collect();
     wait_until("nearly all seats are taken", || {
         node.metric("freshet_connections{listener=\"http\"}").is_some_and(|open| open >= 39.0)
     });
-    assert_eq!(ask(Ipv4Addr::new(127, 0, 9, 1)), 302);
+    let served = far.request("GET", &package, &[("User-Agent", "libdnf")]).unwrap();
+    assert_eq!(served.status, 200, "another network pays nothing for it");
+    let redirected = others[1].request("GET", &package, &[("User-Agent", "libdnf")]).unwrap();
+    assert_eq!(redirected.status, 302);
     let metadata = others[0].request("GET", &format!("/{REPO}/repodata/repomd.xml"), &[]).unwrap();
     assert_eq!(metadata.status, 200);
 }

@@ -170,7 +170,7 @@ fn over_http2_librepo_is_failed_no_more_often() {
             mirror.act("*", [Act::For("libdnf", Box::new(act))]);
         }
         let client =
-            Librepo::new(&url, &agent, parallel).trusting(&authorities).patient_for(3).pausing_for(COUNTING);
+            Librepo::new(&url, &agent, parallel).trusting(&authorities).patient_for(10).pausing_for(COUNTING);
         client.download(&tree.repo(), &packages(0..40));
         mirror.release("*");
         wait_until("all requests are logged", || asked_by(&node, &agent).len() >= 40);
