@@ -202,7 +202,7 @@ impl Metrics {
             egress_yielded_bytes: counter(
                 &r,
                 "freshet_egress_yielded_bytes_total",
-                "Bytes sent beyond the capacity, since transfers would have fallen under 32 kB/s.",
+                "Bytes sent beyond the capacity, since clients would have fallen under 32 kB/s, or transfers under 1.1 kB/s.",
             ),
             responses_cut: counter(
                 &r,

@@ -1,9 +1,10 @@
 //! Who sends next, while more is to be sent than the budget allows.
 //!
 //! Start-time fair queueing (Goyal, Vin and Cheng, 1996) over *clients*: each has a virtual time up to which it has had its
-//! share, whoever is furthest behind is next, and all connections of a client advance the same one. So ten connections
-//! get no more than three. Classes go before each other strictly, and a floor under each transfer goes before all classes but
-//! metadata: nobody gets less than [`FLOOR`], since librepo gives up below 1000 B/s over 30 s and users long before.
+//! share, the one that is furthest behind is next, and all connections of a client advance the same one. So ten connections
+//! get no more than three. Classes go before each other strictly, and a floor goes before all classes but metadata: no client
+//! gets less than [`FLOOR`], and no transfer less than [`LIFE`], since librepo gives up below 1000 B/s over 30 s and users long
+//! before. A floor is a client's, not a transfer's: else the capacity would be that of the client with most connections.
 //!
 //! Pure: who waits and `now` in, whose turn it is out. Times are what has passed since some fixed moment.
 
@@ -11,12 +12,18 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-/// What each transfer gets at least, in bytes per second.
+/// What each client gets at least, in bytes per second, for all of its transfers.
 pub const FLOOR: u64 = 32_000;
+/// What each transfer gets at least, in bytes per second: librepo gives up below 1000 B/s over 30 s.
+pub const LIFE: u64 = 1_100;
+/// Clients of one network that have a floor of their own; more of them share these.
+const FLOORS_OF_NETWORK: u64 = 16;
 /// What turns are given for: a sixteenth more, for heads of packets and for the turn that is still to come when somebody looks.
 const PAID: u64 = FLOOR + FLOOR / 16;
-/// No transfer that has begun waits longer than this between two turns.
+/// No transfer that has begun and is the only one of its client waits longer than this between two turns.
 pub const LONGEST_GAP: Duration = Duration::from_secs(2);
+/// No transfer at all that has begun: at [`LIFE`], a turn of 16 KiB lasts so long, and librepo waits for twice that.
+const LONGEST_GAP_OF_MANY: Duration = Duration::from_secs(15);
 /// A transfer that hasn't begun waits no longer than this: the promise is 20 s, the rest is for the disk.
 pub const LONGEST_START: Duration = Duration::from_secs(18);
 /// Transfers of one client key; beyond it there are more hosts behind it. dnf has 3 for each entry of its list; downloaders
@@ -47,7 +54,7 @@ impl Class {
 /// When one transfer falls under its floor.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Floor {
-    /// Until then it has had [`FLOOR`]; `None` before its first turn.
+    /// Until then it has had its part of the floor; `None` before its first turn.
     paid_until: Option<Duration>,
 }
 
@@ -61,18 +68,20 @@ impl Floor {
         *paid
     }
 
-    /// It has had `bytes`.
-    pub fn had(&mut self, bytes: u64, now: Duration) {
+    /// It has had `bytes`, of so many that it gets at least in a second ([`FairQueue::floor`]).
+    pub fn had(&mut self, bytes: u64, bytes_per_second: u64, now: Duration) {
         let from = self.paid_until.unwrap_or(now);
-        let paid = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / PAID);
-        self.paid_until = Some((from + paid).min(now + LONGEST_GAP));
+        let rate = bytes_per_second.clamp(LIFE, PAID);
+        let paid = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
+        let gap = LONGEST_GAP.mul_f64(PAID as f64 / rate as f64).min(LONGEST_GAP_OF_MANY);
+        self.paid_until = Some((from + paid).min(now + gap));
     }
 }
 
 /// Who wants to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sender {
-    /// [`super::Client::key`].
+    /// Its address, as a number ([`super::client::owner`]): a client may call itself by many names.
     pub client: u64,
     /// [`super::Client::network`].
     pub network: u64,
@@ -107,8 +116,11 @@ pub struct FairQueue {
     flows: Vec<Option<Flow>>,
     free: Vec<usize>,
     shares: HashMap<(u64, Class), Share>,
-    /// Hosts that are active in each network.
-    networks: HashMap<u64, u32>,
+    /// Transfers of each client.
+    clients: HashMap<u64, u32>,
+    networks: HashMap<u64, Network>,
+    /// Clients with a floor of their own.
+    floors: u64,
     /// By virtual start, for each class.
     lines: [BinaryHeap<Reverse<(u64, Ticket)>>; Class::COUNT],
     /// By when the floor is reached.
@@ -144,6 +156,20 @@ struct Share {
     /// Up to here, in virtual bytes.
     finish: u64,
     flows: u32,
+}
+
+/// What is active in a network.
+#[derive(Clone, Copy, Debug, Default)]
+struct Network {
+    hosts: u32,
+    clients: u64,
+    flows: u64,
+}
+
+impl Network {
+    fn floors(&self) -> u64 {
+        self.clients.min(FLOORS_OF_NETWORK)
+    }
 }
 
 impl Share {
@@ -193,7 +219,7 @@ impl FairQueue {
         self.waiting += 1;
         let (ticket, sender) = (Ticket(self.tickets, id.0), flow.sender);
         let class = sender.class as usize;
-        let in_network = self.networks.get(&sender.network).copied().unwrap_or(1);
+        let in_network = self.networks.get(&sender.network).map_or(1, |network| network.hosts);
         let share = self.shares.entry((sender.client, sender.class)).or_default();
         let start = share.finish.max(self.virtual_now[class]);
         let crowded = u64::from(in_network.max(MOST_HOSTS_OF_NETWORK));
@@ -233,12 +259,26 @@ impl FairQueue {
         None
     }
 
-    /// How long a transfer may wait for its first turn: where the floors of those that have joined take all of so many bytes
-    /// per second, it has to wait until some are over.
+    /// How long a transfer of this client may wait for its first turn: where the floors of those that have joined take all of so
+    /// many bytes per second, it has to wait until some are over; and the longer, the more transfers its client has.
     #[must_use]
-    pub const fn start(&self, bytes_per_second: u64) -> Duration {
+    pub fn start(&self, client: u64, bytes_per_second: u64) -> Duration {
         let joined = (self.flows.len() - self.free.len()) as u64;
-        if joined * PAID > bytes_per_second { LONGEST_START } else { LONGEST_GAP }
+        if self.floors * PAID + joined * LIFE > bytes_per_second {
+            return LONGEST_START;
+        }
+        let own = self.clients.get(&client).copied().unwrap_or_default();
+        (LONGEST_GAP * own.div_ceil(CONNECTIONS_OF_ONE)).clamp(LONGEST_GAP, LONGEST_START)
+    }
+
+    /// What a transfer gets at least, in bytes per second: its part of its client's floor, and of those of its network.
+    #[must_use]
+    pub fn floor(&self, id: FlowId) -> u64 {
+        let Some(flow) = self.flows.get(id.0).and_then(Option::as_ref) else { return PAID };
+        let flows = u64::from(self.clients.get(&flow.sender.client).copied().unwrap_or(1).max(1));
+        let network = self.networks.get(&flow.sender.network).copied().unwrap_or_default();
+        let in_network = FLOORS_OF_NETWORK * PAID / network.flows.max(1);
+        (PAID / flows).min(in_network).max(LIFE)
     }
 
     /// Transfers that wait for a turn.
@@ -288,9 +328,20 @@ impl FairQueue {
         let before = share.hosts();
         share.flows = share.flows.saturating_add_signed(by);
         let after = share.hosts();
-        let hosts = self.networks.entry(sender.network).or_default();
-        *hosts = *hosts + after - before;
-        if *hosts == 0 {
+        let flows = self.clients.entry(sender.client).or_default();
+        let was_there = *flows > 0;
+        *flows = flows.saturating_add_signed(by);
+        let is_there = *flows > 0;
+        if !is_there {
+            self.clients.remove(&sender.client);
+        }
+        let network = self.networks.entry(sender.network).or_default();
+        let floors = network.floors();
+        network.hosts = network.hosts + after - before;
+        network.flows = network.flows.saturating_add_signed(by.into());
+        network.clients = network.clients + u64::from(is_there) - u64::from(was_there);
+        self.floors = self.floors + network.floors() - floors;
+        if network.flows == 0 {
             self.networks.remove(&sender.network);
         }
     }

@@ -44,7 +44,7 @@ impl Link {
         for _ in 0..connections {
             let sender = Sender { client, network, class };
             let (id, mut floor) = (self.queue.join(sender), Floor::default());
-            let due = floor.due(self.now, self.queue.start(self.bytes_per_second));
+            let due = floor.due(self.now, self.queue.start(client, self.bytes_per_second));
             self.queue.wait(id, QUANTUM, due);
             self.by_slot.insert(id.slot(), self.flows.len());
             let (sent, first, last, longest_gap) = (0, None, self.now, Duration::ZERO);
@@ -74,7 +74,7 @@ impl Link {
                 transfer.longest_gap = transfer.longest_gap.max(since);
                 transfer.first.get_or_insert(self.now);
                 (transfer.last, transfer.sent) = (self.now, transfer.sent + turn.bytes);
-                transfer.floor.had(turn.bytes, self.now);
+                transfer.floor.had(turn.bytes, self.queue.floor(turn.flow), self.now);
                 self.queue.wait(turn.flow, QUANTUM, transfer.floor.due(self.now, LONGEST_GAP));
             }
             self.now += Duration::from_millis(10);
@@ -133,8 +133,8 @@ fn metadata_go_first_and_priorities_before_each_other() {
     link.join(1, 1, Class::Low, 3);
     link.join(2, 2, Class::Normal, 3);
     link.run(Duration::from_secs(10));
-    assert!(link.sent_by(1) < 4 * 34_000 * 10, "the low one has its floor alone: {}", link.sent_by(1));
-    assert!(link.sent_by(1) >= 3 * 32_000 * 7, "and has it: {}", link.sent_by(1));
+    assert!(link.sent_by(1) < 2 * 34_000 * 10, "the low one has its floor alone: {}", link.sent_by(1));
+    assert!(link.sent_by(1) >= 32_000 * 7, "and has it: {}", link.sent_by(1));
     link.join(3, 3, Class::Metadata, 1);
     link.join(4, 4, Class::High, 1);
     let before = (link.sent_by(2), link.sent_by(4));
@@ -144,7 +144,7 @@ fn metadata_go_first_and_priorities_before_each_other() {
     link.leave(metadata - 1);
     link.run(Duration::from_secs(10));
     assert!(link.sent_by(4) - before.1 > 6_000_000, "{}", link.sent_by(4));
-    assert!(link.sent_by(2) - before.0 < 4 * 34_000 * 11, "{}", link.sent_by(2) - before.0);
+    assert!(link.sent_by(2) - before.0 < 2 * 34_000 * 11, "{}", link.sent_by(2) - before.0);
 }
 
 #[test]
@@ -186,11 +186,12 @@ fn a_client_that_comes_again_for_each_file_has_no_more_than_its_share() {
     assert_ratio(link.sent_by(2), link.sent_by(1), 1.0);
 }
 
-/// 1 Gbit/s holds 3900 transfers at the floor. 6000 can't be held: nobody who has begun falls under the floor or waits for
-/// more than 5 s, nobody waits for more than 20 s for a first byte, and what that takes is sent beyond the budget.
+/// 1 Gbit/s holds the floors of 3300 clients with three transfers each. 6000 can't be held: no client that has begun falls under
+/// its floor or waits for more than 7 s, none waits for more than 20 s for a first byte, and what that takes is sent beyond the
+/// budget.
 #[test]
 fn beyond_the_floors_new_transfers_wait_and_then_the_budget_yields() {
-    for (clients, yields) in [(1200, false), (2000, true)] {
+    for (clients, yields) in [(3200, false), (6000, true)] {
         let mut link = Link::new(125_000_000);
         for client in 0..clients {
             link.join(client, client, Class::Normal, 3);
@@ -199,12 +200,51 @@ fn beyond_the_floors_new_transfers_wait_and_then_the_budget_yields() {
         for flow in &link.flows {
             let first = flow.first.expect("everybody begins");
             assert!(first <= Duration::from_secs(20), "{first:?}");
-            assert!(flow.longest_gap < Duration::from_secs(5), "{:?}", flow.longest_gap);
+            assert!(flow.longest_gap < Duration::from_secs(7), "{:?}", flow.longest_gap);
             let time = (flow.last - first).as_secs_f64();
-            assert!(flow.sent as f64 >= 32_000.0 * time, "{} in {time} s", flow.sent);
+            assert!(flow.sent as f64 >= 32_000.0 / 3.0 * time, "{} in {time} s", flow.sent);
         }
         assert_eq!(link.beyond > 0, yields, "{} bytes", link.beyond);
     }
+}
+
+/// Clients that hold connections don't hold the capacity. 50 Mbit/s; (networks, connections of each).
+#[test]
+fn connections_of_few_addresses_leave_others_their_share() {
+    for (networks, connections) in [(1, 600), (10, 60), (100, 6)] {
+        let mut link = Link::new(6_250_000);
+        for network in 0..networks {
+            link.join(100 + network, 100 + network, Class::Normal, connections);
+        }
+        link.run(Duration::from_secs(5));
+        let honest = link.flows.len();
+        link.join(1, 1, Class::Normal, 3);
+        link.run(Duration::from_secs(30));
+        assert_eq!(link.beyond, 0, "{networks} networks take no more than there is");
+        let hosts = networks * (connections as u64).div_ceil(16).min(8);
+        let share = 6_250_000.0 * 30.0 / (hosts + 1) as f64;
+        let got = link.sent_by(1) as f64;
+        assert!(got > 0.9 * share, "{networks} networks: {got} of {share}");
+        let first = link.flows[honest].first.expect("it begins") - Duration::from_secs(5);
+        assert!(first < Duration::from_secs(1), "{networks} networks: {first:?}");
+    }
+}
+
+/// Two thousand hosts behind one address, at 50 Mbit/s: each keeps above what librepo needs.
+#[test]
+fn many_hosts_behind_one_address_live() {
+    let mut link = Link::new(6_250_000);
+    link.join(1, 1, Class::Normal, 2000);
+    link.join(2, 2, Class::Normal, 30);
+    let mut before = vec![0; link.flows.len()];
+    for window in 0..4 {
+        link.run(Duration::from_secs(30));
+        for (flow, before) in link.flows.iter().zip(&mut before) {
+            assert!(flow.sent - *before >= 30 * 1000, "{} in window {window}", flow.sent - *before);
+            *before = flow.sent;
+        }
+    }
+    assert_eq!(link.beyond, 0);
 }
 
 proptest! {
@@ -250,7 +290,7 @@ proptest! {
         for id in joined {
             queue.leave(id);
         }
-        prop_assert!(queue.networks.is_empty());
+        prop_assert!(queue.networks.is_empty() && queue.clients.is_empty() && queue.floors == 0);
         prop_assert!(queue.shares.len() <= 64);
     }
 }

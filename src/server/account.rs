@@ -8,6 +8,7 @@ use super::waits::Waits;
 use crate::clock;
 use crate::metrics::{Outcome, Path};
 use crate::policy::Reason;
+use crate::policy::client;
 use crate::policy::fair::Class;
 use crate::store::Object;
 use std::cell::{Cell, OnceCell};
@@ -70,7 +71,7 @@ impl Tally {
     pub fn open(peer: Rc<Peer>, asked: Asked) -> Rc<Self> {
         peer.note(Waits::begins);
         let (bytes, ended, ours) = (Cell::new(0), Cell::new(false), Cell::new(true));
-        let flow = Flow::new(asked.client.key, asked.client.network());
+        let flow = Flow::new(client::owner(asked.client.addr));
         Rc::new(Self {
             peer,
             asked,

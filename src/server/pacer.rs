@@ -8,7 +8,8 @@
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::policy::budget::Budget;
-use crate::policy::fair::{Class, FairQueue, Floor, FlowId, Sender};
+use crate::policy::fair::{Class, FLOOR, FairQueue, Floor, FlowId, Sender};
+use crate::shares::Owner;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,8 +58,7 @@ struct Wait {
 /// One transfer, as the pacer knows it.
 #[derive(Debug)]
 pub struct Flow {
-    client: u64,
-    network: u64,
+    owner: Owner,
     class: Cell<Class>,
     state: RefCell<State>,
 }
@@ -75,8 +75,8 @@ struct State {
 impl Flow {
     /// A transfer that hasn't begun.
     #[must_use]
-    pub fn new(client: u64, network: u64) -> Self {
-        Self { client, network, class: Cell::new(Class::Metadata), state: RefCell::default() }
+    pub fn new(owner: Owner) -> Self {
+        Self { owner, class: Cell::new(Class::Metadata), state: RefCell::default() }
     }
 
     /// What it is a transfer of; before it begins.
@@ -148,7 +148,7 @@ impl Pacer {
             let cost = on_wire(bytes);
             if waiting == 0 && self.budget.ahead(now).is_zero() {
                 self.budget.spend(cost, now);
-                state.floor.had(cost, now);
+                state.floor.had(cost, FLOOR, now);
                 return Poll::Ready(bytes);
             }
             state.asked = Some((bytes, cost));
@@ -163,9 +163,10 @@ impl Pacer {
             return Poll::Pending;
         }
         *wait = Wait::default();
+        let floor = queue.fair.floor(id);
         drop(queue);
         state.asked = None;
-        state.floor.had(cost, now);
+        state.floor.had(cost, floor, now);
         Poll::Ready(bytes)
     }
 
@@ -173,14 +174,15 @@ impl Pacer {
         let (_, cost) = state.asked.unwrap_or_default();
         let mut queue = self.lock();
         let id = *state.id.get_or_insert_with(|| {
-            let sender = Sender { client: flow.client, network: flow.network, class: flow.class.get() };
+            let Owner { network, client, .. } = flow.owner;
+            let sender = Sender { client, network, class: flow.class.get() };
             queue.fair.join(sender)
         });
         if queue.waits.len() <= id.slot() {
             queue.waits.resize_with(id.slot() + 1, Wait::default);
         }
         queue.waits[id.slot()] = Wait { has_turn: false, waker: Some(waker) };
-        let start = queue.fair.start(self.budget.bytes_per_second());
+        let start = queue.fair.start(flow.owner.client, self.budget.bytes_per_second());
         queue.fair.wait(id, cost, state.floor.due(now, start));
         self.waiting.store(queue.fair.waiting(), Ordering::Relaxed);
         drop(queue);
@@ -279,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_bound_everything_is_permitted() {
-        let (pacer, flow) = (pacer(0), Flow::new(1, 1));
+        let (pacer, flow) = (pacer(0), Flow::new(Owner::new(1, 1)));
         assert_eq!(permit(&pacer, &flow, u64::MAX).await, u64::MAX);
         pacer.leaves(&flow);
     }
@@ -291,7 +293,7 @@ mod tests {
             let (pacer, down) = (pacer.clone(), shutdown.1.clone());
             async move { pacer.run(down).await }
         });
-        let flows: Vec<Flow> = (0..20).map(|client| Flow::new(client, client)).collect();
+        let flows: Vec<Flow> = (0..20).map(|client| Flow::new(Owner::new(client, client))).collect();
         let mut sent = 0;
         let begun = clock::monotonic();
         for _ in 0..5 {
@@ -302,7 +304,7 @@ mod tests {
         let earned = 10_000_000.0 * (begun.elapsed() + Duration::from_millis(100)).as_secs_f64();
         assert!(sent as f64 <= earned, "{sent} of {earned}");
         flows.iter().for_each(|flow| pacer.leaves(flow));
-        let flow = Flow::new(1, 1);
+        let flow = Flow::new(Owner::new(1, 1));
         pacer.spent(1_000_000, clock::monotonic());
         let left = tokio::time::timeout(Duration::ZERO, permit(&pacer, &flow, 1000)).await;
         assert!(left.is_err(), "the budget is spent");

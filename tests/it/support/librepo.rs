@@ -10,9 +10,11 @@ use tempfile::TempDir;
 const SCRIPT: &str = r#"
 import json, sys, time, librepo
 given = json.load(open(sys.argv[1]))
+left = [10]
 def ended(*_):
-    time.sleep(given["pause"])
-    given["pause"] = 0
+    left[0] -= 1
+    if left[0] == 0:
+        time.sleep(given["pause"])
 handle = librepo.Handle()
 handle.setopt(librepo.LRO_REPOTYPE, librepo.LR_YUMREPO)
 handle.setopt(librepo.LRO_URLS, [given["url"]])
@@ -44,7 +46,7 @@ pub struct Librepo {
     parallel: u32,
     /// Seconds below 1000 B/s that it bears.
     patience: u32,
-    /// Seconds that it is busy with the first package.
+    /// Seconds that it is busy once it has ten packages.
     pause: u32,
     /// The authorities that it trusts, in a file; the system's where none is given.
     ca: Option<PathBuf>,
@@ -62,7 +64,7 @@ impl Librepo {
         Self { patience, ..self }
     }
 
-    /// The same; once it has the first package, it does something else for so many seconds.
+    /// The same; once it has ten packages, it does something else for so many seconds.
     pub fn pausing_for(self, pause: u32) -> Self {
         Self { pause, ..self }
     }
