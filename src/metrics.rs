@@ -89,6 +89,8 @@ pub struct Metrics {
     pub connections_waiting: IntGauge,
     /// Connections that were refused since too many wait.
     pub connections_refused: IntCounter,
+    /// HTTP/2 connections that were ended since their clients sent too many frames that ask for nothing.
+    pub http2_floods: IntCounter,
     /// Egress over capacity.
     pub pressure: prometheus::Gauge,
     /// What [`Metrics::pressure`] is measured against.
@@ -218,6 +220,11 @@ impl Metrics {
                 &r,
                 "freshet_connections_refused_total",
                 "Connections refused since too many wait already.",
+            ),
+            http2_floods: counter(
+                &r,
+                "freshet_http2_floods_total",
+                "HTTP/2 connections ended since their clients sent too many frames that ask for nothing.",
             ),
             request_seconds: histogram(&r),
             connections: gauges(&r, "freshet_connections", "Open client connections.", &["listener"]),

@@ -7,7 +7,6 @@ use crate::http::range::ByteRange;
 use crate::metrics::Path;
 use crate::store::{PassBody, Tail};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
@@ -38,7 +37,7 @@ pub enum Supply {
 enum Lane {
     /// As regions, which the connection sends as it can.
     Regions,
-    /// Read and handed over (HTTP/2).
+    /// Read and handed over ([`super::h2`]).
     Copy,
 }
 
@@ -83,8 +82,8 @@ pub struct ResponseBody {
     /// Body bytes still to be handed to the connection; `None` if the length isn't known beforehand.
     left: Option<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
-    /// Bytes that may be handed over before the next permit; over HTTP/1 the connection asks for permits itself.
-    permitted: u64,
+    /// Of a region that is copied, so many bytes at most.
+    most: u64,
     tally: Rc<Tally>,
 }
 
@@ -107,7 +106,7 @@ impl ResponseBody {
             true => (Supply::Memory, Vec::new(), Some(0)),
             false => (supply, pieces, length),
         };
-        Self { supply, lane, pieces: pieces.into(), left: length, reading: None, permitted: 0, tally }
+        Self { supply, lane, pieces: pieces.into(), left: length, reading: None, most: 0, tally }
     }
 
     /// Whose body it is.
@@ -123,6 +122,12 @@ impl ResponseBody {
     /// Nothing is to come any more.
     pub fn is_over(&self) -> bool {
         self.left == Some(0)
+    }
+
+    /// The next piece; `None` at the end. Of a file's bytes that are copied, so many at most.
+    pub fn poll_chunk_of(&mut self, cx: &mut Context<'_>, most: u64) -> Poll<Option<Result<Chunk, Cut>>> {
+        self.most = most;
+        self.poll_chunk(cx)
     }
 
     /// The next piece; `None` at the end.
@@ -201,7 +206,8 @@ impl ResponseBody {
         if available <= range.start {
             return Poll::Ready(Ok(None));
         }
-        let most = if self.lane == Lane::Regions { REGION_BYTES } else { self.permitted.max(1) };
+        let most =
+            if self.lane == Lane::Regions { REGION_BYTES } else { self.most.clamp(1, buffers::BYTES as u64) };
         let part = ByteRange { start: range.start, end: available.min(range.start + most) };
         // Also of a fill: what parts it goes on with, nobody may have read since an earlier day.
         ready!(self.poll_resident(cx, &file, part))?;
@@ -210,11 +216,11 @@ impl ResponseBody {
                 Chunk::File(Region { file, offset: part.start, end: part.end, tally: self.tally.clone() })
             }
             Lane::Copy => {
-                let mut buffer = buffers::take();
-                if buffer.read(&file, part.start, part.end)?.is_empty() {
+                let bytes = buffers::read(&file, part)?;
+                if bytes.is_empty() {
                     return Poll::Ready(Err(Cut::Disk(io::ErrorKind::UnexpectedEof.into())));
                 }
-                self.count(buffer.into_bytes(), Path::Copy)
+                self.count(bytes, Path::Copy)
             }
         };
         let start = range.start + chunk.len();
@@ -252,34 +258,5 @@ impl ResponseBody {
     fn count(&self, bytes: Bytes, path: Path) -> Chunk {
         self.tally.sent(bytes.len(), path);
         Chunk::Bytes(bytes)
-    }
-}
-
-/// For hyper, which speaks HTTP/2.
-impl http_body::Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if self.permitted == 0 && !self.is_over() {
-            let wanted = self.left.unwrap_or(u64::MAX).min(buffers::BYTES as u64);
-            self.permitted = ready!(self.tally.poll_permit(cx, wanted));
-        }
-        let next = ready!(self.poll_chunk(cx));
-        if let Some(Ok(chunk)) = &next {
-            self.permitted = self.permitted.saturating_sub(chunk.len());
-        }
-        Poll::Ready(next.map(|chunk| match chunk? {
-            Chunk::Bytes(bytes) => Ok(Frame::data(bytes)),
-            Chunk::File(_) => Err(Cut::Fill("a region of a file on an HTTP/2 stream".to_owned())),
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_over()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

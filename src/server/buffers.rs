@@ -1,14 +1,17 @@
 //! Buffers for file bytes on their way to TLS: of one size, kept by each worker for the next who needs one, so that
 //! none is made or zeroed for a response.
 
+use crate::http::range::ByteRange;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Of a buffer: eight TLS records.
-pub const BYTES: usize = 128 << 10;
+/// Of a buffer: four TLS records, as many as rustls takes at once.
+pub const BYTES: usize = 64 << 10;
+/// What is read for less than this gets memory of its own size.
+const SMALL_BYTES: u64 = 32 << 10;
 /// Kept by a worker at most; a busy one has as many connections that send at once.
 const KEPT: usize = 32;
 
@@ -30,13 +33,28 @@ pub fn take() -> Buffer {
     Buffer { bytes: spare.unwrap_or_else(|| vec![0; BYTES].into()), filled: 0 }
 }
 
+/// Bytes of a file, at most [`BYTES`]; none at the file's own end.
+///
+/// # Errors
+/// The file can't be read.
+pub fn read(file: &File, part: ByteRange) -> io::Result<Bytes> {
+    if part.len() < SMALL_BYTES {
+        let mut buffer = Buffer { bytes: vec![0; part.len() as usize].into(), filled: 0 };
+        buffer.read(file, part.start, part.end)?;
+        return Ok(buffer.into_bytes());
+    }
+    let mut buffer = take();
+    buffer.read(file, part.start, part.end)?;
+    Ok(buffer.into_bytes())
+}
+
 impl Buffer {
     /// Fills it with what the file has from `offset` on, at most up to `end`; empty at the file's own end.
     ///
     /// # Errors
     /// The file can't be read.
     pub fn read(&mut self, file: &File, offset: u64, end: u64) -> io::Result<&[u8]> {
-        let most = usize::try_from(end - offset).unwrap_or(BYTES).min(BYTES);
+        let most = usize::try_from(end - offset).unwrap_or(BYTES).min(self.bytes.len());
         self.filled = loop {
             match file.read_at(&mut self.bytes[..most], offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -44,6 +62,12 @@ impl Buffer {
             }
         };
         Ok(&self.bytes[..self.filled])
+    }
+
+    /// There is room for so many bytes more.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.bytes.len() - self.filled >= bytes
     }
 
     /// Adds `bytes` to what it is filled with; there must be room for them.
@@ -71,7 +95,7 @@ impl Drop for Buffer {
         // A thread that ends keeps none.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
-            if spare.len() < KEPT {
+            if bytes.len() == BYTES && spare.len() < KEPT {
                 spare.push(bytes);
             }
         });

@@ -2,7 +2,9 @@
 
 use super::account::Tally;
 use super::asked::Asked;
-use super::cork::{self, Cork};
+use super::cork::{self, Cork, Guard};
+use super::h2::frames::Frames;
+use super::h2::outgoing;
 use super::head::Head;
 use super::peer::{Peer, Socket};
 use super::proxied::{self, Proxied};
@@ -21,6 +23,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -89,9 +92,10 @@ async fn secure(
     let service = service_fn(|request: Request<Incoming>| {
         let (asked, path) = Asked::read(peer, Head::from(request));
         let tally = Tally::open(peer.clone(), asked);
-        async move { Ok::<_, Infallible>(Response::from(handle::reply(tally, path).await)) }
+        async move { Ok::<_, Infallible>(Response::from(handle::reply(tally, path).await).map(Frames::new)) }
     });
-    let mut cork = Cork::new(stream);
+    let floods = peer.edge.metrics.http2_floods.clone();
+    let mut cork = Cork::new(stream, Guard::new(peer.outgoing(), floods));
     let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(cork.clone()), service));
     let to_the_end = async {
         tokio::select! {
@@ -101,6 +105,11 @@ async fn secure(
         Ok(connection.await?)
     };
     let ended: Ended = cork::uncorked(cork.clone(), to_the_end).await;
+    if cork.is_calmed() {
+        // What it has sent meanwhile would have the socket reset before it has read why.
+        cork.shutdown().await?;
+        linger::linger(&mut cork, peer, linger::LEAST).await;
+    }
     ended?;
     // What was sent last is still on its way, and the client sends frames while it takes it.
     let queue = cork.with(|stream| stream.get_ref().0.queue_bytes());
@@ -120,7 +129,7 @@ fn http2_builder() -> http2::Builder<OnThisThread> {
         .max_pending_accept_reset_streams(32)
         .max_local_error_reset_streams(64)
         .max_header_list_size(32 << 10)
-        .max_send_buf_size(256 << 10)
+        .max_send_buf_size(outgoing::MOST_BYTES)
         .initial_stream_window_size(64 << 10)
         .initial_connection_window_size(128 << 10);
     builder

@@ -5,11 +5,16 @@
 //! the cork behind it: [`uncorked`].
 
 use super::buffers::{self, Buffer};
+use super::h2::meter::{self, Heads, Meter};
+use super::h2::outgoing::Outgoing;
+use crate::clock;
+use prometheus::IntCounter;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -24,6 +29,23 @@ struct Corked<S> {
     held: Option<Buffer>,
     /// Of what is held.
     written: usize,
+    out: Heads,
+    guard: Guard,
+}
+
+/// Ends a connection whose client sends too many frames that ask for nothing.
+pub struct Guard {
+    meter: Meter,
+    outgoing: Arc<Outgoing>,
+    floods: IntCounter,
+    is_calmed: bool,
+}
+
+impl Guard {
+    /// For a connection with this account of bodies; what it ends is counted.
+    pub fn new(outgoing: Arc<Outgoing>, floods: IntCounter) -> Self {
+        Self { meter: Meter::new(clock::monotonic()), outgoing, floods, is_calmed: false }
+    }
 }
 
 impl<S> Clone for Cork<S> {
@@ -45,7 +67,13 @@ where
     let mut connection = pin!(connection);
     std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
         // Its last act was to shut the stream down.
-        Poll::Ready(ended) => Poll::Ready(ended),
+        Poll::Ready(ended) => {
+            if ended.is_err() {
+                // Why it ended, as far as that can be said at once.
+                let _ = cork.0.borrow_mut().poll_out(cx);
+            }
+            Poll::Ready(ended)
+        }
         Poll::Pending => match cork.0.borrow_mut().poll_out(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
@@ -60,9 +88,14 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         ask(&self.0.borrow().io)
     }
 
+    /// The client sent too much that asks for nothing: the connection has ended for that.
+    pub fn is_calmed(&self) -> bool {
+        self.0.borrow().guard.is_calmed
+    }
+
     /// Over `io`.
-    pub fn new(io: S) -> Self {
-        Self(Rc::new(RefCell::new(Corked { io, held: None, written: 0 })))
+    pub fn new(io: S, guard: Guard) -> Self {
+        Self(Rc::new(RefCell::new(Corked { io, held: None, written: 0, out: Heads::default(), guard })))
     }
 }
 
@@ -92,7 +125,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut corked = self.0.borrow_mut();
+        let corked = &mut *self.0.borrow_mut();
         if corked.held.as_ref().is_some_and(|held| held.as_ref().len() >= MOST_BYTES) {
             ready!(corked.poll_out(cx))?;
         }
@@ -101,6 +134,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
         for piece in pieces {
             let room = MOST_BYTES.saturating_sub(held.as_ref().len()).min(piece.len());
             held.extend(&piece[..room]);
+            corked.out.follow(&piece[..room], |_, _| {});
             taken += room;
         }
         Poll::Ready(Ok(taken))
@@ -123,7 +157,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, into)
+        let corked = &mut *self.0.borrow_mut();
+        let before = into.filled().len();
+        ready!(Pin::new(&mut corked.io).poll_read(cx, into))?;
+        let Guard { meter, outgoing, floods, is_calmed } = &mut corked.guard;
+        if *is_calmed || meter.allows(&into.filled()[before..], outgoing.written(), clock::monotonic()) {
+            return Poll::Ready(Ok(()));
+        }
+        floods.inc();
+        *is_calmed = true;
+        let held = corked.held.get_or_insert_with(buffers::take);
+        if corked.out.is_between_frames() && held.has_room(meter::CALM.len()) {
+            held.extend(&meter::CALM);
+        }
+        Poll::Ready(Err(io::Error::other("too many frames that ask for nothing")))
     }
 }
 
@@ -135,7 +182,7 @@ mod tests {
     /// A peer that takes `room` bytes ahead of its reading.
     fn wire(room: usize) -> (Cork<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(room);
-        (Cork::new(near), far)
+        (Cork::new(near, Guard::new(Arc::default(), IntCounter::new("floods", "of frames").unwrap())), far)
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ mod edge;
 pub mod egress;
 pub mod explain;
 mod h1;
+mod h2;
 mod handle;
 mod head;
 mod linger;

@@ -2,6 +2,7 @@
 
 use super::Edge;
 use super::clients::{self, SharedTrail};
+use super::h2::outgoing::Outgoing;
 use super::pacer::Flow;
 use super::seats::Seat;
 use super::waits::{Patience, Waits};
@@ -13,7 +14,7 @@ use crate::policy::client::Agent;
 use crate::shares::Use;
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -53,6 +54,9 @@ pub struct Peer {
     segment: Cell<u32>,
     /// Bytes on the wire for which there is a permit, and that haven't been sent.
     permitted: Cell<u64>,
+    outgoing: OnceCell<Arc<Outgoing>>,
+    /// Body bytes that HTTP/2 had written when that was last looked at.
+    written: Cell<u64>,
 }
 
 /// Payload of a segment with an MTU of 1500 and TCP timestamps, until the kernel has told.
@@ -96,6 +100,8 @@ impl Peer {
             waits,
             segment,
             permitted,
+            outgoing: OnceCell::new(),
+            written: Cell::new(0),
         }
     }
 
@@ -115,6 +121,12 @@ impl Peer {
         Poll::Ready(bytes)
     }
 
+    /// What its HTTP/2 has taken and not written. From this call on only that counts as progress: a client has the node write other
+    /// frames as it likes.
+    pub fn outgoing(&self) -> Arc<Outgoing> {
+        self.outgoing.get_or_init(Arc::default).clone()
+    }
+
     /// What was permitted and isn't sent now, others may send.
     pub fn returns_permit(&self) {
         let left = self.permitted.take();
@@ -132,7 +144,13 @@ impl Peer {
         let permitted = self.permitted.get();
         self.permitted.set(permitted.saturating_sub(on_wire));
         self.edge.egress.pacer.spent(on_wire.saturating_sub(permitted), now);
-        self.note(|waits| waits.sent(now));
+        let goes_on = self.outgoing.get().is_none_or(|outgoing| {
+            let written = outgoing.written();
+            self.written.replace(written) != written
+        });
+        if goes_on {
+            self.note(|waits| waits.sent(now));
+        }
     }
 
     /// The address that a request comes from: whom a trusted proxy names, or the connection's.

@@ -17,6 +17,7 @@ mod families;
 mod fills;
 mod held;
 mod http1;
+mod http2;
 mod https_mirrors;
 mod images;
 mod lists;

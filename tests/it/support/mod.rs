@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod dnf;
 pub mod geoip;
+pub mod http2;
 pub mod librepo;
 pub mod node;
 pub mod origin;

@@ -191,6 +191,14 @@ impl Node {
         self.child().id()
     }
 
+    /// What the process has in memory, in bytes.
+    pub fn memory_bytes(&mut self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     /// Sends a signal, by its name without "SIG".
     pub fn signal(&mut self, name: &str) {
         let pid = self.child().id().to_string();

@@ -203,7 +203,7 @@ fn settled(node: &mut Node) -> String {
         );
         explained.then_some((of_cache, others))
     });
-    let memory = memory(node);
+    let memory = node.memory_bytes();
     assert!(memory <= MOST_MEMORY_BYTES, "{memory} bytes of memory");
     assert!(!node.log().contains("panicked"), "{}", node.log());
     format!(
@@ -242,12 +242,4 @@ fn open(node: &mut Node) -> (usize, usize, usize) {
         }) += 1;
     }
     (of_cache, of_tmp, others)
-}
-
-/// What the process has in memory, in bytes.
-fn memory(node: &mut Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("the process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kib * 1024
 }

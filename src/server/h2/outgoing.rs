@@ -1,0 +1,142 @@
+//! Body bytes that a connection's HTTP/2 has taken and not yet written.
+
+use bytes::Bytes;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+/// Body bytes that all streams of a connection may have in memory.
+pub const MOST_BYTES: usize = 48 << 10;
+/// A stream that has none there may always add so many: streams whose client takes nothing don't stop those that it reads. With
+/// 64 streams of that kind it is 64 KiB in all.
+pub const LEAST_BYTES: usize = 256;
+/// A stream that hasn't had anything written yet adds so many at most: one that will never be read holds no more.
+const FIRST_BYTES: usize = 16 << 10;
+
+/// The account of one connection.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    bytes: AtomicUsize,
+    /// Bytes that were written, from the connection's start on.
+    written: AtomicU64,
+    /// Of streams that wait until something is written.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+/// What one stream has on its account.
+#[derive(Clone, Debug, Default)]
+pub struct OfStream(Arc<AtomicUsize>);
+
+impl OfStream {
+    /// Bytes that it has there.
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.bytes() == 0
+    }
+}
+
+/// Bytes on their way; off the account once the last reference to them is dropped.
+struct Taken {
+    bytes: Bytes,
+    outgoing: Arc<Outgoing>,
+    stream: OfStream,
+}
+
+impl AsRef<[u8]> for Taken {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.stream.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.outgoing.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.outgoing.written.fetch_add(self.bytes.len() as u64, Ordering::Relaxed);
+        let waiting = std::mem::take(&mut *self.outgoing.lock());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Outgoing {
+    /// How many bytes the stream may add now; `None` where it has to wait, and `waker` is woken once it may not have to.
+    /// `has_begun`: something of it was written.
+    pub fn room(&self, stream: &OfStream, has_begun: bool, waker: &Waker) -> Option<usize> {
+        let room = self.free(stream, has_begun);
+        if room.is_some() {
+            return room;
+        }
+        self.lock().push(waker.clone());
+        // Something may have been written meanwhile, by a thread that found no waker.
+        self.free(stream, has_begun)
+    }
+
+    fn free(&self, stream: &OfStream, has_begun: bool) -> Option<usize> {
+        let free = MOST_BYTES.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        let most = if has_begun { MOST_BYTES } else { FIRST_BYTES };
+        if stream.is_idle() {
+            return Some(free.clamp(LEAST_BYTES, most));
+        }
+        // In small pieces the rest of the room costs more than it sends.
+        (free >= MOST_BYTES / 4).then_some(free.min(most))
+    }
+
+    /// Takes `bytes` of a stream onto the account.
+    pub fn take(self: &Arc<Self>, stream: &OfStream, bytes: Bytes) -> Bytes {
+        stream.0.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Taken { bytes, outgoing: self.clone(), stream: stream.clone() })
+    }
+
+    /// Bytes that were written, from the connection's start on.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(outgoing: &Outgoing, stream: &OfStream, has_begun: bool) -> Option<usize> {
+        outgoing.room(stream, has_begun, Waker::noop())
+    }
+
+    #[test]
+    fn streams_that_are_not_read_hold_little_and_stop_no_other() {
+        let outgoing = Arc::new(Outgoing::default());
+        let mut held = Vec::new();
+        for _ in 0..64 {
+            let stream = OfStream::default();
+            while let Some(bytes) = room(&outgoing, &stream, false).filter(|_| held.len() < 1000) {
+                held.push(outgoing.take(&stream, Bytes::from(vec![0; bytes])));
+            }
+        }
+        let all: usize = held.iter().map(Bytes::len).sum();
+        assert!(all <= 64 << 10, "{all}");
+        let other = OfStream::default();
+        assert_eq!(room(&outgoing, &other, true), Some(LEAST_BYTES));
+        held.clear();
+        assert_eq!((outgoing.bytes.load(Ordering::Relaxed), outgoing.written()), (0, all as u64));
+        assert_eq!(room(&outgoing, &other, true), Some(MOST_BYTES));
+    }
+
+    #[test]
+    fn a_slice_keeps_what_it_is_of() {
+        let (outgoing, stream) = (Arc::new(Outgoing::default()), OfStream::default());
+        let bytes = outgoing.take(&stream, Bytes::from_static(b"0123456789"));
+        let rest = bytes.slice(5..);
+        drop(bytes);
+        assert_eq!(outgoing.written(), 0);
+        drop(rest);
+        assert_eq!(outgoing.written(), 10);
+        assert!(stream.is_idle());
+    }
+}

@@ -1,0 +1,99 @@
+//! HTTP/2: what a client that doesn't take what it asked for, or sends what asks for nothing, may cost.
+
+use super::support::http2::{DATA, GOAWAY, Http2, PING};
+use super::support::node::Node;
+use super::support::scratch;
+use super::tls::{certificate, secure_node};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LENGTH: usize = 4 << 20;
+/// As many streams as the node allows.
+const STREAMS: u32 = 64;
+
+/// A node with a file of 4 MiB, and the certificate to trust.
+fn node(dir: &Path, more: &str) -> (Node, PathBuf) {
+    certificate(dir);
+    let tree = dir.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("large"), vec![7; LENGTH]).unwrap();
+    (secure_node(dir, &format!("{more}\n[origin]\npath = {tree:?}\n")), dir.join("cert.pem"))
+}
+
+/// Asks for the file on so many streams, and takes no more than the one byte of each that the window allows.
+fn stalled(node: &Node, certificate: &Path, streams: u32) -> Http2 {
+    let mut http2 = Http2::open(node.https(), certificate, 1);
+    (0..streams).for_each(|number| http2.get(2 * number + 1, "/large"));
+    let mut began = 0;
+    while began < streams {
+        began += u32::from(http2.frame().unwrap().kind == DATA);
+    }
+    http2
+}
+
+#[test]
+fn streams_that_are_not_read_hold_little_memory_and_stop_no_other() {
+    const CONNECTIONS: u64 = 20;
+    let dir = scratch();
+    let (mut node, certificate) = node(dir.path(), "");
+    let _first = stalled(&node, &certificate, STREAMS);
+    let before = node.memory_bytes();
+    let mut all: Vec<Http2> = (0..CONNECTIONS).map(|_| stalled(&node, &certificate, STREAMS - 1)).collect();
+    let each = node.memory_bytes().saturating_sub(before) / CONNECTIONS;
+    // 64 KiB of bodies; the rest is TLS, heads of 64 requests, and what h2 keeps of a stream.
+    assert!(each < 1 << 20, "{each} bytes for each connection");
+
+    let http2 = &mut all[0];
+    let stream = 2 * STREAMS + 1;
+    http2.get(stream, "/large");
+    http2.open_window(stream, u32::try_from(LENGTH).unwrap());
+    let mut got = 0;
+    loop {
+        let frame = http2.frame().unwrap();
+        if frame.stream == stream {
+            got += if frame.kind == DATA { frame.payload.len() } else { 0 };
+            if frame.is_last() {
+                break;
+            }
+        }
+    }
+    assert_eq!(got, LENGTH);
+}
+
+#[test]
+fn pings_do_not_keep_a_connection_whose_streams_are_not_read() {
+    let dir = scratch();
+    let (node, certificate) = node(dir.path(), "[http]\nwrite_timeout = \"2s\"");
+    let mut http2 = stalled(&node, &certificate, 1);
+    http2.patient_for(Duration::from_millis(100));
+    let ended = loop {
+        if let Err(error) = http2.send(PING, 0, &[1; 8]) {
+            break error;
+        }
+        match http2.frame() {
+            Err(error) if ![ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+                break error;
+            }
+            // A tenth of a second until the next one.
+            _ => while http2.frame().is_ok() {},
+        }
+    };
+    println!("{ended}");
+    assert_eq!(node.metric("freshet_http2_floods_total"), Some(0.0), "it was too slow, not too busy");
+}
+
+#[test]
+fn a_flood_of_frames_that_ask_for_nothing_is_cut_off_with_a_word() {
+    let dir = scratch();
+    let (node, certificate) = node(dir.path(), "");
+    let mut http2 = stalled(&node, &certificate, 1);
+    // It may end before it has taken all.
+    let _ = (0..5000).try_for_each(|_| http2.send(PING, 0, &[1; 8]));
+    let calm = std::iter::from_fn(|| http2.frame().ok()).find(|frame| frame.kind == GOAWAY);
+    let calm = calm.expect("it is told");
+    assert_eq!(calm.payload[4..8], [0, 0, 0, 0xb], "ENHANCE_YOUR_CALM");
+    assert_eq!(node.metric("freshet_http2_floods_total"), Some(1.0));
+    stalled(&node, &certificate, 1);
+}
