@@ -153,7 +153,8 @@ impl Worker {
         if is_shown {
             self.postpone_liveness();
         }
-        !is_told_later
+        // Where no file can be compared, nothing follows.
+        !(is_told_later && self.slots[repo].running)
     }
 
     /// A look that found nothing new is told together with the spot check that follows.
