@@ -22,6 +22,11 @@ impl Used {
         pids.iter().map(|pid| Process::look(*pid)).collect::<anyhow::Result<_>>().map(Self)
     }
 
+    /// CPU seconds that these processes have used since they started.
+    pub fn ever(pids: &[u32]) -> anyhow::Result<f64> {
+        Ok(Self::by(pids)?.0.iter().map(|process| process.seconds).sum())
+    }
+
     /// CPU seconds since an earlier look at the same processes.
     pub fn since(&self, before: &Self) -> f64 {
         self.0.iter().zip(&before.0).map(|(now, before)| now.since(before)).sum()

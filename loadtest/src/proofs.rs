@@ -175,7 +175,7 @@ fn state(mirror: &Mirror, number: u32, line: &Proofs, repos: &Repos) -> MirrorSt
         proof: Some(Proof { sequence, shown: sequence, verified: NOW }),
         seen: view.history.by_sequence(sequence).map(|generation| generation.id),
         exceptions: Exceptions::default(),
-        note: format!("proven: holds generation {sequence}"),
+        note: format!("proven: holds generation {sequence}").into(),
         checked: NOW,
         since: NOW,
     };

@@ -479,7 +479,7 @@ fn holding(pair: &Pair, view: &RepoView, fresh: bool) -> Holding {
         exceptions: exceptions(pair),
         shows: shows.map(|generation| generation.sequence),
         shows_id: pair.seen.map(|seen| seen.hex()),
-        note: pair.note.clone(),
+        note: pair.note.to_string(),
         checked: (pair.checked > Timestamp::EPOCH).then(|| clock::shown(pair.checked)),
     }
 }

@@ -1,10 +1,13 @@
 //! Asks a mirror for files: those of a check, side by side, and parts of some to be compared.
 
 use super::Shared;
+use super::allowance::Allowance;
 use super::client::{Failure, MirrorClient};
 use super::families::Family;
 use super::findings::Findings;
+use super::hosts::{Clients, FRESH_ONE_IN, Hosts};
 use super::judge::{self, File, Lapse, Missed};
+use super::lanes::{LANES, Lanes};
 use super::pace::Pace;
 use crate::clock;
 use crate::config::Repo;
@@ -15,16 +18,11 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
-/// Of so many files of a check one is asked for over a connection of its own, and at each address.
-const ONE_IN: usize = 8;
-/// So many are asked for at each address: nearly every push is smaller.
+/// So many files of a check are asked for at each address: nearly every push is smaller.
 const EVERYWHERE: usize = 64;
 /// So many other files have to be right where the one that was wrong is gone.
 const SETTLED_BY: usize = 4;
-/// Requests to one mirror at a time.
-pub(super) const LANES: usize = 4;
 
 /// Whose probes they are.
 #[derive(Clone)]
@@ -33,9 +31,13 @@ pub(super) struct Place {
     pub(super) mirror: usize,
     pub(super) family: Family,
     /// Requests to the host at a time, over both families.
-    pub(super) lanes: Arc<Semaphore>,
+    pub(super) lanes: Arc<Lanes>,
     /// How fast the host takes requests, over both families.
     pub(super) pace: Arc<Pace>,
+    /// Its connections over this family.
+    pub(super) hosts: Arc<Hosts>,
+    /// What first proofs may compare, over both families.
+    pub(super) allowance: Arc<Allowance>,
 }
 
 /// One repo on one mirror.
@@ -45,8 +47,6 @@ pub(super) struct Asker {
     /// The mirror's URL of the tree; ends in '/'.
     pub(super) base: String,
     pub(super) repo: Arc<Repo>,
-    /// One client for each of the host's addresses, once something was asked.
-    hosts: OnceCell<Vec<MirrorClient>>,
 }
 
 /// How fast a part came.
@@ -95,19 +95,7 @@ impl Doubt {
     }
 }
 
-/// A place on the mirror, then one among all probes. Held for one request only, and always taken in this order.
-pub(super) async fn permits<'a>(
-    lanes: &'a Semaphore,
-    all: &'a Semaphore,
-) -> Option<(SemaphorePermit<'a>, SemaphorePermit<'a>)> {
-    Some((lanes.acquire().await.ok()?, all.acquire().await.ok()?))
-}
-
 impl Asker {
-    pub(super) fn new(shared: Arc<Shared>, place: Place, base: String, repo: Arc<Repo>) -> Self {
-        Self { shared, place, base, repo, hosts: OnceCell::new() }
-    }
-
     /// HEADs what a check still has to ask. An error: the mirror gave no answer for that file that would say anything of it.
     pub(super) async fn all(&self, check: &Mutex<Findings>) -> Result<(), Missed> {
         const { assert!(LANES == 4, "one lane each below") };
@@ -118,9 +106,18 @@ impl Asker {
     }
 
     async fn lane(&self, check: &Mutex<Findings>, stopped: &AtomicBool) -> Result<(), Missed> {
+        let is_push = lock(check).base().proof.is_some();
         while !stopped.load(Ordering::Relaxed) {
             let Some((number, file)) = lock(check).take() else { break };
-            match self.head(&file, number).await {
+            let is_fresh = self.place.hosts.is_turn() || (is_push && number.is_multiple_of(FRESH_ONE_IN));
+            let answer = if is_fresh {
+                self.head(&file, &self.fresh().await).await
+            } else if number < EVERYWHERE {
+                self.head(&file, &self.kept().await).await
+            } else {
+                self.head(&file, one_of(&self.kept().await)).await
+            };
+            match answer {
                 Ok(()) => lock(check).seen(number),
                 Err(failure) if failure.is_transient() => {
                     lock(check).put_back(number);
@@ -140,62 +137,58 @@ impl Asker {
         Ok(())
     }
 
-    /// HEADs a file of a check, once the mirror takes requests again.
-    async fn head(&self, file: &File, number: usize) -> Result<(), Failure> {
+    /// HEADs a file at each of these addresses of the host, once the mirror takes requests. An address that doesn't answer is
+    /// passed over by clients while another does.
+    async fn head(&self, file: &File, hosts: &[MirrorClient]) -> Result<(), Failure> {
         // No client could ask for it either.
         let Some(url) = self.url(file) else { return Ok(()) };
-        let hosts = self.hosts().await;
-        let one_in_a_few = number.is_multiple_of(ONE_IN);
-        if hosts.len() > 1 && (number < EVERYWHERE || one_in_a_few) {
-            return self.head_at_each(&url, file.size).await;
+        let mut answers = Answers::default();
+        for host in hosts {
+            answers.note(self.paced(|| host.head(&url, file.size)).await)?;
         }
-        let host = &hosts[number % hosts.len()];
-        let fresh = one_in_a_few.then(|| host.fresh());
-        self.paced(fresh.as_ref().unwrap_or(host).head(&url, file.size)).await
+        answers.result()
     }
 
-    /// HEADs a file at each of the host's addresses. One that doesn't answer is passed over by clients while others do.
-    async fn head_at_each(&self, url: &str, size: u64) -> Result<(), Failure> {
-        let (mut answered, mut silent) = (false, None);
-        for host in self.hosts().await {
-            match self.paced(host.head(url, size)).await {
-                Ok(()) => answered = true,
-                Err(failure) if failure.is_down() => silent = Some(failure),
-                Err(failure) => return Err(failure),
-            }
-        }
-        silent.filter(|_| !answered).map_or(Ok(()), Err)
+    /// HEADs a file of a mirror that is back from an outage, at each address.
+    pub(super) async fn sampled(&self, file: &File) -> Result<(), Failure> {
+        let hosts = if self.place.hosts.is_turn() { self.fresh().await } else { self.kept().await };
+        self.head(file, &hosts).await
     }
 
-    /// One request: waits until the mirror takes requests, and for its turn.
-    async fn paced<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    /// One request: waits until the mirror takes requests, and for its turn. Tens of thousands wait so at a start: a request is
+    /// made only once it may be sent.
+    async fn paced<T, R>(&self, request: impl FnOnce() -> R) -> Result<T, Failure>
+    where
+        R: Future<Output = Result<T, Failure>>,
+    {
         self.place.pace.ready().await;
-        let _permits = permits(&self.place.lanes, &self.shared.permits).await;
-        let answer = request.await;
+        let _lane = self.place.lanes.acquire().await;
+        let answer = Box::pin(request()).await;
         if answer.is_ok() {
             self.place.pace.note(None);
         }
         answer
     }
 
-    /// HEADs a file that a client came back for, at each address: this doesn't queue behind a long check, nor wait for a busy
-    /// mirror.
+    /// HEADs a file that a client came back for, at each address, over fresh connections: this doesn't queue behind a long
+    /// check, nor wait for a busy mirror.
     pub(super) async fn bounced(&self, file: &File) -> Result<(), Failure> {
         let Some(url) = self.url(file) else { return Ok(()) };
-        let (mut answered, mut silent) = (false, None);
-        for host in self.hosts().await {
-            match host.head(&url, file.size).await {
-                Ok(()) => answered = true,
-                Err(failure) if failure.is_down() => silent = Some(failure),
-                Err(failure) => return Err(failure),
-            }
+        let mut answers = Answers::default();
+        for host in self.fresh().await.iter() {
+            answers.note(host.head(&url, file.size).await)?;
         }
-        silent.filter(|_| !answered).map_or(Ok(()), Err)
+        answers.result()
     }
 
-    async fn hosts(&self) -> &[MirrorClient] {
-        let shared = self.shared.client(self.place.family);
-        self.hosts.get_or_init(|| shared.apart(&self.base)).await
+    /// The clients of the host's addresses that keep their connections.
+    async fn kept(&self) -> Clients {
+        self.place.hosts.kept(self.shared.client(self.place.family), &self.base).await
+    }
+
+    /// Those of which each request has a connection of its own.
+    async fn fresh(&self) -> Clients {
+        self.kept().await.iter().map(MirrorClient::fresh).collect()
     }
 
     /// Whether the origin lacks a file, too, that the mirror hasn't as it is listed.
@@ -224,7 +217,31 @@ impl Asker {
     /// Asks for a part, and holds it against what the node itself has of the file, where it has it at hand.
     /// Also how many bytes came, and how long the mirror took.
     pub(super) async fn compare(&self, file: File, part: ByteRange) -> (Result<Compared, Missed>, Transfer) {
-        let (theirs, transfer) = self.timed_part(self.any_host().await, &file, part).await;
+        if !self.place.hosts.is_turn() {
+            return self.compare_at(&one_of(&self.kept().await)[0], file, part).await;
+        }
+        let mut known = None;
+        for host in self.fresh().await.iter() {
+            let (compared, transfer) = self.compare_at(host, file.clone(), part).await;
+            let is_right = matches!(compared, Ok(Compared::Fits | Compared::Unknown));
+            let is_silent = compared.as_ref().is_err_and(|missed| missed.transient);
+            if !is_right && !is_silent {
+                return (compared, transfer);
+            }
+            if is_right || known.is_none() {
+                known = Some((compared, transfer));
+            }
+        }
+        known.unwrap_or((Ok(Compared::Unknown), Transfer::default()))
+    }
+
+    async fn compare_at(
+        &self,
+        host: &MirrorClient,
+        file: File,
+        part: ByteRange,
+    ) -> (Result<Compared, Missed>, Transfer) {
+        let (theirs, transfer) = self.timed_part(host, &file, part).await;
         (self.hold_against(file, part, theirs).await, transfer)
     }
 
@@ -246,10 +263,10 @@ impl Asker {
         })
     }
 
-    /// Whether a mirror that had wrong bytes has right ones now: the very part, at each address. Where it has deleted that file,
+    /// Whether a mirror that had wrong bytes has right ones now: the very part, at each address, over fresh connections. Where it has deleted that file,
     /// which `others` no longer have among them, a few of these stand for it, if the node can compare them.
     pub(super) async fn settle(&self, doubt: &Doubt, others: Vec<File>) -> Result<(), Missed> {
-        for host in self.hosts().await {
+        for host in self.fresh().await.iter() {
             match self.timed_part(host, &doubt.file, doubt.part).await.0 {
                 Ok(Some(theirs)) if theirs == doubt.ours => {}
                 // That name is listed with other bytes by now.
@@ -291,11 +308,6 @@ impl Asker {
         self.compare(file, part).await.0
     }
 
-    async fn any_host(&self) -> &MirrorClient {
-        let hosts = self.hosts().await;
-        &hosts[fastrand::usize(..hosts.len())]
-    }
-
     /// A part, `None` where the mirror answers no ranges; and how fast it came.
     async fn timed_part(
         &self,
@@ -304,9 +316,9 @@ impl Asker {
         part: ByteRange,
     ) -> (Result<Option<Bytes>, Missed>, Transfer) {
         let Some(url) = self.url(file) else { return (Ok(None), Transfer::default()) };
-        let _permits = permits(&self.place.lanes, &self.shared.permits).await;
+        let _lane = self.place.lanes.acquire().await;
         let (begun, received) = (clock::monotonic(), AtomicU64::new(0));
-        let answer = host.part(&url, file.size, part, &received).await;
+        let answer = Box::pin(host.part(&url, file.size, part, &received)).await;
         self.place.pace.note(answer.as_ref().err());
         let transfer = Transfer { bytes: received.into_inner(), took: begun.elapsed() };
         (answer.map_err(|failure| missed(file, &failure)), transfer)
@@ -316,6 +328,34 @@ impl Asker {
     fn url(&self, file: &File) -> Option<String> {
         Some(self.base.clone() + &self.repo.file(&file.path).ok()?.encoded())
     }
+}
+
+/// What the addresses of a host answered. Clients pass over one that doesn't while another does.
+#[derive(Default)]
+struct Answers {
+    answered: bool,
+    silent: Option<Failure>,
+}
+
+impl Answers {
+    /// Takes an answer. An error: it says that the host lacks the file.
+    fn note(&mut self, answer: Result<(), Failure>) -> Result<(), Failure> {
+        match answer {
+            Ok(()) => self.answered = true,
+            Err(failure) if failure.is_down() => self.silent = Some(failure),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn result(self) -> Result<(), Failure> {
+        self.silent.filter(|_| !self.answered).map_or(Ok(()), Err)
+    }
+}
+
+fn one_of(hosts: &[MirrorClient]) -> &[MirrorClient] {
+    let number = fastrand::usize(..hosts.len());
+    &hosts[number..=number]
 }
 
 /// The findings of a check; nothing panics while it holds them.

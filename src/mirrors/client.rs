@@ -115,9 +115,14 @@ pub(super) enum Looked {
     New(Seen, Option<Validator>),
 }
 
-/// The client of all probes over one address family. They share its connections.
+type Http = Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>;
+
+/// A client of probes over one address family. Its clones share its connections.
+#[derive(Clone)]
 pub(super) struct MirrorClient {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>,
+    client: Http,
+    /// The same, but it keeps no connection.
+    unpooled: Http,
     resolver: Resolver,
     user_agent: HeaderValue,
     timeout: Duration,
@@ -135,26 +140,24 @@ impl MirrorClient {
         Ok(Family::ALL.map(|family| Self::over(of(family), timeout, agent.clone(), config.clone())))
     }
 
-    /// Clients with connections of their own, one for each address of the URL's host. Behind a name, and behind an address, may
-    /// be several servers: a connection that is kept sees one of them, clients of the node see all.
-    pub(super) async fn apart(&self, url: &str) -> Vec<Self> {
+    /// One client for each address of the URL's host. Where there is but one, that is this client.
+    pub(super) async fn at_each(&self, url: &str) -> Vec<Self> {
         let uri: Option<Uri> = url.parse().ok();
         let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
         let addresses = tokio::time::timeout(self.timeout, self.resolver.addresses(host)).await;
-        let mut only: Vec<_> = addresses.unwrap_or_default().into_iter().map(Some).collect();
-        if only.is_empty() {
-            only.push(None);
+        match addresses.unwrap_or_default() {
+            addresses if addresses.len() > 1 => addresses.into_iter().map(|only| self.to(only)).collect(),
+            _ => vec![self.clone()],
         }
-        only.into_iter().map(|only| self.to(only)).collect()
     }
 
-    /// The same with connections of its own.
+    /// The same, but each request has a connection of its own.
     pub(super) fn fresh(&self) -> Self {
-        self.to(self.resolver.only)
+        Self { client: self.unpooled.clone(), ..self.clone() }
     }
 
-    fn to(&self, only: Option<IpAddr>) -> Self {
-        let resolver = Resolver { only, ..self.resolver };
+    fn to(&self, only: IpAddr) -> Self {
+        let resolver = Resolver { only: Some(only), ..self.resolver };
         Self::over(resolver, self.timeout, self.user_agent.clone(), self.tls.clone())
     }
 
@@ -180,12 +183,14 @@ impl MirrorClient {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
+        let unpooled =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector.clone());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build(connector);
-        Self { client, resolver, user_agent, timeout, tls }
+        Self { client, unpooled, resolver, user_agent, timeout, tls }
     }
 
     /// GETs a repomd.xml, unless it is still the one that `known` stands for.

@@ -86,7 +86,7 @@ fn pair(v4: &Pair, v6: &Pair) -> Pair {
     }
     let both = v4.proof.zip(v6.proof).and_then(|(v4, v6)| narrowed(v4, v6));
     let (family, worse) = if worth(v4) < worth(v6) { (Family::V4, v4) } else { (Family::V6, v6) };
-    let note = format!("over {}: {}", family.word(), worse.note);
+    let note = format!("over {}: {}", family.word(), worse.note).into();
     let exceptions = if both.is_some() { exceptions } else { Exceptions::default() };
     Pair { proof: both, exceptions, seen: worse.seen, note, checked, since: worse.since }
 }
@@ -167,7 +167,7 @@ mod tests {
         state.latency = Some(Duration::from_millis(5));
         state.pairs[0].proof = proof.map(|(sequence, shown)| Proof { sequence, shown, verified: AT });
         state.pairs[0].seen = proof.map(|(_, shown)| Sha256::of(&shown.to_be_bytes()));
-        state.pairs[0].note = "a note".to_owned();
+        state.pairs[0].note = "a note".into();
         Arc::new(state)
     }
 

@@ -96,9 +96,9 @@ pub fn look(history: &History, old: &Pair, seen: Seen, now: Timestamp) -> (Pair,
         }
         Seen::Gone(words) => {
             (pair.proof, pair.exceptions) = (None, Exceptions::default());
-            pair.note = words;
+            pair.note = words.into();
         }
-        Seen::Unclear(words) => pair.note = words + &still(pair.proof),
+        Seen::Unclear(words) => pair.note = (words + &still(pair.proof)).into(),
     }
     (pair, Next::Rest)
 }
@@ -131,11 +131,11 @@ pub fn verified(
             pair.proof = Some(Proof { sequence: target, shown: target, verified: now });
             pair.since = if was_proven { old.since } else { now };
             pair.exceptions = held.exceptions.clone();
-            pair.note = holds(history, &pair, target, Some(held.files));
+            pair.note = holds(history, &pair, target, Some(held.files)).into();
         }
         Err(missed) => {
             let (Missed { path, why, .. }, still) = (missed, still(pair.proof));
-            pair.note = format!("shows generation {target}, but {path} {why}{still}");
+            pair.note = format!("shows generation {target}, but {path} {why}{still}").into();
         }
     }
     Some(pair)
@@ -165,7 +165,7 @@ pub fn lapsed(history: &History, old: &Pair, lapse: &Lapse, note: &str) -> Pair 
         return refuted(old, note);
     }
     let note = format!("{note}; still proven for generation {}{}", proof.sequence, exceptions.words());
-    Pair { exceptions, note, ..old.clone() }
+    Pair { exceptions, note: note.into(), ..old.clone() }
 }
 
 /// Files that a mirror's proof covers and that are asked for once the one at `path` turned out to be gone: those that came
@@ -189,7 +189,7 @@ pub fn witnesses(history: &History, pair: &Pair, path: &str, rng: &mut fastrand:
 /// Drops the proof, and all that would let the next look rest on what was known.
 #[must_use]
 pub fn refuted(old: &Pair, note: &str) -> Pair {
-    Pair { note: note.to_owned(), checked: old.checked, ..Pair::default() }
+    Pair { note: note.into(), checked: old.checked, ..Pair::default() }
 }
 
 /// The files of generation `target` that a mirror that stands so is not known to hold: its exceptions, all of them and first,
@@ -286,11 +286,11 @@ fn settled(history: &History, pair: &mut Pair) -> Next {
     let kept = |proof: &Proof| history.by_sequence(proof.sequence).is_some();
     if pair.proof.as_ref().is_some_and(|proof| !kept(proof)) {
         pair.proof = None;
-        "what it was proven for is no longer kept here".clone_into(&mut pair.note);
+        pair.note = "what it was proven for is no longer kept here".into();
     }
     let Some(id) = pair.seen else { return Next::Rest };
     let Some(current) = history.current() else {
-        "nothing to compare it with: the origin was not seen yet".clone_into(&mut pair.note);
+        pair.note = "nothing to compare it with: the origin was not seen yet".into();
         return Next::Rest;
     };
     let Some(shown) = history.by_id(&id).map(|generation| generation.sequence) else {
@@ -299,7 +299,8 @@ fn settled(history: &History, pair: &mut Pair) -> Next {
         pair.proof = pair.proof.filter(is_widened_by_newer).map(|proof| Proof { shown: 0, ..proof });
         let id = &id.hex()[..12];
         pair.note =
-            format!("shows repomd.xml of an unknown generation ({id}…): no redirects until it is known");
+            format!("shows repomd.xml of an unknown generation ({id}…): no redirects until it is known")
+                .into();
         return Next::Rest;
     };
     pair.proof = pair.proof.and_then(|proof| match proof.shown {
@@ -309,12 +310,12 @@ fn settled(history: &History, pair: &mut Pair) -> Next {
     });
     match pair.proof {
         Some(proof) if proof.sequence == shown && proof.shown == shown => {
-            pair.note = holds(history, pair, shown, None);
+            pair.note = holds(history, pair, shown, None).into();
             Next::Spot(proof)
         }
         proof => {
             let (stale, of, still) = (stale(history, shown), current.sequence, still(proof));
-            pair.note = format!("{stale}shows generation {shown} of {of}, not checked yet{still}");
+            pair.note = format!("{stale}shows generation {shown} of {of}, not checked yet{still}").into();
             Next::Verify(shown)
         }
     }

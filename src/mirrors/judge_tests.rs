@@ -105,7 +105,7 @@ fn a_look_moves_the_bounds_of_the_proof() {
         assert_eq!((found, pair.proof, pair.note.as_str()), (next, after, note), "{before:?} shows {shown}");
         assert_eq!((pair.seen, pair.checked), (Some(seen), NOW));
         // The same again leaves words that say more as they are.
-        let told = Pair { note: "told".to_owned(), ..pair };
+        let told = Pair { note: "told".into(), ..pair };
         assert_eq!(look(&history, &told, Seen::Shows(seen), NOW), (told.clone(), found));
         assert_ne!(flipped(&history, &told).note, "told");
     }

@@ -4,12 +4,15 @@
 //! the prober's own task alone puts the table together (`families` says what two make of one), publishes it, logs the changes and keeps the proofs on disk.
 //! What answers mean is decided in [`judge`], without IO.
 
+mod allowance;
 mod check;
 mod client;
 mod dispute;
 mod families;
 pub mod findings;
+mod hosts;
 pub mod judge;
+mod lanes;
 mod pace;
 mod proofs;
 mod resolve;
@@ -23,13 +26,18 @@ use crate::clock;
 use crate::config::{Mirror, Probes};
 use crate::http::{ByteRange, TreePath};
 use crate::metrics::Metrics;
-use crate::policy::{BounceReport, MirrorState, MirrorTable, Published, Reach, Repos, Sightings, sightings};
+use crate::policy::{
+    BounceReport, MirrorState, MirrorTable, Pair, Published, Reach, Repos, Sightings, sightings,
+};
 use crate::repo::Digest;
 use crate::store::Comparison;
+use allowance::Allowance;
 use bytes::Bytes;
-use check::{LANES, Place};
+use check::Place;
 use client::MirrorClient;
 use families::{Both, Family, merged};
+use hosts::Hosts;
+use lanes::Lanes;
 use pace::Pace;
 use proofs::Document;
 use sight::Sights;
@@ -41,17 +49,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use worker::Worker;
 
 /// How often the repos are looked at for a flip that nobody told of.
 const TICK: Duration = Duration::from_millis(500);
 /// Between two writes of the proofs; in ticks.
 const SAVE_TICKS: u32 = 2;
+/// Between two writes at least so many times what the first took: all proofs are written, those of 1000 mirrors take a while.
+const SAVES_REST: u32 = 50;
 /// Later `verified` times alone are written this seldom; in ticks.
 const SAVE_TIMES_TICKS: u32 = 120;
 /// Updates under way to the publisher; workers wait beyond it.
 const UPDATES: usize = 256;
+/// Updates by which no decision changes are published together if they come within this time: a table is a copy of what is known
+/// of all mirrors.
+const GATHERED: Duration = Duration::from_millis(100);
 /// Bounces on their way to one worker; more are dropped.
 const BOUNCES: usize = 16;
 
@@ -101,7 +114,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// In the order of [`Family::ALL`].
     clients: [MirrorClient; 2],
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     known: Known,
     updates: mpsc::Sender<Update>,
 }
@@ -146,7 +159,7 @@ impl Prober {
         let clients =
             MirrorClient::both(settings.timeout, &settings.contact, tls).map_err(ProberError::Tls)?;
         let (sender, updates) = mpsc::channel(UPDATES);
-        let permits = Semaphore::new(settings.parallel);
+        let permits = Arc::new(Semaphore::new(settings.parallel));
         let shared =
             Arc::new(Shared { settings, published, metrics, clients, permits, known, updates: sender });
         let mirrors = mirrors.iter().cloned().map(Arc::new).collect();
@@ -205,6 +218,7 @@ impl Prober {
             flips: watch::Sender::new(0),
             unsaved: Unsaved::default(),
             saves: JoinSet::new(),
+            rested: clock::monotonic().into(),
         };
         let (mut workers, mut sights) = (Workers::default(), Sights::default());
         for mirror in 0..publisher.families.len() {
@@ -212,11 +226,20 @@ impl Prober {
         }
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::new();
+        let (mut batch, mut publication) = (Vec::new(), Instant::from(clock::monotonic()));
         loop {
+            let room = UPDATES - batch.len().min(UPDATES);
             tokio::select! {
                 _ = shutdown.wait_for(|ends| *ends) => break,
-                _ = self.updates.recv_many(&mut batch, UPDATES) => {
+                received = self.updates.recv_many(&mut batch, room), if room > 0 => {
+                    let (now, new) = (Instant::from(clock::monotonic()), batch.len() - received);
+                    if batch[new..].iter().any(|update| publisher.is_urgent(update)) {
+                        publication = now;
+                    } else if new == 0 {
+                        publication = now + GATHERED;
+                    }
+                }
+                () = sleep_until(publication), if !batch.is_empty() => {
                     publisher.publish(&self.shared, batch.drain(..));
                     self.changes.send_modify(|version| *version += 1);
                 }
@@ -247,6 +270,7 @@ impl Prober {
         }
         sights.tasks.shutdown().await;
         workers.tasks.shutdown().await;
+        publisher.publish(&self.shared, batch.drain(..));
         publisher.save(self.state_dir.as_ref()).await;
     }
 }
@@ -258,17 +282,19 @@ struct Workers {
     places: HashMap<Id, Place>,
     bounces: HashMap<(usize, Family), mpsc::Sender<BounceReport>>,
     /// By mirror: requests to its host at a time.
-    lanes: Vec<Arc<Semaphore>>,
+    lanes: Vec<Arc<Lanes>>,
 }
 
 impl Workers {
     /// Starts the workers of a mirror.
     fn add(&mut self, shared: &Arc<Shared>, publisher: &Publisher, mirror: usize) {
-        let lanes = Arc::new(Semaphore::new(LANES));
+        let lanes = Arc::new(Lanes::new(shared.permits.clone()));
         self.lanes.push(lanes.clone());
-        let pace = Arc::new(Pace::default());
+        let (pace, allowance) = (Arc::new(Pace::default()), Arc::new(Allowance::default()));
         for family in Family::ALL {
-            let place = Place { mirror, family, lanes: lanes.clone(), pace: pace.clone() };
+            let (lanes, pace, allowance) = (lanes.clone(), pace.clone(), allowance.clone());
+            let hosts = Arc::new(Hosts::default());
+            let place = Place { mirror, family, lanes, pace, hosts, allowance };
             self.start(shared, publisher, place, Duration::ZERO);
         }
     }
@@ -310,7 +336,10 @@ struct Publisher {
     repos: Arc<Repos>,
     flips: watch::Sender<u64>,
     unsaved: Unsaved,
-    saves: JoinSet<()>,
+    /// What each took.
+    saves: JoinSet<Duration>,
+    /// No save before.
+    rested: Instant,
 }
 
 /// What the proofs on disk lack.
@@ -331,6 +360,16 @@ impl Publisher {
             self.note_changes(&old, mirror);
         }
         shared.published.mirrors.store(Arc::new(self.table.clone()));
+    }
+
+    /// Whether a decision may change by it.
+    fn is_urgent(&self, Update { mirror, family, state: new }: &Update) -> bool {
+        let old = &self.families[*mirror][*family as usize];
+        let says = |state: &MirrorState| {
+            (std::mem::discriminant(&state.reach), state.is_slow(), state.ranges, state.disputed_until)
+        };
+        let holds = |pair: &Pair| (pair.covered(), pair.exceptions.clone());
+        says(old) != says(new) || !old.pairs.iter().map(holds).eq(new.pairs.iter().map(holds))
     }
 
     /// That a mirror isn't probed any more, after the updates of `batch`: nobody would notice if it failed.
@@ -390,8 +429,12 @@ impl Publisher {
     fn save_if_due(&mut self, state_dir: Option<&PathBuf>) {
         self.unsaved.ticks += 1;
         let due = if self.unsaved.proofs { SAVE_TICKS } else { SAVE_TIMES_TICKS };
-        while self.saves.try_join_next().is_some() {}
-        if self.unsaved.times && self.unsaved.ticks >= due && self.saves.is_empty() {
+        let now = Instant::from(clock::monotonic());
+        while let Some(saved) = self.saves.try_join_next() {
+            self.rested = now + saved.unwrap_or_default() * SAVES_REST;
+        }
+        let is_free = self.saves.is_empty() && self.rested <= now;
+        if self.unsaved.times && self.unsaved.ticks >= due && is_free {
             self.start_save(state_dir);
         }
     }
@@ -399,11 +442,13 @@ impl Publisher {
     fn start_save(&mut self, state_dir: Option<&PathBuf>) {
         self.unsaved = Unsaved::default();
         let Some(dir) = state_dir.cloned() else { return };
-        let document = Document::of(&self.families, &self.repos);
+        let (families, repos) = (self.families.clone(), self.repos.clone());
         self.saves.spawn_blocking(move || {
-            if let Err(error) = document.save(&dir) {
+            let begun = clock::monotonic();
+            if let Err(error) = Document::of(&families, &repos).save(&dir) {
                 tracing::warn!(dir = %dir.display(), %error, "the proofs can't be saved");
             }
+            begun.elapsed()
         });
     }
 

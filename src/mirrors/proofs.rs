@@ -10,7 +10,7 @@ use crate::repo::{History, Sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ impl Document {
             };
             let pair = &mut Arc::make_mut(&mut mirrors[mirror][family as usize]).pairs[repo];
             (pair.proof, pair.since, pair.exceptions) = (Some(proof), record.since, record.exceptions());
-            pair.note = format!("proven for generation {} before the restart", proof.sequence);
+            pair.note = format!("proven for generation {} before the restart", proof.sequence).into();
             restored += 1;
         }
         restored
@@ -126,9 +126,9 @@ impl Document {
     /// Replaces the one in `dir`. Blocking.
     pub(super) fn save(&self, dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
-        let mut file = File::create(dir.join(TEMPORARY))?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
+        let mut file = BufWriter::new(File::create(dir.join(TEMPORARY))?);
+        serde_json::to_writer(&mut file, self)?;
+        file.into_inner()?.sync_all()?;
         fs::rename(dir.join(TEMPORARY), dir.join(NAME))?;
         File::open(dir)?.sync_all()
     }

@@ -1,12 +1,12 @@
 //! Looks at mirrors for files that no list names: a HEAD over each family that is in use.
 
+use super::Shared;
 use super::families::{Both, Family};
-use super::{Shared, check};
+use super::lanes::Lanes;
 use crate::clock;
 use crate::http::TreePath;
 use crate::policy::{Spot, sightings};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// Looks under way at a time, over all files and mirrors; what is asked for beyond it is asked for again by its next client.
@@ -24,7 +24,7 @@ impl Sights {
         &mut self,
         shared: &Arc<Shared>,
         families: &[Both],
-        lanes: &[Arc<Semaphore>],
+        lanes: &[Arc<Lanes>],
         request: sightings::Request,
     ) {
         let sightings::Request { path, mirrors } = request;
@@ -41,7 +41,7 @@ impl Sights {
                 let spot = Spot { mirror, ipv6: family == Family::V6 };
                 let (shared, lanes, path) = (shared.clone(), lanes[mirror].clone(), path.clone());
                 self.tasks.spawn(async move {
-                    let _permits = check::permits(&lanes, &shared.permits).await;
+                    let _lane = lanes.acquire().await;
                     // No answer says nothing; what was seen before holds as long as it does.
                     if let Ok(look) = shared.client(family).sight(&url).await {
                         shared.known.sightings.note(&path, spot, look, clock::now());

@@ -1,10 +1,12 @@
 //! The prober over real sockets, against mirrors that do as they are told.
 
+mod connections;
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::config::{Delivery, Repo, Scope};
 use crate::http::TreePath;
-use crate::policy::{Pair, RepoView};
+use crate::policy::RepoView;
 use crate::repo::{Digest, Generation, History, ListedFile, Repomd, Sha256};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -74,6 +76,8 @@ struct Script {
     answers: BTreeMap<String, (u16, String)>,
     /// Method and path of each request.
     asked: Vec<String>,
+    /// For each request the number of its connection, method and path, and whether it asked for a part.
+    over: Vec<(usize, String, bool)>,
     silent: bool,
     /// The answer to everything.
     status: Option<u16>,
@@ -97,11 +101,15 @@ impl TestMirror {
         let (address, scripted) = (listener.local_addr().unwrap(), script.clone());
         let server = tokio::spawn(async move {
             // Dropped with the server: its connections die, too.
-            let mut connections = JoinSet::new();
+            let (mut connections, mut number) = (JoinSet::new(), 0);
             while let Ok((stream, _)) = listener.accept().await {
                 let script = scripted.clone();
+                number += 1;
                 let answer = service_fn(move |request: Request<_>| {
                     let script = script.clone();
+                    let is_part = request.headers().contains_key(header::RANGE);
+                    let asked = format!("{} {}", request.method(), request.uri().path());
+                    script.lock().unwrap().over.push((number, asked, is_part));
                     async move { Ok::<_, Infallible>(answer(&script, &request).await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new();
@@ -241,17 +249,30 @@ impl Node {
 
     /// Probes in calm hourly: only what happens makes the prober ask.
     fn start(mirrors: &[&TestMirror], history: History, state_dir: Option<PathBuf>) -> Self {
-        let settings = Probes {
+        let timeout = Duration::from_millis(if mirrors.len() > 1 { 500 } else { 5000 });
+        let settings = Probes { timeout, ..Self::settings() };
+        Self::start_by(settings, mirrors, Self::published(history), state_dir)
+    }
+
+    fn settings() -> Probes {
+        Probes {
             probe_every: HOUR,
             probe_lagging: Duration::from_millis(20),
             liveness_every: Duration::from_millis(20),
-            timeout: Duration::from_millis(if mirrors.len() > 1 { 500 } else { 5000 }),
             contact: "https://example.org/probes".into(),
             ..Probes::default()
-        };
+        }
+    }
+
+    fn start_by(
+        settings: Probes,
+        mirrors: &[&TestMirror],
+        published: Arc<Published>,
+        state_dir: Option<PathBuf>,
+    ) -> Self {
         let settings_of = |(number, of): (usize, &&TestMirror)| mirror(number, &of.url());
         let mirrors: Vec<_> = mirrors.iter().enumerate().map(settings_of).collect();
-        let (published, metrics) = (Self::published(history), Arc::new(Metrics::new()));
+        let metrics = Arc::new(Metrics::new());
         let (bounces, reports) = mpsc::channel(8);
         let (repos, counters, ours) = (published.clone(), metrics.clone(), Arc::new(our_bytes));
         let signals = Signals { bounces: reports, looks: mpsc::channel(1).1 };

@@ -1,7 +1,7 @@
 //! The probes of one mirror over one address family.
 //!
 //! A worker owns the state of its mirror over that family and tells every change of it to the publisher; nobody else changes it. Its event loop
-//! never waits for the mirror: what asks runs in `tasks`, at most [`check::LANES`] at a time over both families and all mirrors together at most
+//! never waits for the mirror: what asks runs in `tasks`, at most [`LANES`](super::lanes::LANES) at a time over both families and all mirrors together at most
 //! `parallel` (the liveness check and that of a bounce, one each, don't queue behind a long check). A mirror that is down
 //! has no tasks but the liveness check. Back up, it is published as up only once it has shown a repomd.xml of each repo
 //! that it has a proof for.
@@ -201,7 +201,13 @@ impl Worker {
                     self.bounces.wait(path, 0);
                     false
                 }
-                Some(done) = self.tasks.join_next() => self.finish(done),
+                Some(done) = self.tasks.join_next() => {
+                    let mut told = self.finish(done);
+                    while let Some(done) = self.tasks.try_join_next() {
+                        told |= self.finish(done);
+                    }
+                    told
+                }
                 () = sleep_until(next) => false,
             };
             if told {

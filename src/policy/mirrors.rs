@@ -1,6 +1,6 @@
 //! What a mirror is proven to hold, and whether it can be reached.
 
-use super::{Exceptions, client};
+use super::{Exceptions, Note, client};
 use crate::clock::Timestamp;
 use crate::config::Mirror;
 use crate::repo::{Listed, Sha256};
@@ -129,7 +129,7 @@ pub struct Pair {
     /// SHA-256 of the repomd.xml that it last showed.
     pub seen: Option<Sha256>,
     /// Why it stands so, in words.
-    pub note: String,
+    pub note: Note,
     /// When it was last asked.
     pub checked: Timestamp,
     /// When it was proven for the generation that `proof` names: how long a push took to get there.

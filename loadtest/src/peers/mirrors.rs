@@ -5,27 +5,59 @@ use super::site::Site;
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, RANGE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 /// They answer until this is dropped.
 pub struct Mirrors {
     addrs: Vec<SocketAddr>,
+    asked: Arc<Asked>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What each has, by path: the size, and the bytes of a repomd.xml.
-type Files = HashMap<String, (u64, Option<Bytes>)>;
+/// What all mirrors together were asked.
+#[derive(Debug, Default)]
+struct Asked {
+    connections: AtomicU64,
+    requests: AtomicU64,
+}
+
+/// How many connections and requests the mirrors have had.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub connections: u64,
+    pub requests: u64,
+}
+
+impl Load {
+    /// What came since an earlier look.
+    pub const fn since(self, before: Self) -> Self {
+        Self { connections: self.connections - before.connections, requests: self.requests - before.requests }
+    }
+}
+
+/// What each mirror has, by path.
+type Files = HashMap<String, Held>;
+
+struct Held {
+    path: PathBuf,
+    bytes: u64,
+    /// A repomd.xml, whole.
+    shown: Option<Bytes>,
+}
 
 impl Mirrors {
     /// So many, with all repos of the site.
@@ -44,23 +76,31 @@ impl Mirrors {
         let addrs = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let asked = Arc::new(Asked::default());
+        let counted = asked.clone();
         let serve = move || {
             runtime.block_on(async move {
                 for listener in listeners {
                     if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
-                        tokio::spawn(accept(listener, files.clone()));
+                        tokio::spawn(accept(listener, files.clone(), counted.clone()));
                     }
                 }
                 let _ = stopped.await;
             });
         };
         let thread = std::thread::Builder::new().name("mirrors".into()).spawn(serve)?;
-        Ok(Self { addrs, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { addrs, asked, stop: Some(stop), thread: Some(thread) })
     }
 
     /// How many.
     pub fn count(&self) -> usize {
         self.addrs.len()
+    }
+
+    /// What they have been asked so far.
+    pub fn load(&self) -> Load {
+        let Asked { connections, requests } = &*self.asked;
+        Load { connections: connections.load(Ordering::Relaxed), requests: requests.load(Ordering::Relaxed) }
     }
 
     /// Where their trees are.
@@ -88,18 +128,23 @@ fn files(site: &Site) -> anyhow::Result<Files> {
                 let entry = entry?;
                 let name = entry.file_name().into_string().ok().context("a name in ASCII")?;
                 let shown = if name == "repomd.xml" { Some(fs::read(entry.path())?.into()) } else { None };
-                files.insert(format!("/{repo}/{part}/{name}"), (entry.metadata()?.len(), shown));
+                let held = Held { path: entry.path(), bytes: entry.metadata()?.len(), shown };
+                files.insert(format!("/{repo}/{part}/{name}"), held);
             }
         }
     }
     Ok(files)
 }
 
-async fn accept(listener: tokio::net::TcpListener, files: Arc<Files>) {
+async fn accept(listener: tokio::net::TcpListener, files: Arc<Files>, asked: Arc<Asked>) {
     while let Ok((socket, _)) = listener.accept().await {
-        let files = files.clone();
+        asked.connections.fetch_add(1, Ordering::Relaxed);
+        let (files, asked) = (files.clone(), asked.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| std::future::ready(answer(&files, &request)));
+            let service = service_fn(|request| {
+                asked.requests.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Ok::<_, Infallible>(answer(&files, &request)))
+            });
             // How a probe's connection ends says nothing.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), service)
@@ -108,24 +153,33 @@ async fn accept(listener: tokio::net::TcpListener, files: Arc<Files>) {
     }
 }
 
-fn answer(files: &Files, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+fn answer(files: &Files, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
-    let Some((size, shown)) = files.get(request.uri().path()) else {
+    let Some(held) = files.get(request.uri().path()) else {
         *response.status_mut() = StatusCode::NOT_FOUND;
-        return Ok(response);
+        return response;
     };
     if request.method() == Method::HEAD {
-        response.headers_mut().insert(CONTENT_LENGTH, (*size).into());
-    } else if let Some(shown) = shown {
+        response.headers_mut().insert(CONTENT_LENGTH, held.bytes.into());
+    } else if let Some(shown) = &held.shown {
         *response.body_mut() = Full::new(shown.clone());
-    } else if request.headers().contains_key(RANGE) {
-        // The prober asks for the first byte.
+    } else if let Some((range, part)) = part(held, request) {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let range = format!("bytes 0-0/{size}").try_into().expect("ASCII");
         response.headers_mut().insert(CONTENT_RANGE, range);
-        *response.body_mut() = Full::new(Bytes::from_static(b"x"));
+        *response.body_mut() = Full::new(part);
     } else {
         *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
     }
-    Ok(response)
+    response
+}
+
+/// The bytes that a request asks for, with their Content-Range.
+fn part(held: &Held, request: &Request<Incoming>) -> Option<(HeaderValue, Bytes)> {
+    let range = request.headers().get(RANGE)?.to_str().ok()?.strip_prefix("bytes=")?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let bytes = (last + 1).checked_sub(first).filter(|_| last < held.bytes)?;
+    let mut part = vec![0; usize::try_from(bytes).ok()?];
+    File::open(&held.path).ok()?.read_exact_at(&mut part, first).ok()?;
+    Some((format!("bytes {range}/{}", held.bytes).try_into().ok()?, part.into()))
 }

@@ -1,7 +1,7 @@
 //! `loadtest probes`: what the node's prober costs, among mirrors that answer at once.
 
 use super::child;
-use super::mirrors::Mirrors;
+use super::mirrors::{Load, Mirrors};
 use super::site::{Extent, Site};
 use super::{Credentials, Setup, node, raise_open_files};
 use crate::cpu::Used;
@@ -44,10 +44,12 @@ pub fn run(line: &Probes, stop: &AtomicBool) -> anyhow::Result<()> {
     let mirrors = Mirrors::start(&site, line.mirrors.into())?;
     let setup = Setup { hasten: line.hasten, ..Setup::one() };
     eprintln!("proving {} mirrors of {} repos", line.mirrors, site.repos() + 1);
+    let begun = monotonic();
     let server = node::start(&binary, &site, Some(&mirrors), &credentials, &setup, stop)?;
-    server.settle(stop)?;
     let pids = server.pids()?;
-    let (begun, before) = (monotonic(), Used::by(&pids)?);
+    report_proving(&mirrors, begun.elapsed(), Used::ever(&pids)?, site.repos() + 1);
+    server.settle(stop)?;
+    let (begun, before, asked) = (monotonic(), Used::by(&pids)?, mirrors.load());
     while begun.elapsed() < Duration::from_secs(seconds) {
         ensure!(!stop.load(Ordering::Relaxed), "interrupted");
         std::thread::sleep(LOOK);
@@ -60,5 +62,31 @@ pub fn run(line: &Probes, stop: &AtomicBool) -> anyhow::Result<()> {
         line.hasten,
         share / f64::from(line.hasten)
     );
+    let Load { connections, requests } = mirrors.load().since(asked);
+    println!(
+        "at the mirrors, by default: {:.0} connections and {:.0} requests a minute",
+        by_default(connections, begun.elapsed(), line.hasten),
+        by_default(requests, begun.elapsed(), line.hasten)
+    );
     Ok(())
+}
+
+/// What it took to prove all mirrors.
+#[expect(clippy::cast_precision_loss, reason = "a report")]
+fn report_proving(mirrors: &Mirrors, took: Duration, cpu_seconds: f64, repos: usize) {
+    let (Load { connections, requests }, count) = (mirrors.load(), mirrors.count() as f64);
+    println!(
+        "{count} mirrors of {repos} repos proven after {:.1} s, by {cpu_seconds:.1} CPU seconds; for each mirror {:.1} ms, {:.0} \
+         connections and {:.0} requests",
+        took.as_secs_f64(),
+        cpu_seconds * 1000.0 / count,
+        connections as f64 / count,
+        requests as f64 / count
+    );
+}
+
+/// How many a minute it would be if the mirrors were asked as often as by default.
+#[expect(clippy::cast_precision_loss, reason = "a report")]
+fn by_default(number: u64, during: Duration, hasten: u32) -> f64 {
+    number as f64 / during.as_secs_f64() * 60.0 / f64::from(hasten)
 }

@@ -18,7 +18,7 @@ const MEASURE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Files that a mirror which is back from an outage is asked for.
 const RETURN_SAMPLE: usize = 8;
-/// New files of which parts are compared before a mirror is proven for a generation.
+/// New files of which parts are compared before a mirror is proven for a push.
 const COMPARED_NEW: usize = 4;
 /// Files that are tried where the one that was wrong is gone: the node has few of them at hand.
 const COMPARED_INSTEAD: usize = 64;
@@ -49,9 +49,9 @@ impl Worker {
         // must not be held there by it.
         let known = slot.validator.clone().filter(|_| self.is_current(repo));
         self.tasks.spawn(async move {
-            let _permits = check::permits(&place.lanes, &shared.permits).await;
+            let _lane = place.lanes.acquire().await;
             let begun = now();
-            let result = shared.client(place.family).look(&url, known).await;
+            let result = Box::pin(shared.client(place.family).look(&url, known)).await;
             Done::Looked { repo, result, took: begun.elapsed() }
         });
     }
@@ -77,14 +77,14 @@ impl Worker {
         }
         let asker = self.asker(repo);
         self.tasks.spawn(async move {
-            let (result, transfer) = asker.compare(file.clone(), part).await;
+            let (result, transfer) = Box::pin(asker.compare(file.clone(), part)).await;
             // One that was broken off by the timeout tells how slow the mirror is, and nothing else.
             let is_told = is_long && transfer.bytes > 0;
             let throughput = is_told.then(|| per_second(transfer));
             let result = match result {
                 Err(missed) if missed.transient && is_told => Ok(Compared::Unknown),
                 Ok(compared) => Ok(compared),
-                Err(missed) => Err(lapse(&asker, (&history, &pair), missed, &file).await),
+                Err(missed) => Err(Box::pin(lapse(&asker, (&history, &pair), missed, &file)).await),
             };
             Done::Spotted { repo, result, throughput }
         });
@@ -99,7 +99,7 @@ impl Worker {
         let asker = self.asker(repo);
         self.tasks.spawn(async move {
             for file in files {
-                if let Err(failure) = asker.bounced(&file).await {
+                if let Err(failure) = asker.sampled(&file).await {
                     let (path, transient) = (file.path, failure.is_transient());
                     let missed = Missed { path, why: failure.of_file(), transient };
                     return Done::Sampled { repo, next, result: Err(missed) };
@@ -159,6 +159,7 @@ impl Worker {
         let (repo, entry) = (place.index, listed.entry);
         let file = File { path: place.relative.to_owned(), size: entry.size, digest: entry.digest };
         self.bounces.after = now() + BOUNCE_PAUSE;
+        self.place.hosts.forget();
         let (history, pair, asker) =
             (self.history(repo).clone(), self.state.pairs[repo].clone(), self.asker(repo));
         self.tasks.spawn(async move {
@@ -177,9 +178,13 @@ impl Worker {
         });
     }
 
-    fn asker(&self, repo: usize) -> Asker {
-        let settings = Arc::clone(&self.repos.views()[repo].repo);
-        Asker::new(self.shared.clone(), self.place.clone(), self.state.mirror.url.clone(), settings)
+    pub(super) fn asker(&self, repo: usize) -> Asker {
+        Asker {
+            shared: self.shared.clone(),
+            place: self.place.clone(),
+            base: self.state.mirror.url.clone(),
+            repo: Arc::clone(&self.repos.views()[repo].repo),
+        }
     }
 }
 
@@ -190,14 +195,16 @@ async fn lapse(asker: &Asker, (history, pair): (&History, &Pair), missed: Missed
 }
 
 /// What a check finds.
-struct Checked {
+pub(super) struct Checked {
     result: Result<Held, Missed>,
     /// Whether the mirror answers ranges, where that was seen.
     ranges: Option<bool>,
     settled: Settled,
 }
 
-async fn checked(
+/// Checks a generation. A start of a node with many mirrors has tens of thousands of these: what asks is made only where it is
+/// needed, and what waits is small.
+pub(super) async fn checked(
     asker: &Asker,
     check: &Mutex<Findings>,
     doubted: Option<&Doubt>,
@@ -205,29 +212,24 @@ async fn checked(
 ) -> Checked {
     let failed = |missed| Checked { result: Err(missed), ranges: None, settled: Settled::No };
     if let Some(doubt) = doubted
-        && let Err(missed) = asker.settle(doubt, others).await
+        && let Err(missed) = Box::pin(asker.settle(doubt, others)).await
     {
         return failed(missed);
     }
     if let Err(missed) = asker.all(check).await {
         return failed(missed);
     }
-    let (result, ranged, mut new) = {
+    let (result, compared) = {
         let findings = check::lock(check);
-        let new = findings.new_files().filter(|file| file.size > 0).cloned();
-        let new = fastrand::choose_multiple(new, COMPARED_NEW);
-        (findings.result(), findings.ranged().cloned(), new)
+        (findings.result(), compared_of(asker, &findings))
     };
     if result.is_err() {
         return Checked { result, ranges: None, settled: Settled::No };
     }
     // What a HEAD can't see: some of the new files are compared, as far as the node has them at hand.
     let mut ranges = None;
-    if new.is_empty() {
-        new.extend(ranged);
-    }
-    for file in new {
-        match asker.compare_some(file).await {
+    for file in compared {
+        match Box::pin(asker.compare_some(file)).await {
             Ok(Compared::Fits | Compared::Unknown) => ranges = Some(true),
             Ok(Compared::NoRanges) => ranges = Some(false),
             Ok(Compared::Differs(doubt)) => {
@@ -239,6 +241,23 @@ async fn checked(
     }
     let settled = if doubted.is_some() { Settled::Yes } else { Settled::No };
     Checked { result, ranges, settled }
+}
+
+/// The files of which parts are compared: new ones at random, or any where none is new.
+///
+/// At a first proof all files are new, and so they are in all repos of a mirror: it is one for each, and more within the
+/// mirror's allowance.
+fn compared_of(asker: &Asker, findings: &Findings) -> Vec<File> {
+    let most = match findings.base().proof {
+        Some(_) => COMPARED_NEW,
+        None => 1 + asker.place.allowance.take(COMPARED_NEW - 1, now()),
+    };
+    let new = findings.new_files().filter(|file| file.size > 0).cloned();
+    let mut compared = fastrand::choose_multiple(new, most);
+    if compared.is_empty() {
+        compared.extend(findings.ranged().cloned());
+    }
+    compared
 }
 
 /// Whether one of `urls` answers without an error of the server; all are on one host. If none does, what the first said.

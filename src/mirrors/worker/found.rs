@@ -8,7 +8,7 @@ use crate::mirrors::client::{Failure, Looked};
 use crate::mirrors::findings::{Findings, Held};
 use crate::mirrors::judge::{self, Lapse, Missed, Next, Seen};
 use crate::policy::mirrors::LEAST_BYTES_PER_SECOND;
-use crate::policy::{Exceptions, Reach};
+use crate::policy::{Exceptions, Pair, Reach};
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -128,7 +128,8 @@ impl Worker {
             // One broken repo is not to keep out the others: it is proven anew. A busy mirror is waited for.
             pair = judge::refuted(&pair, &pair.note);
         }
-        self.state.pairs[repo] = pair;
+        let old = std::mem::replace(&mut self.state.pairs[repo], pair);
+        let is_told_later = self.is_told_later(repo, old, &next);
         self.slots[repo].validator = validator;
         self.slots[repo].looked = true;
         let unsampled =
@@ -149,7 +150,26 @@ impl Worker {
             next if unsampled && !is_unclear => self.start_sample(repo, next),
             next => self.start_next(repo, next),
         }
-        true
+        if is_shown {
+            self.postpone_liveness();
+        }
+        // Where no file can be compared, nothing follows.
+        !(is_told_later && self.slots[repo].running)
+    }
+
+    /// A look that found nothing new is told together with the spot check that follows.
+    fn is_told_later(&self, repo: usize, old: Pair, next: &Next) -> bool {
+        let new = &self.state.pairs[repo];
+        let is_same = Pair { checked: new.checked, ..old } == *new;
+        self.state.reach.is_up() && is_same && matches!(next, Next::Spot(_))
+    }
+
+    /// A mirror that has just answered a look need not be asked whether it lives.
+    fn postpone_liveness(&mut self) {
+        if self.state.reach.is_up() && !self.liveness.running && self.liveness.failures == 0 {
+            let due = now() + jittered(self.shared.settings.liveness_every);
+            self.liveness.due = self.liveness.due.max(due);
+        }
     }
 
     /// A mirror that is back has some of what it was proven to hold, or hasn't.

@@ -4,8 +4,10 @@ use crate::mirrors::check::{Doubt, Place, Settled};
 use crate::mirrors::client::MirrorClient;
 use crate::mirrors::families::Family;
 use crate::mirrors::findings::Base;
+use crate::mirrors::lanes::Lanes;
 use crate::mirrors::tests::{Node, files, first, mirror};
 use crate::mirrors::worker::BOUNCE_PAUSE;
+use crate::mirrors::worker::ask::checked;
 use crate::mirrors::{Known, Probes, Shared};
 use crate::policy::{Exceptions, Fault, MirrorState, Proof};
 use crate::store::Comparison;
@@ -24,7 +26,7 @@ fn worker() -> Worker {
         published: Node::published(first(&files(&["a"]))),
         metrics: Arc::new(Metrics::new()),
         clients: MirrorClient::both(TIMEOUT, "", false).unwrap(),
-        permits: Semaphore::new(1),
+        permits: Arc::new(Semaphore::new(1)),
         known: Known {
             ours: Arc::new(|_, _, _, _, _| Box::pin(async { Comparison::Unknown })),
             lacking: Arc::new(|_, _, _| Box::pin(async { false })),
@@ -33,14 +35,31 @@ fn worker() -> Worker {
         updates: mpsc::channel(1).0,
     };
     let state = MirrorState::untried(Arc::new(mirror(0, "http://127.0.0.1:1/")), 1);
-    let place =
-        Place { mirror: 0, family: Family::V4, lanes: Arc::new(Semaphore::new(1)), pace: Arc::default() };
+    let place = Place {
+        mirror: 0,
+        family: Family::V4,
+        lanes: Arc::new(Lanes::new(shared.permits.clone())),
+        pace: Arc::default(),
+        hosts: Arc::default(),
+        allowance: Arc::default(),
+    };
     Worker::new(Arc::new(shared), place, state, mpsc::channel(1).1, watch::channel(0).1)
 }
 
 /// The path of a file of the node's only repo.
 fn worker_path(file: &str) -> TreePath {
     TreePath::new("7/updates/x86_64").and_then(|root| root.join(file)).unwrap()
+}
+
+#[tokio::test]
+async fn a_check_that_waits_takes_little_memory() {
+    let worker = worker();
+    let asker = worker.asker(0);
+    let findings =
+        Findings::begin(worker.history(0), Base::default(), 1, 1, &mut fastrand::Rng::with_seed(1));
+    let check = Mutex::new(findings);
+    let bytes = size_of_val(&checked(&asker, &check, None, Vec::new()));
+    assert!(bytes <= 4096, "{bytes}");
 }
 
 #[tokio::test]
