@@ -19,6 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// A request that takes longer costs the node a socket and nothing else: another mirror may be asked meanwhile, so that slow ones
+/// keep only themselves waiting.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// So many files of a check are asked for at each address: nearly every push is smaller.
 const EVERYWHERE: usize = 64;
 /// So many other files have to be right where the one that was wrong is gone.
@@ -162,8 +166,17 @@ impl Asker {
         R: Future<Output = Result<T, Failure>>,
     {
         self.place.pace.ready().await;
-        let _lane = self.place.lanes.acquire().await;
-        let answer = Box::pin(request()).await;
+        let mut lane = self.place.lanes.acquire().await;
+        let mut request = Box::pin(request());
+        let answer = match tokio::time::timeout(SLOW, &mut request).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if let Some(lane) = &mut lane {
+                    lane.lets_others_go();
+                }
+                request.await
+            }
+        };
         if answer.is_ok() {
             self.place.pace.note(None);
         }

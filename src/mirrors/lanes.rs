@@ -91,6 +91,13 @@ impl Drop for Lane<'_> {
     }
 }
 
+impl Lane<'_> {
+    /// The request takes long: another may be under way beside it.
+    pub(super) fn lets_others_go(&mut self) {
+        self.all = None;
+    }
+}
+
 fn now() -> Instant {
     clock::monotonic().into()
 }

@@ -291,7 +291,7 @@ impl<T, const C: usize> Pool<T, C> {
         let is_capped = !self.is_below_the_bound_of_a_network(owner);
         let from = self.first_full(class);
         (0..CALLED).find_map(|how| {
-            let givers = self.givers[how].from_last().take_while(|(_, held)| {
+            let givers = self.givers[how].last_first().take_while(|(_, held)| {
                 // What isn't wanted goes, even from a network that holds less.
                 how == Use::Abandoned as usize || *held > wants || is_capped
             });
@@ -329,7 +329,7 @@ impl<T, const C: usize> Pool<T, C> {
     /// The waiter that has to go for one of this owner's.
     fn displaced_by(&self, owner: Owner) -> Option<u64> {
         let own = self.networks.get(&owner.network).map_or(0, |network| network.waiters.len() as u64);
-        let (largest, waiting) = self.crowds.from_last().next()?;
+        let (largest, waiting) = self.crowds.last_first().next()?;
         if waiting <= own + 1 {
             return None;
         }

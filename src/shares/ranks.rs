@@ -52,7 +52,7 @@ impl<K: Copy + Ord + Hash> Ranks<K> {
     }
 
     /// All, from the largest account on.
-    pub(super) fn from_last(&self) -> impl Iterator<Item = (K, u64)> {
+    pub(super) fn last_first(&self) -> impl Iterator<Item = (K, u64)> {
         self.order.iter().rev().map(|&(account, _, key)| (key, account))
     }
 

@@ -88,7 +88,7 @@ impl<K: Copy + Eq + Ord + Hash, V> Table<K, V> {
             self.remove(key);
         }
         while self.entries.len() >= self.bounds.entries.max(1) {
-            let Some((largest, _)) = self.sizes.from_last().next() else { break };
+            let Some((largest, _)) = self.sizes.last_first().next() else { break };
             let Some(key) = self.networks.get(&largest).and_then(|of| of.all.first_key_value()) else {
                 break;
             };

@@ -412,6 +412,34 @@ fn a_mirror_with_wrong_bytes_stays_out_whatever_is_pushed() {
 }
 
 #[test]
+fn mirrors_that_do_not_answer_keep_no_other_waiting() {
+    let scene = Scene::new(4, "mirrors.parallel = 2\nmirrors.timeout = \"5m\"\n", |_, _| {});
+    for number in 0..4 {
+        scene.wait_mirror(number, "the mirror is proven", is_fresh);
+    }
+    for mirror in &scene.mirrors[1..] {
+        for number in 0..repo::PACKAGES + 2 {
+            mirror.act(&format!("{REPO}/{}", repo::rpm(number, Push::Second)), [Act::Hang]);
+        }
+    }
+    for tree in scene.trees.iter().chain([&scene.master]) {
+        tree.sync(Push::Second);
+    }
+    scene.wait_sequence(2);
+    // All three wait for answers, with both of the permits that there are.
+    wait_until("they are asked", || {
+        let is_package = |path: &str| path.ends_with(".rpm");
+        scene.mirrors[1..].iter().all(|mirror| mirror.seen().iter().any(|seen| is_package(&seen.path)))
+    });
+    scene.wait_mirror(0, "the other one is proven for the push", |repo| repo["proven_sequence"] == 2);
+    for mirror in &scene.mirrors {
+        for number in 0..repo::PACKAGES + 2 {
+            mirror.release(&format!("{REPO}/{}", repo::rpm(number, Push::Second)));
+        }
+    }
+}
+
+#[test]
 fn a_slow_mirror_takes_nothing() {
     let scene = Scene::new(1, "mirrors.timeout = \"1s\"\nmirrors.ahead = \"20s\"\n", |_, _| {});
     for number in 0..repo::PACKAGES {
