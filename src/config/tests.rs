@@ -24,6 +24,8 @@ listen = "192.0.2.1:9180"
 token_file = "token"
 [origin]
 url = "https://master.example.org/centos/"
+[tree]
+shown = [".snapshot"]
 [cache]
 memory = "512 MiB"
 disk = "/var/cache/freshet"
@@ -115,6 +117,7 @@ fn a_full_file_resolves() {
     assert!(matches!(&config.origin, Origin::Http { url, first_byte_timeout, .. }
             if url == "https://master.example.org/centos/" && *first_byte_timeout == Duration::from_secs(8)));
     assert_eq!(config.cache.disk, Some(DiskCache { path: "/var/cache/freshet".into(), size: 200 << 30 }));
+    assert_eq!(config.tree.shown, [".snapshot"]);
     assert_eq!(config.egress.capacity, Some(Bandwidth::from_bits_per_second(20_000_000_000)));
     assert_eq!((config.push.poll, config.push.warm), (Duration::from_secs(1), 100 << 30));
     assert_eq!(config.push.warm_for, Duration::from_secs(5));

@@ -33,6 +33,9 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {
         return Answer::moved(url);
     }
+    if question.is_hidden() {
+        return Answer::hidden();
+    }
     let begun_with = question.begun_with(|repo, document| edge.taken.latest(asked, repo, document));
     if let Some(pinned) = question.pinned(begun_with) {
         return serve::pinned(edge, asked, &question, pinned);

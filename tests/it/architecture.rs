@@ -150,6 +150,28 @@ fn every_promise_names_a_test() {
     assert!(named > 50, "the tables were read: {named}");
 }
 
+/// What docs/security.md promises, a test holds: each section has a line of tests.
+#[test]
+fn every_section_on_security_names_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    all_sources(&root.join("src"), &mut files);
+    all_sources(&root.join("tests/it"), &mut files);
+    let text = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let sections: Vec<&str> = text.split("\n## ").skip(1).collect();
+    assert!(!sections.is_empty(), "the page was read");
+    for section in sections {
+        let title = section.lines().next().unwrap();
+        let (_, tests) = section.split_once("\nTests: ").unwrap_or_else(|| panic!("no tests: {title}"));
+        assert!(section.contains("\nBound: "), "no bound: {title}");
+        let tests = tests.split("\n\n").next().unwrap();
+        for name in tests.split('`').skip(1).step_by(2) {
+            let function = format!("fn {}(", name.rsplit("::").next().unwrap());
+            assert!(files.iter().any(|text| text.contains(&function)), "no such test: {name}");
+        }
+    }
+}
+
 fn all_sources(dir: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

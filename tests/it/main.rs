@@ -16,6 +16,7 @@ mod draining;
 mod families;
 mod fills;
 mod held;
+mod hidden;
 mod http1;
 mod http2;
 mod https_mirrors;
