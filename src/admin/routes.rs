@@ -114,6 +114,8 @@ pub(super) async fn answer<B>(
     let answer = if route != Some(Route::Health) && !is_authorized(admin.token.as_deref(), &head.headers) {
         Answer::error(StatusCode::UNAUTHORIZED, path, "a bearer token is needed")
             .with(WWW_AUTHENTICATE, "Bearer realm=\"freshet\"")
+    } else if route != Some(Route::Health) && !is_to_us(&admin, &head) {
+        Answer::error(StatusCode::FORBIDDEN, path, cross_site::FOREIGN)
     } else {
         match route {
             None => Answer::error(StatusCode::NOT_FOUND, path, "not found"),
@@ -132,9 +134,15 @@ pub(super) async fn answer<B>(
 }
 
 /// Whether the request, if it changes anything, is the operator's and no other site's. One with the token is, since no other
-/// site knows it; what only reads tells other sites nothing, since no browser shows them the answer.
+/// site knows it; what only reads tells other sites nothing, since no browser shows them the answer, but for a page that has its
+/// own name made an address of the node: that is told by [`is_to_us`].
 fn is_own(admin: &Admin, head: &Parts) -> bool {
     head.method.is_safe() || cross_site::is_own(&head.uri, &head.headers, &admin.edge.config.admin)
+}
+
+/// Whether the request is for this listener by a name or address of its own, or has the token.
+fn is_to_us(admin: &Admin, head: &Parts) -> bool {
+    admin.token.is_some() || cross_site::is_to_us(&head.uri, &head.headers, &admin.edge.config.admin)
 }
 
 async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -> Answer {
