@@ -22,6 +22,7 @@ mod http2;
 mod https_mirrors;
 mod images;
 mod lists;
+mod misled;
 mod observed;
 mod origins;
 mod pairs;
