@@ -308,6 +308,12 @@ impl<'a> Question<'a> {
         holdings.into_iter().find(|holding| holding.is_on(mirror, &self.mirrors)).map(|holding| holding.path)
     }
 
+    /// When it was asked.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// The network of the client.
     #[must_use]
     pub fn client_network(&self) -> u64 {
