@@ -5,6 +5,7 @@ use super::{Admin, cross_site, gauges, page, pushes, query};
 use crate::clock::{self, Timestamp};
 use crate::push::{Faults, RepoCurrency};
 use crate::server::explain;
+use crate::shown;
 use crate::store::Scope;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
@@ -151,7 +152,9 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
         Route::Health => Answer::new(StatusCode::OK, TEXT, "alive\n".to_owned()),
         Route::Ready => match admin.readiness() {
             Ok(()) => Answer::new(StatusCode::OK, TEXT, ready(admin, now)),
-            Err(why) => Answer::new(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
+            Err(why) => {
+                Answer::new(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", shown::line(&why)))
+            }
         },
         Route::Metrics => {
             gauges::set(admin, now);
@@ -187,7 +190,7 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
 fn ready(admin: &Admin, now: Timestamp) -> String {
     let repos = admin.pushes.currencies(now).into_iter();
     let not_current = repos.filter_map(|RepoCurrency { id, not_current, .. }| {
-        not_current.map(|why| format!("{id}: not current: {why}\n"))
+        not_current.map(|why| format!("{id}: not current: {}\n", shown::line(&why)))
     });
     std::iter::once("ready\n".to_owned()).chain(not_current).collect()
 }
@@ -257,6 +260,8 @@ fn is_authorized(token: Option<&str>, headers: &HeaderMap) -> bool {
 
 fn respond(answer: Answer) -> Response<Full<Bytes>> {
     let Answer { status, content_type, body, field } = answer;
+    // What origins and mirrors wrote is in it; in JSON these are escapes of the same characters.
+    let body = shown::lines(&body).into_owned();
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let fields = [

@@ -255,6 +255,25 @@ fn a_foreign_host_reads_nothing() {
 }
 
 #[test]
+fn what_comes_from_outside_is_escaped() {
+    let node = Node::start(None).publish();
+    let mut table = MirrorTable::clone(&node.edge.published.mirrors.load());
+    let mut gone = MirrorState::clone(&table.states()[1]);
+    let why = "redirects to \u{1b}[2J\u{9b}2J\u{7f}\nforged \u{202e}";
+    gone.reach = Reach::Down { since: clock::now(), why: why.to_owned() };
+    table.replace(1, Arc::new(gone));
+    node.edge.published.mirrors.store(Arc::new(table));
+    let status = node.json("/api/v1/status");
+    assert!(status["mirrors"][1].to_string().contains("forged"), "{status}");
+    for target in ["/api/v1/status", "/"] {
+        let body = node.get(target).body;
+        assert!(body.contains("forged"), "{target}: {body}");
+        let is_odd = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!body.contains(is_odd), "{target}: {body:?}");
+    }
+}
+
+#[test]
 fn half_open_connections_do_not_shut_out_healthz() {
     let node = Node::start(None);
     let open = || {

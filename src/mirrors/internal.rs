@@ -29,7 +29,7 @@ impl Scope {
 /// By IANA's registry of special-purpose addresses (RFC 6890).
 fn of_v4(addr: Ipv4Addr) -> Scope {
     match addr.octets() {
-        [0, ..] | [169, 254, ..] | [224..=255, ..] => Scope::None,
+        [0 | 224..=255, ..] | [169, 254, ..] => Scope::None,
         [10 | 127, ..]
         | [100, 64..=127, ..]
         | [172, 16..=31, ..]
@@ -45,14 +45,14 @@ fn of_v6(addr: Ipv6Addr) -> Scope {
     let segments = addr.segments();
     let v4 = |high: u16, low: u16| of_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match segments {
-        [0, 0, 0, 0, 0, 0, 0, 0] => Scope::None,
-        [0, 0, 0, 0, 0, 0, 0, 1] | [0x64, 0xff9b, 1, ..] => Scope::Internal,
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-        // Teredo, whose address of the client is hidden in it.
-        [0x2001, 0, ..] => Scope::None,
-        [0x2002, high, low, ..] => v4(high, low),
-        [0x2000..=0x3fff, ..] => Scope::Public,
-        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Scope::Internal,
+        [0, 0, 0, 0, 0, 0, 0, 1] | [0x64, 0xff9b, 1, ..] | [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => {
+            Scope::Internal
+        }
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => v4(high, low),
+        // Of Teredo (2001::/32) the client's address is hidden in it.
+        [0x2001, 1..=0xffff, ..] | [0x2000 | 0x2002..=0x3fff, ..] => Scope::Public,
         _ => Scope::None,
     }
 }

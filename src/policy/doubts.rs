@@ -23,8 +23,15 @@ const MOST: u64 = 10_000;
 pub struct Doubts {
     /// By mirror and file: when it was last looked at.
     looked: Cache<u64, Arc<Mutex<Option<Timestamp>>>>,
-    /// By network: since when its returns are counted, and how many there were.
-    networks: Cache<u64, Arc<Mutex<Option<(Timestamp, u32)>>>>,
+    /// By network.
+    networks: Cache<u64, Arc<Mutex<Option<Counted>>>>,
+}
+
+/// The returns of a network.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    since: Timestamp,
+    so_far: u32,
 }
 
 impl Default for Doubts {
@@ -38,11 +45,12 @@ impl Doubts {
     pub fn counts(&self, network: u64, now: Timestamp) -> bool {
         let counted = self.networks.get_with(network, Arc::default);
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, so_far) = counted.filter(|(since, _)| is_within(*since, MINUTE, now)).unwrap_or((now, 0));
+        let recent = counted.filter(|counted| is_within(counted.since, MINUTE, now));
+        let Counted { since, so_far } = recent.unwrap_or(Counted { since: now, so_far: 0 });
         if so_far == MOST_OF_NETWORK {
             return false;
         }
-        *counted = Some((since, so_far + 1));
+        *counted = Some(Counted { since, so_far: so_far + 1 });
         true
     }
 

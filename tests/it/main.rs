@@ -13,6 +13,7 @@ mod directory;
 mod disks;
 mod dnf;
 mod draining;
+mod escapes;
 mod families;
 mod fills;
 mod held;
