@@ -45,4 +45,5 @@ pub mod push;
 pub mod repo;
 pub mod server;
 pub mod shares;
+pub mod shown;
 pub mod store;

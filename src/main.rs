@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use freshet::app::Running;
 use freshet::config::{Config, Mistake, Scenario, Warning};
 use freshet::plan::sweep::Target;
-use freshet::{ask, demo, planner};
+use freshet::{ask, demo, planner, shown};
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format;
 
 /// A request takes many pieces of memory and frees them within microseconds. jemalloc gives out first what a thread freed last,
 /// up to 32 KiB, so that a TLS record is encrypted into memory that is in the processor's caches. mimalloc, which goes round
@@ -187,7 +189,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("freshet: {error:#}");
+            eprintln!("freshet: {}", shown::lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -238,7 +240,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 https: explain.https,
             };
             match load(&explain.config) {
-                Ok(config) => print!("{}", ask::explain(&config, &question, explain.json)?),
+                Ok(config) => print!("{}", shown::lines(&ask::explain(&config, &question, explain.json)?)),
                 Err(code) => return Ok(code),
             }
         }
@@ -246,7 +248,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(config) => {
                 let wait = if wait { ask::Wait::UpTo(timeout) } else { ask::Wait::No };
                 let faults = if anyway { ask::Faults::Ignore } else { ask::Faults::Hold };
-                print!("{}", ask::push(&config, repo.as_deref(), faults, wait)?);
+                print!("{}", shown::lines(&ask::push(&config, repo.as_deref(), faults, wait)?));
             }
             Err(code) => return Ok(code),
         },
@@ -254,7 +256,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let typed = if prefix { ask::Typed::Prefix(path) } else { ask::Typed::Path(path) };
             let mode = if soft { ask::Mode::Soft } else { ask::Mode::Hard };
             match load(&config) {
-                Ok(config) => print!("{}", ask::purge(&config, &typed, mode)?),
+                Ok(config) => print!("{}", shown::lines(&ask::purge(&config, &typed, mode)?)),
                 Err(code) => return Ok(code),
             }
         }
@@ -329,9 +331,22 @@ fn told<T>(path: &Path, read: Result<(T, Vec<Warning>), Vec<Mistake>>) -> Result
     }
 }
 
-/// Traces to stderr; `FRESHET_LOG` takes tracing-subscriber's filter syntax.
+/// Traces to stderr; `FRESHET_LOG` takes tracing-subscriber's filter syntax. Whatever a field or message holds of what came from
+/// outside, an event is one line of characters that are shown as themselves.
 fn trace(default: &str) {
     let filter = EnvFilter::try_from_env("FRESHET_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    let fields = format::debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", shown::line(&text)),
+            name => write!(writer, "{name}={}", shown::line(&text)),
+        }
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .fmt_fields(fields.delimited(" "))
+        .init();
 }

@@ -1,4 +1,4 @@
-//! Whether a request that changes something comes from the operator, or from a web page of somebody else's.
+//! Whether a request comes from the operator, or from a web page of somebody else's.
 //!
 //! A listener on loopback needs no token, and any page that a browser on this host shows can have it send a POST there (cross-site
 //! request forgery), under a name of its own that it has made an address of loopback, too (DNS rebinding). The first is told by
@@ -15,14 +15,32 @@ use std::net::IpAddr;
 pub(super) const WHY: &str = "the request seems to come from another site (Host, Origin, Sec-Fetch-Site); \
      send the token, or list the name in admin.hosts";
 
+/// Why a request was refused that was sent to another name.
+pub(super) const FOREIGN: &str = "the Host is a name that this listener doesn't have; \
+     ask by its address, send the token, or list the name in admin.hosts";
+
 /// W3C Fetch Metadata.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Whether the request was sent to this listener: by any address, since no page can make one its own, by a name that only this
+/// listener has, or without a Host, as no browser does.
+pub(super) fn is_to_us(uri: &Uri, headers: &HeaderMap, settings: &config::Admin) -> bool {
+    host_of(uri, headers).fits(|authority| {
+        let name = host::split(authority).map(|(name, _)| name);
+        name.is_some_and(|name| name.parse::<IpAddr>().is_ok() || is_known(name, settings))
+    })
+}
+
+/// RFC 9112, section 3.2.2: the target's authority takes the place of Host.
+fn host_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Field<'a> {
+    let host = Field::of(headers, &HOST);
+    uri.authority().map_or(host, |authority| Field::Given(authority.as_str().as_bytes()))
+}
+
 /// Whether the request was sent to this listener by name, and by nobody else's page.
 pub(super) fn is_own(uri: &Uri, headers: &HeaderMap, settings: &config::Admin) -> bool {
-    let [host, origin, site] = [HOST, ORIGIN, SEC_FETCH_SITE].map(|name| Field::of(headers, &name));
-    // RFC 9112, section 3.2.2: the target's authority takes the place of Host.
-    let host = uri.authority().map_or(host, |authority| Field::Given(authority.as_str().as_bytes()));
+    let [origin, site] = [ORIGIN, SEC_FETCH_SITE].map(|name| Field::of(headers, &name));
+    let host = host_of(uri, headers);
     let is_known =
         |authority: &[u8]| host::split(authority).is_some_and(|(name, _)| is_known(name, settings));
     let is_listed =
@@ -130,6 +148,28 @@ mod tests {
         }
         assert!(taken("127.0.0.1:1", &[], &[]), "HTTP/1.0, so no browser");
         assert!(!taken("127.0.0.1:1", &[], &[("host", "localhost"), ("host", "localhost")]));
+    }
+
+    #[test]
+    fn a_page_can_make_a_name_its_own_but_no_address() {
+        for (host, own) in [
+            ("127.0.0.1:9180", true),
+            ("192.0.2.77:9180", true),
+            ("[2001:db8::1]:9180", true),
+            ("localhost", true),
+            ("admin.example.org", true),
+            ("other.example", false),
+            ("other.example:9180", false),
+            ("127.0.0.1.other.example", false),
+            ("", false),
+        ] {
+            let headers = [(HOST, HeaderValue::from_static(host))].into_iter().collect();
+            let settings =
+                config::Admin { hosts: vec!["admin.example.org".to_owned()], ..config::Admin::default() };
+            assert_eq!(is_to_us(&Uri::from_static("/metrics"), &headers, &settings), own, "{host}");
+            let absolute = Uri::from_static("http://other.example/metrics");
+            assert!(!is_to_us(&absolute, &headers, &settings), "the target takes the place of Host");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod cross_site;
 mod gauges;
 mod page;
+mod places;
 pub mod pushes;
 pub mod query;
 mod routes;
@@ -20,15 +21,16 @@ use crate::server::Edge;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::{Place, Places};
 use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-/// Connections that may be open at once; more wait in the kernel's backlog.
+/// Connections that may be open at once; more wait, and silent ones make room for them ([`places`]).
 const CONNECTIONS: usize = 64;
 /// For a request's head to be complete, and for the next one to begin.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,45 +73,57 @@ impl Admin {
 }
 
 /// Serves until `shutdown` turns true or its sender is gone, and then until its connections have ended.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>, mut shutdown: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>, shutdown: watch::Receiver<bool>) {
     let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     let listener = match listening {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin socket can't be used"),
     };
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let (places, mut down) = (Places::new(CONNECTIONS), shutdown.clone());
     let mut serving = JoinSet::new();
+    // A connection that has no place yet.
+    let mut came = None;
     loop {
-        let accepted = async {
-            let permit = connections.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        tokio::select! {
             biased;
-            _ = shutdown.wait_for(|down| *down) => break,
-            Some(_) = serving.join_next() => continue,
-            accepted = accepted => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, admin.clone(), shutdown.clone());
-                serving.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+            _ = down.wait_for(|down| *down) => break,
+            Some(_) = serving.join_next() => {}
+            (place, ends) = places.take(), if came.is_some() => {
+                if let Some(stream) = came.take() {
+                    let held = (Arc::new(place), ends);
+                    serving.spawn(connection(stream, held, admin.clone(), shutdown.clone()));
+                }
             }
-            Err(error) => {
-                tracing::debug!(%error, "an admin connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            stream = accepted(&listener), if came.is_none() => came = Some(stream),
         }
     }
     drop(listener);
     while serving.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>, mut shutdown: watch::Receiver<bool>) {
-    let service = service_fn(move |request| routes::answer(admin.clone(), request));
+async fn accepted(listener: &tokio::net::TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::debug!(%error, "an admin connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    (place, ends): (Arc<Place>, oneshot::Receiver<()>),
+    admin: Arc<Admin>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let asking = Arc::clone(&place);
+    let service = service_fn(move |request| {
+        asking.has_asked();
+        routes::answer(admin.clone(), request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -120,6 +134,8 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>, mut shutdown: watch::R
     // How a connection ends is its client's affair.
     tokio::select! {
         _ = connection.as_mut() => return,
+        // One that has asked drops the other end.
+        Ok(()) = ends => return,
         _ = shutdown.wait_for(|down| *down) => {}
         () = tokio::time::sleep(LIFETIME) => {}
     }

@@ -5,6 +5,7 @@ use super::{Admin, cross_site, gauges, page, pushes, query};
 use crate::clock::{self, Timestamp};
 use crate::push::{Faults, RepoCurrency};
 use crate::server::explain;
+use crate::shown;
 use crate::store::Scope;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
@@ -114,6 +115,8 @@ pub(super) async fn answer<B>(
     let answer = if route != Some(Route::Health) && !is_authorized(admin.token.as_deref(), &head.headers) {
         Answer::error(StatusCode::UNAUTHORIZED, path, "a bearer token is needed")
             .with(WWW_AUTHENTICATE, "Bearer realm=\"freshet\"")
+    } else if route != Some(Route::Health) && !is_to_us(&admin, &head) {
+        Answer::error(StatusCode::FORBIDDEN, path, cross_site::FOREIGN)
     } else {
         match route {
             None => Answer::error(StatusCode::NOT_FOUND, path, "not found"),
@@ -132,9 +135,15 @@ pub(super) async fn answer<B>(
 }
 
 /// Whether the request, if it changes anything, is the operator's and no other site's. One with the token is, since no other
-/// site knows it; what only reads tells other sites nothing, since no browser shows them the answer.
+/// site knows it; what only reads tells other sites nothing, since no browser shows them the answer, but for a page that has its
+/// own name made an address of the node: that is told by [`is_to_us`].
 fn is_own(admin: &Admin, head: &Parts) -> bool {
     head.method.is_safe() || cross_site::is_own(&head.uri, &head.headers, &admin.edge.config.admin)
+}
+
+/// Whether the request is for this listener by a name or address of its own, or has the token.
+fn is_to_us(admin: &Admin, head: &Parts) -> bool {
+    admin.token.is_some() || cross_site::is_to_us(&head.uri, &head.headers, &admin.edge.config.admin)
 }
 
 async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -> Answer {
@@ -143,7 +152,9 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
         Route::Health => Answer::new(StatusCode::OK, TEXT, "alive\n".to_owned()),
         Route::Ready => match admin.readiness() {
             Ok(()) => Answer::new(StatusCode::OK, TEXT, ready(admin, now)),
-            Err(why) => Answer::new(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
+            Err(why) => {
+                Answer::new(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", shown::line(&why)))
+            }
         },
         Route::Metrics => {
             gauges::set(admin, now);
@@ -179,7 +190,7 @@ async fn at(admin: &Arc<Admin>, route: Route, path: &str, query: Option<&str>) -
 fn ready(admin: &Admin, now: Timestamp) -> String {
     let repos = admin.pushes.currencies(now).into_iter();
     let not_current = repos.filter_map(|RepoCurrency { id, not_current, .. }| {
-        not_current.map(|why| format!("{id}: not current: {why}\n"))
+        not_current.map(|why| format!("{id}: not current: {}\n", shown::line(&why)))
     });
     std::iter::once("ready\n".to_owned()).chain(not_current).collect()
 }
@@ -249,6 +260,8 @@ fn is_authorized(token: Option<&str>, headers: &HeaderMap) -> bool {
 
 fn respond(answer: Answer) -> Response<Full<Bytes>> {
     let Answer { status, content_type, body, field } = answer;
+    // What origins and mirrors wrote is in it; in JSON these are escapes of the same characters.
+    let body = shown::lines(&body).into_owned();
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let fields = [

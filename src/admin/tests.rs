@@ -224,12 +224,92 @@ fn other_sites_change_nothing() {
             assert_eq!(reply.status, expected, "{target} {fields:?}: {}", reply.body);
             assert_eq!(reply.body.contains("admin.hosts"), status == 403, "{}", reply.body);
         }
-        assert_eq!(node.ask("GET", "/metrics", fields).status, 200, "reading is no change");
+        let is_foreign = fields.contains("Host: other");
+        let expected = if is_foreign { 403 } else { 200 };
+        assert_eq!(node.ask("GET", "/metrics", fields).status, expected, "reading is no change");
     }
     // Who has the token is no other site.
     let node = Node::start(Some("s3cret"));
     let fields = "Host: other.example\r\nOrigin: https://admin.example\r\nAuthorization: Bearer s3cret\r\n";
     assert_eq!(node.ask("POST", "/api/v1/push", fields).status, 202);
+}
+
+#[test]
+fn a_foreign_host_reads_nothing() {
+    let node = Node::start(None).publish();
+    let targets = ["/", "/metrics", "/readyz", "/api/v1/status", "/api/v1/push", "/nothing"];
+    for target in targets {
+        let reply = node.ask("GET", target, "Host: rebound.example:9180\r\n");
+        assert_eq!(reply.status, 403, "{target}: {}", reply.body);
+        assert!(reply.body.contains("admin.hosts") && !reply.body.contains("updates"), "{}", reply.body);
+        for own in ["Host: localhost:9180\r\n", "Host: 192.0.2.1\r\n", "Host: [::1]:9180\r\n"] {
+            assert_ne!(node.ask("GET", target, own).status, 403, "{target} {own}");
+        }
+    }
+    // That the node lives is no secret, and its load balancer may know it by any name.
+    assert_eq!(node.ask("GET", "/healthz", "Host: rebound.example\r\n").status, 200);
+    // With a token it alone decides.
+    let node = Node::start(Some("s3cret"));
+    let fields = "Host: other.example\r\nAuthorization: Bearer s3cret\r\n";
+    assert_eq!(node.ask("GET", "/metrics", fields).status, 200);
+}
+
+#[test]
+fn what_comes_from_outside_is_escaped() {
+    let node = Node::start(None).publish();
+    let mut table = MirrorTable::clone(&node.edge.published.mirrors.load());
+    let mut gone = MirrorState::clone(&table.states()[1]);
+    let why = "redirects to \u{1b}[2J\u{9b}2J\u{7f}\nforged \u{202e}";
+    gone.reach = Reach::Down { since: clock::now(), why: why.to_owned() };
+    table.replace(1, Arc::new(gone));
+    node.edge.published.mirrors.store(Arc::new(table));
+    let status = node.json("/api/v1/status");
+    assert!(status["mirrors"][1].to_string().contains("forged"), "{status}");
+    for target in ["/api/v1/status", "/"] {
+        let body = node.get(target).body;
+        assert!(body.contains("forged"), "{target}: {body}");
+        let is_odd = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!body.contains(is_odd), "{target}: {body:?}");
+    }
+}
+
+#[test]
+fn half_open_connections_do_not_shut_out_healthz() {
+    let node = Node::start(None);
+    let open = || {
+        let client = Client::connect(node.addr).unwrap();
+        // Far less than it takes until a connection without a whole head is closed.
+        client.set_read_timeout(Some(HEAD_TIMEOUT / 2)).unwrap();
+        client
+    };
+    let ask = |client: &mut Client, target: &str| {
+        client.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let mut byte = [0];
+        while !answer.ends_with(b"\r\n\r\nalive\n") {
+            client.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+    };
+    let mut asked: Vec<Client> = (0..8).map(|_| open()).collect();
+    asked.iter_mut().for_each(|client| ask(client, "/healthz"));
+    // More than there are places for: silent ones, and ones that have sent half a head.
+    let half_open: Vec<Client> = (0..2 * CONNECTIONS)
+        .map(|number| {
+            let mut client = open();
+            if number % 2 == 0 {
+                client.write_all(b"GET /metrics HTTP/1.1\r\nHost:").unwrap();
+            }
+            client
+        })
+        .collect();
+    for _ in 0..3 {
+        ask(&mut open(), "/healthz");
+    }
+    let reply = node.get("/metrics");
+    assert_eq!(reply.status, 200);
+    asked.iter_mut().for_each(|client| ask(client, "/healthz"));
+    drop(half_open);
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! `[origin]`, `[cache]` and `[push]`: where content comes from, where it is kept, and how changes arrive.
+//! `[origin]`, `[tree]`, `[cache]` and `[push]`: where content comes from, what of it is for clients, where it is kept, and how
+//! changes arrive.
 
 use super::listen::readable;
 use super::read::Table;
-use super::{Cache, DiskCache, Origin, Push, QueryKey, kinds};
+use super::{Cache, DiskCache, Origin, Push, QueryKey, Tree, kinds};
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,6 +88,11 @@ fn warn_without_directory(t: &Table<'_>, path: &Path) {
     if !path.as_os_str().is_empty() && !path.is_dir() {
         t.warn("path", &format!("there is no directory {} yet", path.display()));
     }
+}
+
+/// Reads `[tree]`.
+pub(super) fn tree(t: &mut Table<'_>) -> Tree {
+    Tree { shown: t.list("shown", &kinds::dotted_name()).unwrap_or_default() }
 }
 
 /// Reads `[cache]`.

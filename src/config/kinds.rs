@@ -3,7 +3,7 @@
 use super::read::Kind;
 use super::units::{self, Bandwidth};
 use crate::geo::{Code, Point};
-use crate::http::{host, path::TreePath};
+use crate::http::{hidden, host, path::TreePath};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -173,6 +173,13 @@ pub(super) fn tree_path() -> Kind<TreePath> {
         "a path below the tree's root, such as \"7/updates\", without '/' at its start and without '.' or '..'",
         |text| TreePath::new(text.strip_suffix('/').unwrap_or(text)).ok(),
     )
+}
+
+/// A name in a path that begins with a dot.
+pub(super) fn dotted_name() -> Kind<String> {
+    Kind::text("one name that begins with '.', without '/', such as \".snapshot\"", |text| {
+        hidden::is_dotted_name(text).then(|| text.to_owned())
+    })
 }
 
 /// A file or directory on this host; relative ones start from `folder`.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// A token that is shorter than this, in characters, can be guessed.
 const SHORT_TOKEN: usize = 16;
+/// Bits of a file's mode by which users besides its owner and group can read the token, or others than the owner replace it.
+const OPEN_MODE: u32 = 0o027;
 
 /// Reads the three, and finds addresses that two of them claim.
 pub(super) fn read(root: &mut Table<'_>) -> (Http, Option<Https>, Admin) {
@@ -155,11 +157,34 @@ fn token(t: &Table<'_>, path: &Path) -> Option<String> {
         t.mistake(key, "expected a file with one word of visible ASCII characters in it");
         return None;
     }
-    if path.metadata().is_ok_and(|found| found.permissions().mode() & 0o004 != 0) {
-        t.warn(key, "every user of this host can read it; chmod o-r");
+    let mode = match path.metadata() {
+        Ok(found) => found.permissions().mode() & 0o7777,
+        Err(error) => {
+            t.mistake(
+                key,
+                &format!("expected a file whose mode can be read, but {}: {error}", path.display()),
+            );
+            return None;
+        }
+    };
+    if mode & OPEN_MODE != 0 {
+        t.mistake(
+            key,
+            &format!(
+                "expected a file that its owner alone can write, and users outside of its group can't read, but {} has mode {mode:04o}; chmod 600",
+                path.display()
+            ),
+        );
     }
     if token.len() < SHORT_TOKEN {
-        t.warn(key, &format!("the token is shorter than {SHORT_TOKEN} characters and can be guessed"));
+        t.mistake(
+            key,
+            &format!(
+                "expected a token of at least {SHORT_TOKEN} characters, but the one in {} (mode {mode:04o}) has {} and can be guessed",
+                path.display(),
+                token.len()
+            ),
+        );
     }
     Some(token.to_owned())
 }

@@ -5,7 +5,7 @@ use super::read::{Report, Source, Table};
 use super::{
     AccessLog, Admin, Cache, Config, Egress, Http, Listing, Log, Mistake, Node, Origin, OutsideWindow,
 };
-use super::{Probes, Push, Warning, kinds, listen, mirrors, node, repos};
+use super::{Probes, Push, Tree, Warning, kinds, listen, mirrors, node, repos};
 use crate::geo::Network;
 use std::fs::File;
 use std::io::{self, Read};
@@ -65,6 +65,7 @@ impl Config {
             },
             cache: Cache::default(),
             egress: Egress::default(),
+            tree: Tree::default(),
             repos: Vec::new(),
             aliases: Vec::new(),
             moved: Vec::new(),
@@ -125,6 +126,7 @@ fn sections(root: &mut Table<'_>) -> Config {
         https,
         admin,
         egress: root.section("egress", node::egress),
+        tree: root.section("tree", content::tree),
         repos: content.repos,
         aliases: content.aliases,
         moved: content.moved,

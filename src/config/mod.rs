@@ -54,6 +54,8 @@ pub struct Config {
     pub cache: Cache,
     /// `[egress]`
     pub egress: Egress,
+    /// `[tree]`
+    pub tree: Tree,
     /// `[[repo]]`: one for each release and arch, in the order of the file. Ids are unique, paths don't overlap.
     pub repos: Vec<Repo>,
     /// `[[alias]]`: the longest `from` first, as [`canonical`] needs them.
@@ -247,6 +249,14 @@ pub struct Egress {
     pub shed_from: f64,
     /// The pressure from which everything redirectable is. At most 1, default 0.95.
     pub shed_all: f64,
+}
+
+/// What of the tree is for clients.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tree {
+    /// Names that begin with a dot and are served all the same, besides those that [`hidden`](crate::http::hidden) knows.
+    /// Default: none.
+    pub shown: Vec<String>,
 }
 
 /// One yum repository.

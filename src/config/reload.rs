@@ -29,6 +29,7 @@ impl Changes {
             ("[https]", old.https == new.https),
             ("[admin]", old.admin == new.admin),
             ("[origin]", old.origin == new.origin),
+            ("[tree]", old.tree == new.tree),
             ("[cache]", old.cache == new.cache),
             ("[[repo]]", same_repos),
             ("[[alias]]", old.aliases == new.aliases),

@@ -24,6 +24,8 @@ listen = "192.0.2.1:9180"
 token_file = "token"
 [origin]
 url = "https://master.example.org/centos/"
+[tree]
+shown = [".snapshot"]
 [cache]
 memory = "512 MiB"
 disk = "/var/cache/freshet"
@@ -93,7 +95,6 @@ fn folder() -> tempfile::TempDir {
     file("cert.pem", "", 0o644);
     file("key.pem", "", 0o600);
     file("token", "0123456789abcdef\n", 0o600);
-    file("short", "secret", 0o644);
     file("empty", " \n", 0o600);
     folder
 }
@@ -115,6 +116,7 @@ fn a_full_file_resolves() {
     assert!(matches!(&config.origin, Origin::Http { url, first_byte_timeout, .. }
             if url == "https://master.example.org/centos/" && *first_byte_timeout == Duration::from_secs(8)));
     assert_eq!(config.cache.disk, Some(DiskCache { path: "/var/cache/freshet".into(), size: 200 << 30 }));
+    assert_eq!(config.tree.shown, [".snapshot"]);
     assert_eq!(config.egress.capacity, Some(Bandwidth::from_bits_per_second(20_000_000_000)));
     assert_eq!((config.push.poll, config.push.warm), (Duration::from_secs(1), 100 << 30));
     assert_eq!(config.push.warm_for, Duration::from_secs(5));
@@ -241,9 +243,39 @@ fn every_mistake_names_its_line_its_value_and_what_is_expected() {
 }
 
 #[test]
+fn a_token_that_others_can_have_is_a_mistake() {
+    let folder = folder();
+    let token = |text: &str, mode| {
+        let path = folder.path().join("token");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let config = "[origin]\npath = '/srv/tree'\n[node]\nstate = 's'\n[admin]\ntoken_file = 'token'\n";
+        match Config::parse(config, &folder.path().join("f.toml")) {
+            Ok((config, _)) => config.admin.token.ok_or_else(String::new),
+            Err(mistakes) => Err(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        }
+    };
+    let (long, path) = ("0123456789abcdef", folder.path().join("token").display().to_string());
+    for mode in [0o600, 0o400, 0o640, 0o440] {
+        assert_eq!(token(long, mode).as_deref(), Ok(long), "{mode:o}");
+    }
+    for mode in [0o644, 0o604, 0o660, 0o620, 0o602, 0o666] {
+        let why = token(long, mode).unwrap_err();
+        assert!(why.contains(&format!("but {path} has mode {mode:04o}; chmod 600")), "{mode:o}: {why}");
+        assert_eq!(why.lines().count(), 1, "{why}");
+    }
+    let why = token("0123456789abcde\n", 0o600).unwrap_err();
+    assert!(
+        why.contains(&format!("at least 16 characters, but the one in {path} (mode 0600) has 15")),
+        "{why}"
+    );
+    assert_eq!(token("short", 0o644).unwrap_err().lines().count(), 2);
+}
+
+#[test]
 fn warnings() {
     let folder = folder();
-    let text = "[origin]\npath = 'tree'\n[node]\nstate = 's'\n[admin]\ntoken_file = 'short'\n[egress]\nshed_from = 0.5\n[[repo]]\nname = 'a'\npath = 'a'\n[[repo]]\nname = 'b'\npath = 'b'\ndelivery = 'own'\nwindow = '1h'\n";
+    let text = "[origin]\npath = 'tree'\n[node]\nstate = 's'\n[egress]\nshed_from = 0.5\n[[repo]]\nname = 'a'\npath = 'a'\n[[repo]]\nname = 'b'\npath = 'b'\ndelivery = 'own'\nwindow = '1h'\n";
     let (config, warnings) = Config::parse(text, &folder.path().join("f.toml")).unwrap();
     assert_eq!(config.node.state, Some(folder.path().join("s")));
     let retained = folder.path().join("s/retained");
@@ -253,11 +285,9 @@ fn warnings() {
     let expected = [
         r#"f.toml:2: origin.path = "tree": there is no directory tree yet"#,
         "f.toml:3: node.urls: missing: a mirrorlist needs URLs by which clients reach the nodes",
-        r#"f.toml:6: admin.token_file = "short": every user of this host can read it; chmod o-r"#,
-        r#"f.toml:6: admin.token_file = "short": the token is shorter than 16 characters and can be guessed"#,
-        "f.toml:8: egress.shed_from = 0.5: has no effect without egress.capacity",
-        "f.toml:9: repo.delivery: without any [[mirror]] the nodes deliver everything",
-        r#"f.toml:16: repo.window = "1h": has no effect unless delivery = "window""#,
+        "f.toml:6: egress.shed_from = 0.5: has no effect without egress.capacity",
+        "f.toml:7: repo.delivery: without any [[mirror]] the nodes deliver everything",
+        r#"f.toml:14: repo.window = "1h": has no effect unless delivery = "window""#,
     ];
     assert_eq!(warnings, expected);
 }

@@ -1,4 +1,4 @@
-//! What HTTP itself says: paths, hosts, ranges, multipart bodies, conditional requests, freshness, stored fields, types, dates.
+//! What HTTP itself says: paths (and which are not for clients), hosts, ranges, multipart bodies, conditional requests, freshness, stored fields, types, dates.
 //!
 //! Pure: no IO, no clock, no runtime. Everything here reads bytes that a stranger sent, so nothing may panic, and all work
 //! is bounded by the size of its input.
@@ -9,6 +9,7 @@ pub mod date;
 pub mod fields;
 pub mod forwarded;
 pub mod freshness;
+pub mod hidden;
 pub mod host;
 pub mod multipart;
 pub mod path;

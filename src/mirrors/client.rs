@@ -1,10 +1,13 @@
 //! The HTTP client of the probes: a mirror's answers as facts, its failures as words.
 //!
-//! Follows at most three redirects, all on the mirror's own scheme and host: that is what clients get along with. Each probe, redirects and body included, has one timeout.
+//! Follows at most three redirects, all on the mirror's own scheme and host ([`hop`]): that is what clients get along with; and
+//! all to the very address that answered first. So what a mirror says leads the prober to no other host, whatever its name
+//! stands for by then. Each probe, redirects and body included, has one timeout.
 
 use super::families::Family;
+use super::hop::hop;
 use super::judge::Seen;
-use super::resolve::{NoAddress, Resolver};
+use super::resolve::{Forbidden, NoAddress, Resolver, is_address};
 use crate::clock;
 use crate::http::{ByteRange, date};
 use crate::policy::Look;
@@ -16,7 +19,7 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use std::error::Error;
@@ -44,6 +47,9 @@ pub enum Failure {
     /// It has no address of the family that is asked over.
     #[error("{}", .0.lacks())]
     NoAddress(Family),
+    /// Its name leads to where no mirror of that name is.
+    #[error("resolves to {0}, which is not a public address")]
+    Forbidden(IpAddr),
     /// No complete answer in time.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -61,7 +67,7 @@ pub enum Failure {
         /// For so long, if it says so.
         after: Option<Duration>,
     },
-    /// It names another scheme or host, or one redirect too many.
+    /// It names another scheme, host or port, or one redirect too many.
     #[error("redirects to {0}")]
     Redirected(String),
     /// Content-Length is not what the repo lists.
@@ -86,7 +92,10 @@ pub enum Failure {
 impl Failure {
     /// The mirror doesn't answer at all.
     pub(super) const fn is_down(&self) -> bool {
-        matches!(self, Self::Refused | Self::NoAddress(_) | Self::Timeout(_) | Self::Broken(_))
+        matches!(
+            self,
+            Self::Refused | Self::NoAddress(_) | Self::Forbidden(_) | Self::Timeout(_) | Self::Broken(_)
+        )
     }
 
     /// The mirror doesn't answer, or has an error of its own: it says nothing of a single file.
@@ -136,7 +145,8 @@ impl MirrorClient {
         let version = concat!("freshet/", env!("CARGO_PKG_VERSION"));
         let named = if contact.is_empty() { version.to_owned() } else { format!("{version} (+{contact})") };
         let agent = HeaderValue::try_from(named).unwrap_or(HeaderValue::from_static(version));
-        let of = |family| Resolver { family, only: None };
+        let seen = Arc::default();
+        let of = |family| Resolver { family, only: None, seen: Arc::clone(&seen) };
         Ok(Family::ALL.map(|family| Self::over(of(family), timeout, agent.clone(), config.clone())))
     }
 
@@ -157,7 +167,7 @@ impl MirrorClient {
     }
 
     fn to(&self, only: IpAddr) -> Self {
-        let resolver = Resolver { only: Some(only), ..self.resolver };
+        let resolver = Resolver { only: Some(only), ..self.resolver.clone() };
         Self::over(resolver, self.timeout, self.user_agent.clone(), self.tls.clone())
     }
 
@@ -175,7 +185,7 @@ impl MirrorClient {
     }
 
     fn over(resolver: Resolver, timeout: Duration, user_agent: HeaderValue, tls: ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(timeout));
         let connector = HttpsConnectorBuilder::new()
@@ -323,6 +333,9 @@ impl MirrorClient {
         if self.resolver.excludes(uri.host().unwrap_or_default()) {
             return Err(Failure::NoAddress(self.resolver.family));
         }
+        let mirror = uri.clone();
+        // From the first redirect on: the client of the address that answered.
+        let mut pinned = None;
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());
             *request.method_mut() = method.clone();
@@ -330,14 +343,26 @@ impl MirrorClient {
             request.headers_mut().clone_from(&headers);
             request.headers_mut().insert(header::USER_AGENT, self.user_agent.clone());
             request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            let response = self.client.request(request).await.map_err(|error| failure(&error))?;
+            let of = pinned.as_ref().unwrap_or(self);
+            let response = of.client.request(request).await.map_err(|error| failure(&error))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            uri = hop(&uri, response.headers())?;
+            uri = hop(&mirror, &uri, response.headers())?;
+            if pinned.is_none() && self.resolver.only.is_none() && !is_address(uri.host().unwrap_or_default())
+            {
+                pinned = Some(self.to(answerer(&response)?));
+            }
         }
         Err(Failure::Redirected(format!("{uri} after {MAX_REDIRECTS} other redirects")))
     }
+}
+
+/// The address that an answer came from.
+fn answerer(response: &http::Response<Incoming>) -> Result<IpAddr, Failure> {
+    let info = response.extensions().get::<HttpInfo>();
+    let unknown = || Failure::Broken("a redirect from an unknown address".to_owned());
+    info.map(|info| info.remote_addr().ip()).ok_or_else(unknown)
 }
 
 /// What an unexpected status says. Retry-After is in seconds, or a date (RFC 9110, 10.2.3).
@@ -391,34 +416,6 @@ fn validator(headers: &HeaderMap) -> Option<Validator> {
     etag.or_else(|| headers.get(header::LAST_MODIFIED).map(|date| (header::IF_MODIFIED_SINCE, date.clone())))
 }
 
-/// Where a redirect leads: the same scheme and host. From http to https fails clients with an old set of certificates,
-/// from https to http is a downgrade; and what another host holds is no proof of the mirror's.
-fn hop(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
-    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let refused = || Failure::Redirected(if location.is_empty() { "nowhere" } else { location }.to_owned());
-    let elsewhere = |to: &Uri| Failure::Redirected(format!("{to}: configure that URL"));
-    let bare = location.split('#').next().unwrap_or_default();
-    let scheme = from.scheme_str().unwrap_or("http");
-    let authority = from.authority().map_or("", |authority| authority.as_str());
-    let absolute = match bare {
-        "" => return Err(refused()),
-        _ if bare.contains("://") => bare.to_owned(),
-        _ if bare.starts_with("//") => format!("{scheme}:{bare}"),
-        _ if bare.starts_with('/') => format!("{scheme}://{authority}{bare}"),
-        _ => {
-            let parent = from.path().rfind('/').map_or("/", |slash| &from.path()[..=slash]);
-            format!("{scheme}://{authority}{parent}{bare}")
-        }
-    };
-    let to: Uri = absolute.parse().map_err(|_| refused())?;
-    let same_host = to.host().zip(from.host()).is_some_and(|(to, from)| to.eq_ignore_ascii_case(from));
-    match to.scheme_str() {
-        Some(to_scheme) if to_scheme == scheme && same_host => Ok(to),
-        Some("http" | "https") => Err(elsewhere(&to)),
-        _ => Err(refused()),
-    }
-}
-
 /// In words that stay the same as time goes by: each change is news.
 fn tls_failure(error: &rustls::Error) -> String {
     use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
@@ -445,6 +442,9 @@ fn failure(error: &(dyn Error + 'static)) -> Failure {
         if let Some(NoAddress(family)) = error.downcast_ref() {
             return Failure::NoAddress(*family);
         }
+        if let Some(Forbidden(addr)) = error.downcast_ref() {
+            return Failure::Forbidden(*addr);
+        }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return Failure::Broken(tls_failure(error));
         }
@@ -454,39 +454,4 @@ fn failure(error: &(dyn Error + 'static)) -> Failure {
         cause = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
     }
     Failure::Broken(innermost.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_stay_on_scheme_and_host() {
-        let (http, https) = ("http://m.example:8080/a/b/c.rpm", "https://m.example/a/b/c.rpm");
-        // (from, Location, where it leads, or what is said of it)
-        let cases = [
-            (http, "http://m.example/a/c.rpm", Ok("http://m.example/a/c.rpm")),
-            (http, "//M.example/x#y", Ok("http://M.example/x")),
-            (http, "/x?y", Ok("http://m.example:8080/x?y")),
-            (http, "d.rpm", Ok("http://m.example:8080/a/b/d.rpm")),
-            (https, "/x", Ok("https://m.example/x")),
-            (http, "https://m.example/c.rpm", Err("https://m.example/c.rpm: configure that URL")),
-            (https, "http://m.example/c.rpm", Err("http://m.example/c.rpm: configure that URL")),
-            (http, "http://cdn.example/c.rpm", Err("http://cdn.example/c.rpm: configure that URL")),
-            (https, "//cdn.example/c.rpm", Err("https://cdn.example/c.rpm: configure that URL")),
-            (http, "ftp://m.example/a", Err("ftp://m.example/a")),
-            (http, "", Err("nowhere")),
-        ];
-        for (from, location, expected) in cases {
-            let headers = [(header::LOCATION, HeaderValue::from_static(location))].into_iter().collect();
-            match (hop(&from.parse().unwrap(), &headers), expected) {
-                (Ok(to), Ok(expected)) => assert_eq!(to.to_string(), expected, "{location}"),
-                (Err(failure), Err(to)) => {
-                    assert_eq!(failure.of_file(), format!("redirects to {to}"));
-                    assert!(!failure.is_transient());
-                }
-                (led, _) => panic!("{from} to {location:?}: {led:?}"),
-            }
-        }
-    }
 }

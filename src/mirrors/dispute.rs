@@ -11,24 +11,44 @@ use std::time::Duration;
 const NETWORKS: usize = 3;
 /// A return counts for this long, and so does the dispute after the last one.
 const LASTS: Duration = Duration::from_secs(600);
-/// Networks that are remembered.
-const MOST: usize = 16;
+/// A network whose returns no probe has explained counts again only after so long. So a few networks that come back for as long
+/// as they like keep the mirror disputed for twice [`LASTS`], and not for ever; of a mirror that does fail clients, ever new
+/// networks come back.
+const COUNTS_ANEW: Duration = Duration::from_secs(24 * 3600);
+/// Networks that are remembered, at 24 bytes each.
+const MOST: usize = 1024;
 
 /// Returns from one mirror that its probes haven't explained.
 #[derive(Debug, Default)]
 pub(super) struct Dispute {
-    /// Networks, and when a client of theirs last came back; the newest last.
-    returns: Vec<(u64, Timestamp)>,
+    /// Of each network; the one whose last return that counts is the newest last.
+    returns: Vec<Returns>,
+}
+
+/// The returns of one network.
+#[derive(Clone, Copy, Debug)]
+struct Returns {
+    network: u64,
+    first: Timestamp,
+    /// Within [`LASTS`] of the first.
+    last: Timestamp,
 }
 
 impl Dispute {
     /// A client of `network` came back.
     pub(super) fn returned(&mut self, network: u64, now: Timestamp) {
-        self.returns.retain(|(known, at)| *known != network && now < at.plus(LASTS));
-        if self.returns.len() == MOST {
+        self.returns.retain(|returns| now < returns.first.plus(COUNTS_ANEW));
+        let known = self.returns.iter().position(|returns| returns.network == network);
+        let first = known.map_or(now, |index| self.returns[index].first);
+        if now >= first.plus(LASTS) {
+            return;
+        }
+        if let Some(index) = known {
+            self.returns.remove(index);
+        } else if self.returns.len() == MOST {
             self.returns.remove(0);
         }
-        self.returns.push((network, now));
+        self.returns.push(Returns { network, first, last: now });
     }
 
     /// A probe found what the clients found.
@@ -38,9 +58,9 @@ impl Dispute {
 
     /// Until when the mirror is disputed, if it is.
     pub(super) fn until(&self, now: Timestamp) -> Option<Timestamp> {
-        let recent = self.returns.iter().filter(|(_, at)| now < at.plus(LASTS));
-        let (_, newest) = self.returns.last()?;
-        (recent.count() >= NETWORKS).then(|| newest.plus(LASTS))
+        let recent = self.returns.iter().filter(|returns| now < returns.last.plus(LASTS));
+        let newest = self.returns.last()?;
+        (recent.count() >= NETWORKS).then(|| newest.last.plus(LASTS))
     }
 }
 
@@ -69,9 +89,33 @@ mod tests {
     }
 
     #[test]
+    fn three_networks_keep_no_mirror_disputed_for_ever() {
+        let (at, day) = (Timestamp::from_secs, COUNTS_ANEW.as_secs());
+        let mut dispute = Dispute::default();
+        let mut disputed = 0;
+        for second in 0..day {
+            if second % 10 == 0 {
+                (1..=3).for_each(|network| dispute.returned(network, at(1000 + second)));
+            }
+            disputed += u64::from(dispute.until(at(1000 + second)).is_some());
+        }
+        let most = 2 * LASTS.as_secs();
+        assert!((most - 20..=most).contains(&disputed), "{disputed} s of a day");
+        // Networks that come back for the first time dispute it still, and these do so again after a day.
+        (4..=6).for_each(|network| dispute.returned(network, at(1000 + day / 2)));
+        assert!(dispute.until(at(1000 + day / 2)).is_some());
+        (1..=3).for_each(|network| dispute.returned(network, at(1000 + day)));
+        assert!(dispute.until(at(1000 + day)).is_some());
+        // Where a probe has found the fault, they were right.
+        dispute.is_settled();
+        (4..=6).for_each(|network| dispute.returned(network, at(1001 + day)));
+        assert!(dispute.until(at(1001 + day)).is_some());
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let mut dispute = Dispute::default();
-        (0..1000).for_each(|network| dispute.returned(network, Timestamp::from_secs(network)));
+        (0..10_000).for_each(|network| dispute.returned(network, Timestamp::from_secs(network)));
         assert_eq!(dispute.returns.len(), MOST);
     }
 }

@@ -507,8 +507,11 @@ async fn a_bounce_that_the_mirror_confirms_costs_the_file_or_the_proof() {
     mirror.put_all(&old);
     let mut node = Node::start(&[&mirror], first(&old), None);
     node.until_current(1).await;
-    let report =
-        |name: &str| BounceReport { mirror: 0, path: format!("{ROOT}Packages/{name}.rpm"), network: Some(1) };
+    let report = |name: &str| BounceReport {
+        mirror: 0,
+        path: Some(format!("{ROOT}Packages/{name}.rpm")),
+        network: Some(1),
+    };
     mirror.remove("Packages/b.rpm");
     node.bounces.send(report("b")).await.unwrap();
     // The others are there: it is missing alone.
@@ -538,8 +541,11 @@ async fn returns_that_no_probe_explains_are_a_dispute() {
     mirror.put_all(&old);
     let mut node = Node::start(&[&mirror], first(&old), None);
     node.until_current(1).await;
-    let report =
-        |name: &str, network| BounceReport { mirror: 0, path: format!("{ROOT}Packages/{name}.rpm"), network };
+    let report = |name: &str, network| BounceReport {
+        mirror: 0,
+        path: Some(format!("{ROOT}Packages/{name}.rpm")),
+        network,
+    };
     // One that may be another host's request, and two of one network, say nothing.
     for network in [None, Some(1), Some(1), Some(2), Some(3)] {
         node.bounces.send(report("b", network)).await.unwrap();

@@ -198,7 +198,9 @@ impl Worker {
                     if let Some(network) = network {
                         self.dispute.returned(network, clock::now());
                     }
-                    self.bounces.wait(path, 0);
+                    if let Some(path) = path {
+                        self.bounces.wait(path, 0);
+                    }
                     false
                 }
                 Some(done) = self.tasks.join_next() => {

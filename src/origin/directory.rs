@@ -175,7 +175,7 @@ impl DirectoryOrigin {
         }
     }
 
-    /// The entries of a directory that may be served, in no order; one more than [`MAX_LISTED`] at most.
+    /// The files and directories in a directory that can be opened, in no order; one more than [`MAX_LISTED`] at most.
     pub fn list(&self, dir: &TreePath) -> Result<Vec<DirEntry>, OriginError> {
         let base = dir.as_str().trim_end_matches('/');
         let fd = self.resolve(if base.is_empty() { "." } else { base }).map_err(absent)?;
@@ -190,7 +190,7 @@ impl DirectoryOrigin {
             }
             let entry = entry.map_err(|e| OriginError::Disk(e.into()))?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if matches!(name, "." | "..") || is_rsync_temporary(name) {
+            if matches!(name, "." | "..") {
                 continue;
             }
             let path = if base.is_empty() { name.to_owned() } else { format!("{base}/{name}") };
@@ -230,6 +230,10 @@ impl DirectoryOrigin {
         let mut seen = 0;
         while let Some(dir) = dirs.pop() {
             for entry in self.list(&dir).map_err(|e| e.to_string())? {
+                // rsync's temporaries come and go.
+                if entry.name.starts_with('.') {
+                    continue;
+                }
                 let Ok(path) = TreePath::new(&format!(
                     "{}{}{}",
                     dir.as_str(),
@@ -329,13 +333,4 @@ fn absent(error: io::Error) -> OriginError {
         ) => OriginError::Absent,
         _ => OriginError::Disk(error),
     }
-}
-
-/// rsync writes `name` as `.name.XXXXXX`, and with --delay-updates below `.~tmp~`.
-fn is_rsync_temporary(name: &str) -> bool {
-    let Some(hidden) = name.strip_prefix('.') else { return false };
-    let temporary = hidden.rsplit_once('.').is_some_and(|(stem, end)| {
-        !stem.is_empty() && end.len() == 6 && end.bytes().all(|b| b.is_ascii_alphanumeric())
-    });
-    temporary || hidden == "~tmp~"
 }

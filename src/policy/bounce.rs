@@ -126,13 +126,14 @@ impl FromIterator<usize> for Failed {
     }
 }
 
-/// A bounce as the server tells it to the prober, which then looks at that mirror at once.
+/// A bounce as the server tells it to the prober.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BounceReport {
     /// The mirror's number.
     pub mirror: usize,
-    /// The path that the client was redirected for, below the mirror's URL.
-    pub path: String,
+    /// The path that the client was redirected for, below the mirror's URL, if the mirror is to be looked at for it: none where
+    /// it was just now.
+    pub path: Option<String>,
     /// The client's network, unless it may have been another host behind the same address that was redirected.
     pub network: Option<u64>,
 }

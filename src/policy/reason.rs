@@ -48,6 +48,8 @@ pub enum Reason {
     Moved,
     /// Nobody has it.
     NotFound,
+    /// A name in the path begins with a dot, and neither the config nor a repo's metadata name it: it is not for clients.
+    Hidden,
     /// The request is malformed.
     BadRequest,
     /// The method is neither GET nor HEAD.
@@ -60,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in label order of the metrics.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Metadata,
         Self::Unlisted,
         Self::Window,
@@ -83,6 +85,7 @@ impl Reason {
         Self::Mirrorlist,
         Self::Moved,
         Self::NotFound,
+        Self::Hidden,
         Self::BadRequest,
         Self::Method,
         Self::ClientLeft,
@@ -115,6 +118,7 @@ impl Reason {
             Self::Mirrorlist => "mirrorlist",
             Self::Moved => "moved",
             Self::NotFound => "not-found",
+            Self::Hidden => "hidden",
             Self::BadRequest => "bad-request",
             Self::Method => "method",
             Self::ClientLeft => "client-left",
@@ -156,6 +160,9 @@ impl Reason {
             Self::Mirrorlist => "an answer for the client's choice of mirrors",
             Self::Moved => "the path has moved",
             Self::NotFound => "neither the cache, the origin nor a proven mirror has it",
+            Self::Hidden => {
+                "a name in the path begins with a dot, and neither tree.shown nor a repo's metadata name it"
+            }
             Self::BadRequest => "the request is malformed",
             Self::Method => "only GET and HEAD are served",
             Self::ClientLeft => "the client hung up before there was an answer",

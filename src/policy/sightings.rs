@@ -1,7 +1,8 @@
 //! What mirrors were seen to have of files that no list names: size and modification time, and when.
 //!
 //! It is no proof, and so counts only where the operator says so (`[[unlisted]]`), only for as long, and only for the size and
-//! time that the node's own file has. Nothing is remembered beyond the bound: what is forgotten is served by the node.
+//! time that the node's own file has. Only looks change it: a client that comes back from a mirror has it looked at
+//! ([`doubts`](super::doubts)). Nothing is remembered beyond the bound: what is forgotten is served by the node.
 
 use crate::clock::Timestamp;
 use moka::sync::Cache;
@@ -102,15 +103,6 @@ impl Sightings {
             seen.by_spot.push((spot, look, now));
         }
     }
-
-    /// A client came back from a mirror: it isn't named again before it has been looked at anew.
-    pub fn forget(&self, path: &str, mirror: usize) {
-        if let Some(seen) = self.files.get(path) {
-            let mut seen = lock(&seen);
-            seen.by_spot.retain(|(spot, ..)| spot.mirror != mirror);
-            seen.asked = Timestamp::EPOCH;
-        }
-    }
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
@@ -143,9 +135,6 @@ mod tests {
         }
         sightings.note("a.iso", V4, None, at(2));
         assert!(sightings.alike("a.iso", look, AGE, at(2)).is_empty(), "it is gone there");
-        sightings.note("a.iso", V4, Some(look), at(3));
-        sightings.forget("a.iso", 3);
-        assert!(sightings.alike("a.iso", look, AGE, at(3)).is_empty(), "it failed a client");
     }
 
     #[test]
@@ -154,8 +143,6 @@ mod tests {
         for (second, due) in [(0, true), (1, false), (199, false), (200, true), (201, false)] {
             assert_eq!(sightings.is_due("a.iso", AGE, at(second)), due, "{second}");
         }
-        sightings.forget("a.iso", 0);
-        assert!(sightings.is_due("a.iso", AGE, at(202)), "after a failure at once");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why a repodata document was refused.
 
+use crate::shown;
 use std::io;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub enum Fault {
     #[error("can't read on: {0}")]
     Read(Arc<io::Error>),
     /// Not well-formed XML.
-    #[error("not well-formed: {0}")]
+    #[error("not well-formed: {}", shown::line(.0))]
     Malformed(String),
     /// Well-formed, but more than repodata ever needs.
     #[error("refused: {0}")]

@@ -109,13 +109,20 @@ impl Repomd {
             return Err(Fault::Refused("more than 256 records"));
         }
         match draft.path {
-            Some(path) if !draft.spoiled && !kind.is_empty() => {
+            Some(path) if !draft.spoiled && is_kind(&kind) => {
                 self.records.push(Record { kind, path, size: draft.size, digest: draft.digest });
             }
             _ => self.left_out += 1,
         }
         Ok(())
     }
+}
+
+/// Whether a record can be of this type. It stands in messages and logs as it is.
+fn is_kind(text: &str) -> bool {
+    const LONGEST: usize = 64;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=LONGEST).contains(&text.len()) && text.chars().all(fits)
 }
 
 /// Whole seconds; the createrepo of yum's time wrote a fraction behind them.
@@ -223,6 +230,19 @@ mod tests {
         let good = record(r#"<location href="x.gz"/>"#, "");
         let parsed = parse(repomd(&(cases.concat() + &good)).as_bytes(), &Root::default()).unwrap();
         assert_eq!((parsed.records.len(), parsed.left_out), (1, 7));
+    }
+
+    #[test]
+    fn types_of_other_characters_are_left_out() {
+        let of = |kind: &str| format!(r#"<data type="{kind}"><location href="x.gz"/></data>"#);
+        for kind in ["primary_db", "updateinfo-2.0", &"a".repeat(64)] {
+            let parsed = parse(repomd(&of(kind)).as_bytes(), &Root::default()).unwrap();
+            assert_eq!((parsed.records[0].kind.as_str(), parsed.left_out), (kind, 0));
+        }
+        for kind in ["&#27;[2J", "a&#10;b", "a b", "a/b", "&#x202e;", "é", &"a".repeat(65)] {
+            let parsed = parse(repomd(&of(kind)).as_bytes(), &Root::default()).unwrap();
+            assert_eq!((parsed.records.len(), parsed.left_out), (0, 1), "{kind}");
+        }
     }
 
     #[test]

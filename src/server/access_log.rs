@@ -6,6 +6,7 @@
 use crate::clock::Timestamp;
 use crate::config;
 use crate::metrics::Metrics;
+use crate::shown;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::fs::OpenOptions;
@@ -128,7 +129,10 @@ fn string(line: &mut Vec<u8>, before: &str, value: &str) -> io::Result<()> {
             | u8::from(byte == b'\\')
     });
     if odd != 0 {
-        return serde_json::to_writer(line, value).map_err(Into::into);
+        // serde_json leaves DEL, the controls of Latin-1 and marks of direction as they are.
+        let json = serde_json::to_string(value)?;
+        line.extend_from_slice(shown::line(&json).as_bytes());
+        return Ok(());
     }
     line.push(b'"');
     line.extend_from_slice(value.as_bytes());

@@ -77,6 +77,11 @@ impl Answer {
         Self::page(status, reason, "text/plain; charset=utf-8", format!("{status}: {why}\n"))
     }
 
+    /// What is not for clients: before any look at the origin, so that the answer doesn't tell what is there.
+    pub fn hidden() -> Self {
+        Self::error(StatusCode::NOT_FOUND, Reason::Hidden, "not found")
+    }
+
     /// 301.
     pub fn moved(location: String) -> Self {
         let body = format!("moved to {location}\n").into();

@@ -5,7 +5,7 @@ use super::Edge;
 use super::taken::Document;
 use crate::clock::Timestamp;
 use crate::config::{self, Priority};
-use crate::http::{TreePath, content_type};
+use crate::http::{TreePath, content_type, hidden};
 use crate::policy::decide::{self, Facts};
 use crate::policy::fair::Class;
 use crate::policy::select::{self, Ground, Holding, Unfit, Wanted};
@@ -104,6 +104,24 @@ impl<'a> Question<'a> {
         let Some(relative_at) = relative_at else { return self.repos.locate(&self.path) };
         let (view, relative) = (&self.repos.views()[index], &self.path.as_str()[relative_at..]);
         Some(Place { index, view, path: &self.path, relative, listed })
+    }
+
+    /// Whether the path is not for clients: a name in it begins with a dot, and neither the config nor a repo names it.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        let is_listed = || self.place().is_some_and(|place| place.listed.is_some());
+        self.hides(&self.path) && !is_listed() && self.pinned_path().is_none()
+    }
+
+    /// Whether a listing of the path, a directory, shows its entry of this name.
+    #[must_use]
+    pub fn shows(&self, entry: &str) -> bool {
+        let Ok(path) = self.path.join(entry) else { return false };
+        !self.hides(&path) || self.repos.locate(&path).is_some_and(|place| place.listed.is_some())
+    }
+
+    fn hides(&self, path: &TreePath) -> bool {
+        hidden::is_hidden(path, &self.edge.config.tree.shown)
     }
 
     /// What the store is asked for.
@@ -288,6 +306,12 @@ impl<'a> Question<'a> {
         let place = self.place()?;
         let holdings = decide::holdings(&self.repos, &place, place.listed.as_ref()?);
         holdings.into_iter().find(|holding| holding.is_on(mirror, &self.mirrors)).map(|holding| holding.path)
+    }
+
+    /// When it was asked.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// The network of the client.

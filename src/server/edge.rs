@@ -12,7 +12,7 @@ use crate::geo::Geo;
 use crate::listing::OwnEntries;
 use crate::metrics::Metrics;
 use crate::policy::load::MirrorLoad;
-use crate::policy::{BounceReport, Orders, Published, Sightings, sightings};
+use crate::policy::{BounceReport, Doubts, Orders, Published, Sightings, sightings};
 use crate::store::Store;
 use http::HeaderValue;
 use prometheus::IntCounter;
@@ -56,6 +56,8 @@ pub struct Edge {
     pub bounces: mpsc::Sender<BounceReport>,
     /// What mirrors were seen to have of files that no list names.
     pub sightings: Arc<Sightings>,
+    /// What clients that come back from a mirror may set off.
+    pub doubts: Doubts,
     /// Has the prober look at mirrors for such a file.
     pub looks: mpsc::Sender<sightings::Request>,
     /// The own nodes' base URLs as lists name them.
@@ -103,6 +105,7 @@ impl Edge {
         Self {
             clients: Clients::default(),
             taken: Taken::default(),
+            doubts: Doubts::default(),
             listings: Listings::default(),
             seats: Seats::new(config.http.max_connections, config.http.max_connections_per_network),
             load: MirrorLoad::new(donated, config.probes.ahead),

@@ -236,6 +236,9 @@ fn outcome(
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {
         return answer(Reason::Moved, Some(url));
     }
+    if question.is_hidden() {
+        return answer(Reason::Hidden, None);
+    }
     let decision = match pinned {
         Some(_) if question.currency() == Some(Currency::Expired) => return answer(Reason::OriginDown, None),
         Some(PinnedFile { content: None, .. }) => return answer(Reason::NotFound, None),

@@ -8,10 +8,10 @@ use super::consider::Question;
 use super::peer::Peer;
 use super::reply::Reply;
 use super::respond::respond;
-use super::{choices, redirect, serve};
+use super::{Edge, choices, redirect, serve};
 use crate::config;
 use crate::http::TreePath;
-use crate::policy::{BounceReport, Decision, Past, Reason, Standing};
+use crate::policy::{BounceReport, Decision, Past, Reason, Standing, sightings};
 use std::cell::OnceCell;
 use std::rc::Rc;
 
@@ -32,6 +32,9 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     let question = Question::new(edge, path, asked.target.query(), &asked.client, asked.now);
     if let Some(url) = config::moved(&edge.config.moved, &question.path) {
         return Answer::moved(url);
+    }
+    if question.is_hidden() {
+        return Answer::hidden();
     }
     let begun_with = question.begun_with(|repo, document| edge.taken.latest(asked, repo, document));
     if let Some(pinned) = question.pinned(begun_with) {
@@ -60,7 +63,7 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     }
 }
 
-/// What is known of the client; a bounce is told to the prober at once.
+/// What is known of the client; of a mirror that it comes back from, the prober is told.
 fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> (Past, Undecided) {
     let edge = &*peer.edge;
     let is_listed = question.place().is_some_and(|place| place.listed.is_some());
@@ -75,12 +78,23 @@ fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> (Past, Undecided
         edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
     }
     if let Standing::Bounced { mirror, .. } | Standing::Repeated { mirror } = past.standing {
-        edge.sightings.forget(question.path.as_str(), mirror);
-        let path = question.path_on(mirror).unwrap_or_else(|| question.path.clone());
-        // A full queue means that the prober is busy looking at bounces already.
         let is_its_own = matches!(past.standing, Standing::Bounced { .. });
-        let network = is_its_own.then(|| question.client_network());
-        let _ = edge.bounces.try_send(BounceReport { mirror, path: path.as_str().to_owned(), network });
+        doubt(edge, question, mirror, is_its_own.then(|| question.client_network()));
     }
     (past, undecided)
+}
+
+/// Has a mirror looked at from which a client came back, within the bounds of [`Doubts`](crate::policy::Doubts). Nothing else
+/// that others get changes.
+fn doubt(edge: &Edge, question: &Question<'_>, mirror: usize, network: Option<u64>) {
+    if !edge.doubts.counts(question.client_network(), question.now()) {
+        return;
+    }
+    let path = question.path_on(mirror).unwrap_or_else(|| question.path.clone()).as_str().to_owned();
+    let path = edge.doubts.is_due(mirror, &path, question.now()).then_some(path);
+    // A full queue means that the prober is busy looking already.
+    if let (Some(path), true) = (&path, question.sighted_for().is_some()) {
+        let _ = edge.looks.try_send(sightings::Request { path: path.clone(), mirrors: vec![mirror] });
+    }
+    let _ = edge.bounces.try_send(BounceReport { mirror, path, network });
 }

@@ -5,7 +5,7 @@ use super::h1::write::lines;
 use crate::store::Meta;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName,
-    LAST_MODIFIED, VARY, VIA,
+    LAST_MODIFIED, VARY, VIA, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use std::sync::Arc;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// The digest of the whole (RFC 9530).
 pub const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// Browsers take a body for what its Content-Type says: no file of the tree is run as a script because it looks like one.
+pub const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// A response.
 pub struct Reply {
@@ -77,6 +80,7 @@ impl Ready {
             let mut fields = HeaderMap::new();
             describe(&mut fields, StatusCode::OK, meta, cache_control.clone());
             fields.append(VIA, via.clone());
+            fields.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
             fields.insert(CONTENT_LENGTH, meta.length.unwrap_or_default().into());
             let mut text = Vec::new();
             lines(&mut text, StatusCode::OK, &fields);

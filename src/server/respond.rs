@@ -5,7 +5,7 @@ use super::answer::{Answer, Served};
 use super::asked::Asked;
 use super::body::{ResponseBody, Supply};
 use super::cache_status::Cached;
-use super::reply::{Fields, REPR_DIGEST, Ready, Reply, describe};
+use super::reply::{Fields, NOSNIFF, REPR_DIGEST, Ready, Reply, describe};
 use crate::http::conditional::{self, Outcome as Condition, Validators};
 use crate::http::fields;
 use crate::http::multipart::{Multipart, Piece};
@@ -18,7 +18,7 @@ use crate::store::{Content, Meta, Source, Tail, Tier, repr_digest};
 use bytes::Bytes;
 use http::header::{
     AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, LINK,
-    LOCATION, RANGE, VIA,
+    LOCATION, RANGE, VIA, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::rc::Rc;
@@ -78,6 +78,10 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
     let cache_status = Some(peer.edge.cache_status.value(cache, reason));
     if ready.is_none() {
         headers.append(VIA, peer.edge.via.clone());
+        // What has no body of its own needs none: a 304 (RFC 9110, 15.4.5), and a redirect to a mirror.
+        if status != StatusCode::NOT_MODIFIED && outcome != Outcome::Redirect {
+            headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        }
         if let Some(length) = length.filter(|_| has_length(status)) {
             headers.insert(CONTENT_LENGTH, length.into());
         }

@@ -9,8 +9,8 @@ use super::respond::validators;
 use super::taken::Document;
 use crate::clock;
 use crate::config;
+use crate::http::conditional;
 use crate::http::range::{self, ByteRange, Requested};
-use crate::http::{TreePath, conditional};
 use crate::listing::{Extent, IndexEntry, index};
 use crate::origin::{MAX_LISTED, OriginError};
 use crate::policy::client::Recovery;
@@ -67,7 +67,7 @@ pub async fn serve(
 ) -> Answer {
     let path = &question.path;
     if path.is_directory()
-        && let Some(answer) = Box::pin(listing(edge, path)).await.transpose()
+        && let Some(answer) = Box::pin(listing(edge, question)).await.transpose()
     {
         return answer.unwrap_or_else(|error| failed(asked, question, &error));
     }
@@ -210,7 +210,8 @@ fn single_range(asked: &Asked, meta: &Meta) -> Option<ByteRange> {
 }
 
 /// The listing of a directory of a local tree; `None` where the origin makes its own.
-async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchError> {
+async fn listing(edge: &Edge, question: &Question<'_>) -> Result<Option<Answer>, FetchError> {
+    let dir = &question.path;
     let page = |html: Bytes| Answer::page(StatusCode::OK, Reason::Listing, "text/html; charset=utf-8", html);
     if let Some(html) = edge.listings.at_hand(dir) {
         return Ok(Some(page(html)));
@@ -225,6 +226,7 @@ async fn listing(edge: &Edge, dir: &TreePath) -> Result<Option<Answer>, FetchErr
     let entries: Vec<IndexEntry> = entries
         .into_iter()
         .take(MAX_LISTED)
+        .filter(|entry| question.shows(&entry.name))
         .map(|entry| IndexEntry {
             name: entry.name,
             is_directory: entry.is_directory,

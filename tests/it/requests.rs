@@ -176,3 +176,33 @@ fn other_sites_change_nothing() {
         }
     }
 }
+
+#[test]
+fn other_sites_read_nothing() {
+    let (_dir, node) = node();
+    let get =
+        |target: &str, host: &str| client::request(node.admin(), "GET", target, &[("Host", host)]).status;
+    for target in ["/", "/metrics", "/readyz", "/api/v1/status", "/api/v1/explain?client=::1&path=/x"] {
+        assert_eq!(get(target, "rebound.example"), 403, "{target}");
+        assert_eq!(get(target, "localhost"), 200, "{target}");
+    }
+    assert_eq!(get("/healthz", "rebound.example"), 200);
+}
+
+#[test]
+fn half_open_connections_shut_nobody_out_of_the_admin_listener() {
+    let (_dir, node) = node();
+    let half_open = |number: usize| {
+        let mut connection = Connection::open(node.admin()).unwrap();
+        if number.is_multiple_of(2) {
+            connection.send("GET /metrics HTTP/1.1\r\nHost: a\r\n").unwrap();
+        }
+        connection
+    };
+    let held: Vec<Connection> = (0..160).map(half_open).collect();
+    // Where a place is free only once a head has timed out, twice that is longer than a client here waits.
+    for target in ["/healthz", "/metrics", "/readyz"] {
+        assert_eq!(client::get(node.admin(), target).status, 200, "{target}");
+    }
+    drop(held);
+}

@@ -4,7 +4,7 @@ use super::support::client::{Connection, Response};
 use super::support::config;
 use super::support::node::Node;
 use super::support::origin::Origin;
-use super::support::{run, scratch, wait_until};
+use super::support::{now, run, scratch, wait_until};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -127,6 +127,27 @@ fn whoever_comes_back_gets_the_bytes() {
     wait_until("a redirect of this client", || again().status == 302);
     assert_eq!(again().status, 200, "the mirror failed it");
     scene.node.wait_access("the bounce", |line| line["reason"] == "bounce");
+}
+
+#[test]
+fn who_asks_twice_costs_others_nothing() {
+    // Mirrors are looked at for it each 20 s, by its clients.
+    let scene = Scene::new("[[unlisted]]\npath = \"isos\"\nage = \"60s\"\n");
+    scene.wait_redirect();
+    let looks = || scene.mirrors.iter().map(|mirror| mirror.seen_for(IMAGE).len()).sum::<usize>();
+    let (before, begun) = (looks(), now());
+    for number in 0..100 {
+        let agent = format!("libdnf back {number}");
+        let mut connection = Connection::open(scene.node.http()).unwrap();
+        let mut ask = || connection.request("GET", &format!("/{IMAGE}"), &[("User-Agent", &agent)]).unwrap();
+        assert_eq!(ask().status, 302, "number {number}, after those who came back");
+        assert_eq!(ask().status, 200, "the mirror failed it");
+        assert_eq!(scene.ask().status, 302, "another client, after number {number}");
+    }
+    // One look for each ten seconds, and the usual ones, at the two mirrors that have the path.
+    let most =
+        1 + begun.elapsed().as_secs() as usize / 10 + 4 * (begun.elapsed().as_secs() as usize / 20 + 1);
+    assert!(looks() - before <= most, "{} looks, more than {most}", looks() - before);
 }
 
 #[test]
