@@ -12,7 +12,7 @@
 //!
 //! # The map
 //!
-//! Pure, without IO and clock: [`http`], [`repo`], [`policy`], [`listing`], and [`plan`], that plays pushes in virtual time. With IO: [`store`], [`origin`], [`mirrors`],
+//! Pure, without IO and clock: [`http`], [`repo`], [`shares`], [`policy`], [`listing`], and [`plan`], that plays pushes in virtual time. With IO: [`store`], [`origin`], [`mirrors`],
 //! [`push`], [`server`], [`admin`]. [`app`] puts them together; [`demo`] shows them at work.
 //!
 //! # Invariants

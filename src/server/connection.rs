@@ -12,7 +12,8 @@ use super::seats::Seat;
 use super::{Edge, h1, handle, linger};
 use crate::policy::client;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,10 +24,17 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+
+/// A request's body over HTTP/2 is refused, but not before its end, or so long after its head: an answer in the middle of it is a
+/// reset to its client, and which of two errors it sees would be chance.
+const BODY_WAITS: Duration = Duration::from_millis(50);
+/// So much of it is read.
+const MOST_BODY_BYTES: usize = 64 << 10;
 
 /// Serves one accepted connection until it ends, is overdue, or the node drains.
 pub async fn serve(
@@ -90,9 +98,15 @@ async fn secure(
         return Ok(h1::serve(peer, stream, &mut drain).await?);
     }
     let service = service_fn(|request: Request<Incoming>| {
-        let (asked, path) = Asked::read(peer, Head::from(request));
+        let (asked, path) = Asked::read(peer, Head::from(&request));
         let tally = Tally::open(peer.clone(), asked);
-        async move { Ok::<_, Infallible>(Response::from(handle::reply(tally, path).await).map(Frames::new)) }
+        let body = Some(request.into_body()).filter(|body| !body.is_end_stream());
+        async move {
+            if let Some(body) = body {
+                let _ = tokio::time::timeout(BODY_WAITS, thrown_away(body)).await;
+            }
+            Ok::<_, Infallible>(Response::from(handle::reply(tally, path).await).map(Frames::new))
+        }
     });
     let floods = peer.edge.metrics.http2_floods.clone();
     let mut cork = Cork::new(stream, Guard::new(peer.outgoing(), floods));
@@ -116,6 +130,17 @@ async fn secure(
     let patience = linger::patience(queue, peer.quiet_for(), peer.edge.config.http.write_timeout);
     linger::linger(&mut cork, peer, patience).await;
     Ok(())
+}
+
+/// Reads a request's body to its end, or so far that it will be refused all the same.
+async fn thrown_away(mut body: Incoming) {
+    let mut left = MOST_BODY_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(1, |data| data.len().max(1)));
+        if left == 0 {
+            break;
+        }
+    }
 }
 
 fn http2_builder() -> http2::Builder<OnThisThread> {

@@ -164,7 +164,7 @@ pub async fn explain(edge: &Edge, supposed: &Supposed, now: Timestamp) -> Result
     let client = Client::new(agent, supposed.https, supposed.range.as_deref().map(str::as_bytes));
     let question = Question::new(edge, &path, query, &client, now);
     let content = edge.store.peek(&question.object());
-    let begun_with = question.begun_with(|repo, document| edge.taken.latest_of(client.key, repo, document));
+    let begun_with = question.begun_with(|repo, document| edge.taken.latest_of(&client, repo, document, now));
     let pinned = question.pinned(begun_with);
     let at_hand = pinned.as_ref().is_some_and(|pinned| pinned.content.is_some()) || content.is_some();
     let held = at_hand || edge.store.find(&question.object()).await.is_some();

@@ -124,10 +124,9 @@ impl From<&Uri> for Target {
     }
 }
 
-impl<B: Body> From<http::Request<B>> for Head {
-    fn from(request: http::Request<B>) -> Self {
-        let (parts, body) = request.into_parts();
-        let fields = &parts.headers;
+impl<B: Body> From<&http::Request<B>> for Head {
+    fn from(request: &http::Request<B>) -> Self {
+        let fields = request.headers();
         let mut conditions = HeaderMap::new();
         for name in &CONDITIONS {
             for value in fields.get_all(name) {
@@ -139,13 +138,13 @@ impl<B: Body> From<http::Request<B>> for Head {
         fields.get_all(X_FORWARDED_PROTO).iter().for_each(|value| forwarded.note_proto(value.as_bytes()));
         Self {
             forwarded,
-            target: Target::from(&parts.uri),
-            version: parts.version,
-            hosts: hosts(&parts.uri, fields),
-            has_body: !body.is_end_stream(),
+            target: Target::from(request.uri()),
+            version: request.version(),
+            hosts: hosts(request.uri(), fields),
+            has_body: !request.body().is_end_stream(),
             agent: fields.get(USER_AGENT).map(|value| value.as_bytes().into()).unwrap_or_default(),
             conditions,
-            method: parts.method,
+            method: request.method().clone(),
         }
     }
 }
@@ -238,7 +237,7 @@ mod tests {
             for host in hosts {
                 request = request.header("host", *host);
             }
-            Head::from(request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()).hosts
+            Head::from(&request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()).hosts
         };
         assert_eq!(head("https://h/a", &[]), Hosts::One);
         assert_eq!(head("https://h/a", &["h"]), Hosts::One);

@@ -8,15 +8,19 @@
 //! client's address and User-Agent were given, since librepo opens a connection for each of these requests.
 
 use super::asked::Asked;
-use crate::policy::client::hash;
-use moka::sync::Cache;
+use crate::clock::Timestamp;
+use crate::policy::Client;
+use crate::policy::client::{self, hash};
+use crate::shares::{Bounds, Sharded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// For how long a client gets what belongs to the document that it took.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Notes at most. Beyond it the oldest are forgotten: those clients get what is current.
-const MOST: u64 = 100_000;
+/// Notes at most. Beyond it the oldest are forgotten, of the network that has most: those clients get what is current.
+const MOST: usize = 100_000;
+/// Of one address, behind which there may be many clients.
+const MOST_OF_ADDRESS: usize = 4096;
 
 /// A document that names others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,14 +34,15 @@ pub enum Document {
 /// What clients took lately: sequences of generations.
 #[derive(Debug)]
 pub struct Taken {
-    notes: Cache<u64, u32>,
-    /// Somebody asks for metalinks here: else nobody's repomd.xml is looked up.
+    notes: Sharded<u32>,
+    /// Metalinks are asked for here: else no repomd.xml is looked up.
     metalinks: AtomicBool,
 }
 
 impl Default for Taken {
     fn default() -> Self {
-        let notes = Cache::builder().max_capacity(MOST).time_to_live(MINUTE).build();
+        let unused_for = MINUTE.as_secs();
+        let notes = Sharded::new(Bounds { entries: MOST, of_client: MOST_OF_ADDRESS, unused_for });
         Self { notes, metalinks: AtomicBool::new(false) }
     }
 }
@@ -55,7 +60,7 @@ impl Taken {
             self.metalinks.store(true, Ordering::Relaxed);
         }
         for key in keys(asked, repo, document) {
-            self.notes.insert(key, sequence);
+            self.notes.insert(client::owner(asked.client.addr), key, sequence, asked.now.as_secs());
         }
     }
 
@@ -64,11 +69,13 @@ impl Taken {
         if document == Document::Metalink && !self.metalinks.load(Ordering::Relaxed) {
             return None;
         }
-        keys(asked, repo, document).iter().find_map(|key| self.notes.get(key))
+        let (owner, now) = (client::owner(asked.client.addr), asked.now.as_secs());
+        keys(asked, repo, document).into_iter().find_map(|key| self.notes.peek(owner, key, now))
     }
 
-    /// The same for a client of which only its key is known.
-    pub fn latest_of(&self, client: u64, repo: usize, document: Document) -> Option<u32> {
-        self.notes.get(&hash(&(client, repo, document)))
+    /// The same for a client, over whatever connection.
+    pub fn latest_of(&self, client: &Client, repo: usize, document: Document, now: Timestamp) -> Option<u32> {
+        let (owner, key) = (client::owner(client.addr), hash(&(client.key, repo, document)));
+        self.notes.peek(owner, key, now.as_secs())
     }
 }

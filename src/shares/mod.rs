@@ -10,7 +10,7 @@ mod ranks;
 pub mod table;
 
 pub use pool::{Answer, Limits, Pool, Use};
-pub use table::Table;
+pub use table::{Bounds, Sharded, Table};
 
 /// Whose use counts: a client and its network. Mirrors and repos may be owners, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

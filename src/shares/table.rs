@@ -5,6 +5,7 @@ use super::Owner;
 use super::ranks::Ranks;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bounds of a table.
 #[derive(Clone, Copy, Debug)]
@@ -58,14 +59,16 @@ impl<K: Copy + Eq + Ord + Hash, V> Table<K, V> {
         Self { bounds, entries, order, networks, sizes: Ranks::default(), next: 0 }
     }
 
-    /// What is remembered, and makes that a use.
+    /// What is remembered, and makes that a use; one for each moment `now`.
     pub fn get(&mut self, key: K, now: u64) -> Option<&mut V> {
         let entry = self.entries.get(&key)?;
         if now.saturating_sub(entry.at) >= self.bounds.unused_for {
             self.remove(key);
             return None;
         }
-        self.touch(key, now);
+        if entry.at != now {
+            self.touch(key, now);
+        }
         self.entries.get_mut(&key).map(|entry| &mut entry.value)
     }
 
@@ -171,6 +174,50 @@ impl<K: Copy + Eq + Ord + Hash, V> Table<K, V> {
             }
             size => self.sizes.set(owner.network, size),
         }
+    }
+}
+
+/// Tables with locks of their own, by network: what is looked up in at each request.
+#[derive(Debug)]
+pub struct Sharded<V>([Mutex<Table<u64, V>>; SHARDS]);
+
+/// So many threads seldom meet.
+const SHARDS: usize = 16;
+
+impl<V: Clone> Sharded<V> {
+    /// Empty ones, with these bounds for all together.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        let each = Bounds { entries: bounds.entries / SHARDS, ..bounds };
+        Self(std::array::from_fn(|_| Mutex::new(Table::new(each))))
+    }
+
+    /// What is remembered under `key`, or else what `make` makes, which is remembered from now on. Makes that a use.
+    pub fn get_or_insert(&self, owner: Owner, key: u64, now: u64, make: impl FnOnce() -> V) -> V {
+        let mut table = self.of(owner);
+        if let Some(value) = table.get(key, now) {
+            return value.clone();
+        }
+        let value = make();
+        table.insert(owner, key, value.clone(), now);
+        value
+    }
+
+    /// Remembers a value.
+    pub fn insert(&self, owner: Owner, key: u64, value: V, now: u64) {
+        self.of(owner).insert(owner, key, value, now);
+    }
+
+    /// What is remembered, and no use.
+    #[must_use]
+    pub fn peek(&self, owner: Owner, key: u64, now: u64) -> Option<V> {
+        self.of(owner).peek(key, now).cloned()
+    }
+
+    fn of(&self, owner: Owner) -> MutexGuard<'_, Table<u64, V>> {
+        // Networks that follow each other are in different ones.
+        let shard = usize::try_from(owner.network % SHARDS as u64).unwrap_or_default();
+        self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,6 @@
 //! HTTP/2: what a client that doesn't take what it asked for, or sends what asks for nothing, may cost.
 
-use super::support::http2::{DATA, GOAWAY, Http2, PING};
+use super::support::http2::{DATA, GOAWAY, HEADERS, Http2, PING, RST_STREAM};
 use super::support::node::Node;
 use super::support::scratch;
 use super::tls::{certificate, secure_node};
@@ -82,6 +82,31 @@ fn pings_do_not_keep_a_connection_whose_streams_are_not_read() {
     };
     println!("{ended}");
     assert_eq!(node.metric("freshet_http2_floods_total"), Some(0.0), "it was too slow, not too busy");
+}
+
+#[test]
+fn a_request_with_a_body_is_refused_at_its_end() {
+    let dir = scratch();
+    let (node, certificate) = node(dir.path(), "");
+    let mut http2 = Http2::open(node.https(), &certificate, 1 << 20);
+    for stream in [1, 3, 5] {
+        http2.begin(stream, "/large");
+        http2.send(DATA, stream, b"half").unwrap();
+        http2.end(stream, b"and half");
+        let mut frames = Vec::new();
+        loop {
+            let frame = http2.frame().unwrap();
+            let ends = frame.stream == stream && (frame.is_last() || frame.kind == RST_STREAM);
+            frames.push(frame);
+            if ends {
+                break;
+            }
+        }
+        assert!(frames.iter().all(|frame| frame.kind != RST_STREAM), "{frames:?}");
+        assert!(frames.iter().any(|frame| frame.stream == stream && frame.kind == HEADERS), "{frames:?}");
+    }
+    let refused = node.wait_access("they are refused", |line| line["status"] == 400);
+    assert_eq!(refused["protocol"], "2");
 }
 
 #[test]

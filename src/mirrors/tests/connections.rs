@@ -118,7 +118,7 @@ async fn pushes_and_bounces_are_checked_over_fresh_connections() {
     for bounce in 1..=2 {
         let path = format!("{ROOT}Packages/a.rpm");
         let asked = mirror.asked(&head("a"));
-        node.bounces.send(BounceReport { mirror: 0, path, network: None }).await.unwrap();
+        node.bounces.send(BounceReport { mirror: 0, path: Some(path), network: None }).await.unwrap();
         node.until(|_| mirror.asked(&head("a")) > asked, |_| true).await;
         assert_eq!(over(&head("a")), 1, "bounce {bounce}");
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -74,11 +75,25 @@ impl Http2 {
 
     /// Asks for a path on stream number `stream`, an odd one.
     pub fn get(&mut self, stream: u32, path: &str) {
+        self.ask(stream, path, 5);
+    }
+
+    /// The same with a body, whose frames follow.
+    pub fn begin(&mut self, stream: u32, path: &str) {
+        self.ask(stream, path, 4);
+    }
+
+    /// The last part of a body.
+    pub fn end(&mut self, stream: u32, data: &[u8]) {
+        self.send_with(DATA, 1, stream, data).unwrap();
+    }
+
+    fn ask(&mut self, stream: u32, path: &str, flags: u8) {
         let literal =
             |name: u8, value: &str| [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
         // RFC 7541: GET and https by their numbers, path and authority as literals.
         let fields = [vec![0x82, 0x87], literal(4, path), literal(1, "localhost")].concat();
-        self.send_with(1, 5, stream, &fields).unwrap();
+        self.send_with(HEADERS, flags, stream, &fields).unwrap();
     }
 
     /// Lets a stream send so many bytes more.
