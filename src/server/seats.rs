@@ -94,10 +94,12 @@ impl Seat {
 
     /// Takes note of how it is used, which counts while others wait.
     pub fn note(&self, how: impl FnOnce() -> Use) {
-        if self.said.get() == Use::Busy && !self.permit.is_contended() {
-            return;
+        if self.said.get() != Use::Busy || self.permit.is_contended() {
+            self.say(how());
         }
-        let how = how();
+    }
+
+    fn say(&self, how: Use) {
         if self.said.replace(how) != how {
             self.permit.set_use(how);
         }
@@ -109,11 +111,14 @@ impl Seat {
             // From here on none is missed.
             let contention = self.permit.contention();
             let (how, until) = peer.seat_use(clock::monotonic());
-            self.note(|| how);
+            // That it is silent is said beforehand: the first that waits is to have a silent one's seat, not an idle one's.
+            if how == Use::Silent || self.permit.is_contended() {
+                self.say(how);
+            }
             let is_over = async {
                 match until {
-                    Some(until) if self.permit.is_contended() => tokio::time::sleep_until(until.into()).await,
-                    _ => std::future::pending().await,
+                    Some(until) => tokio::time::sleep_until(until.into()).await,
+                    None => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -124,6 +129,7 @@ impl Seat {
                         return;
                     }
                     self.said.set(Use::Busy);
+                    // It was called by what it had said before.
                     self.permit.set_use(Use::Busy);
                 }
             }
