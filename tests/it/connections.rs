@@ -76,6 +76,7 @@ fn silent_connections_give_their_seats_up_before_idle_ones() {
     let mut silent: Vec<Connection> =
         sources.map(|source| Connection::open_from(source, node.http()).unwrap()).collect();
     silent[3].send("GET /small HT").unwrap();
+    wait_until("all seats are taken", || node.metric("freshet_connections{listener=\"http\"}") == Some(20.0));
     let mut honest = Vec::new();
     for network in 1..=5 {
         let mut connection = Connection::open_from(Ipv4Addr::new(127, 4, network, 1), node.http()).unwrap();
