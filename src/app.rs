@@ -15,7 +15,7 @@ use crate::server::access_log::AccessLog;
 use crate::server::egress::Egress;
 use crate::server::worker::{self, Listener, Shared};
 use crate::server::{Edge, Parts, acceptor, listen};
-use crate::store::{FetchError, Object, Store};
+use crate::store::{Demand, FetchError, Object, Store};
 use crate::{origin, store};
 use anyhow::Context;
 use std::fs;
@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Threads of the background runtime: fills, prober, pushes, admin. They wait for sockets most of the time.
 const BACKGROUND_THREADS: usize = 2;
@@ -36,6 +36,8 @@ const DISK_THREADS: usize = 64;
 const BOUNCES: usize = 256;
 /// Files that no list names, and that mirrors are to be looked at for; more wait for their next client.
 const LOOKS: usize = 64;
+/// HEADs of the prober that the origin is asked at once: clients' must not wait for all of them.
+const LACKING: usize = 4;
 /// How long background tasks get to end once the last client is gone.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -266,10 +268,12 @@ fn ours(store: Arc<Store>) -> Ours {
 
 /// Whether the origin lacks a listed file, by its answer to a HEAD. What the node still has in its cache isn't asked for.
 fn lacking(store: Arc<Store>) -> Lacking {
+    let turns = Arc::new(Semaphore::new(LACKING));
     Arc::new(move |path, digest, size| {
-        let store = store.clone();
+        let (store, turns) = (store.clone(), Arc::clone(&turns));
         Box::pin(async move {
-            match store.head(&Object::listed(path, digest, size)).await {
+            let _turn = turns.acquire().await;
+            match store.head(&Object::listed(path, digest, size), Demand::NODE).await {
                 Err(FetchError::Absent | FetchError::IsDirectory) => true,
                 Err(FetchError::Origin(error)) => matches!(*error, OriginError::Length { .. }),
                 _ => false,

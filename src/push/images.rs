@@ -6,7 +6,7 @@ use crate::clock::{self, Timestamp};
 use crate::config::Repo;
 use crate::http::TreePath;
 use crate::repo::{Generation, ListedFile, Repomd, Sha256, checksums, checksums::Summed};
-use crate::store::{FetchError, Object};
+use crate::store::{Demand, FetchError, Object};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn size_of(
     // The name may be reused, and what is cached of it be of an earlier push.
     let object = Object::unlisted(path.clone());
     shared.store.purge(&object).await;
-    match shared.store.head(&object).await {
+    match shared.store.head(&object, Demand::PUSH).await {
         Ok(content) => {
             let Some(size) = content.meta.length else { return Ok(None) };
             if let (Some(written), Gaps::Refuse) = (content.meta.last_modified, gaps) {

@@ -13,9 +13,9 @@ use crate::http::conditional;
 use crate::http::range::{self, ByteRange, Requested};
 use crate::listing::{Extent, IndexEntry, index};
 use crate::origin::{MAX_LISTED, OriginError};
-use crate::policy::client::Recovery;
+use crate::policy::client::{self, Recovery};
 use crate::policy::{Currency, Past, Reason};
-use crate::store::{Content, FetchError, Meta, Object, Source};
+use crate::store::{Content, Demand, FetchError, Meta, Object, Source};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::RANGE;
@@ -118,13 +118,19 @@ async fn fetch_by_any_name(
 
 /// As much of it as the request is after.
 async fn ask(edge: &Edge, asked: &Asked, object: &Object) -> Result<Content, FetchError> {
+    let demand = demand(asked, object);
     if asked.is_head {
-        edge.store.head(object).await
+        edge.store.head(object, demand).await
     } else if asked.conditions.contains_key(RANGE) {
-        edge.store.fetch_parts(object).await
+        edge.store.fetch_parts(object, demand).await
     } else {
-        edge.store.fetch(object).await
+        edge.store.fetch(object, demand).await
     }
+}
+
+/// For whom the store fetches it.
+fn demand(asked: &Asked, object: &Object) -> Demand {
+    Demand::of_client(client::owner(asked.client.addr), object.identity.is_some())
 }
 
 /// From disk or origin. While the origin fails and no mirror can help, tries again for `origin.patience`: librepo comes
@@ -187,9 +193,9 @@ async fn apart(
     let fetched = match single_range(asked, &served.content.meta) {
         Some(range) => {
             served.part = Some(range);
-            edge.store.pass_range(object, served.content, range).await
+            edge.store.pass_range(object, served.content, range, demand(asked, object)).await
         }
-        None => edge.store.fetch(object).await,
+        None => edge.store.fetch(object, demand(asked, object)).await,
     };
     match fetched {
         Ok(content) => Answer::Content(Served { content, ..served }),

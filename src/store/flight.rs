@@ -1,6 +1,7 @@
 //! One flight per object: the lookup, revalidation or fill that all who ask at the same time share.
 
 use super::FetchError;
+use super::demand::Demand;
 use super::memory::Cached;
 use super::object::{Content, Meta, Object, Source, Tier};
 use super::tail::{Progress, Tail};
@@ -60,7 +61,10 @@ impl Filling {
 }
 
 struct Flight {
-    stage: watch::Receiver<Stage>,
+    /// No receiver is the map's own: those there are wait.
+    stage: watch::Sender<Stage>,
+    /// The first that was told, or an earlier class that came later.
+    demand: watch::Sender<Demand>,
     /// Once its task is spawned.
     abort: Option<AbortHandle>,
 }
@@ -80,6 +84,8 @@ pub(super) struct Course {
     // Dropped in this order: who learns that the stage changes no more finds the flight gone.
     leave: Leave,
     stage: watch::Sender<Stage>,
+    demand: watch::Receiver<Demand>,
+    behind: bool,
 }
 
 impl Course {
@@ -95,8 +101,25 @@ impl Course {
 
     /// Whether anybody waits to be told of a stage.
     pub(super) fn is_awaited(&self) -> bool {
-        // One is the map's own.
-        self.stage.receiver_count() > 1
+        self.stage.receiver_count() > 0
+    }
+
+    /// It goes on behind the answer that it has offered.
+    pub(super) fn goes_on_behind(&mut self) {
+        self.behind = true;
+    }
+
+    /// Returns once nobody waits to be told of a stage; never where it goes on behind.
+    pub(super) async fn deserted(&self) {
+        if self.behind {
+            return std::future::pending().await;
+        }
+        self.stage.closed().await;
+    }
+
+    /// For whom it is, by the most important of those who have asked.
+    pub(super) fn demand(&self) -> watch::Receiver<Demand> {
+        self.demand.clone()
     }
 
     /// Lets nobody join any more, unless somebody waits or `is_read`: whoever asks from now on waits for the end.
@@ -150,32 +173,43 @@ impl Flights {
     pub(super) fn join(
         self: &Arc<Self>,
         object: &Object,
+        demand: Demand,
         launch: impl FnOnce(Course) -> AbortHandle,
     ) -> Option<watch::Receiver<Stage>> {
-        let sender = {
+        let (sender, stage, demand) = {
             let mut flights = self.lock();
             if *self.closed.borrow() {
                 return None;
             }
             match flights.entry(object.clone()) {
-                Entry::Occupied(flight) => return Some(flight.get().stage.clone()),
+                Entry::Occupied(flight) => {
+                    let flight = flight.get();
+                    flight.demand.send_if_modified(|first| {
+                        let is_earlier = demand.class < first.class;
+                        if is_earlier {
+                            *first = demand;
+                        }
+                        is_earlier
+                    });
+                    return Some(flight.stage.subscribe());
+                }
                 Entry::Vacant(vacant) => {
                     let (sender, stage) = watch::channel(Stage::Waiting);
-                    vacant.insert(Flight { stage, abort: None });
+                    let (demand, demanded) = watch::channel(demand);
+                    vacant.insert(Flight { stage: sender.clone(), demand, abort: None });
                     self.running.fetch_add(1, Ordering::Release);
-                    sender
+                    (sender, stage, demanded)
                 }
             }
         };
-        let stage = sender.subscribe();
         // Not under the lock: a runtime that is going down drops the task, and thus `Leave`, at once.
         let leave = Leave { flights: Arc::clone(self), object: object.clone(), left: AtomicBool::new(false) };
-        let abort = launch(Course { leave, stage: sender });
+        let abort = launch(Course { leave, stage: sender.clone(), demand, behind: false });
         let mut flights = self.lock();
         if *self.closed.borrow() {
             abort.abort();
         } else if let Some(flight) =
-            flights.get_mut(object).filter(|flight| flight.stage.same_channel(&stage))
+            flights.get_mut(object).filter(|flight| flight.stage.same_channel(&sender))
         {
             flight.abort = Some(abort);
         }

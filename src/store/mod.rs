@@ -8,18 +8,22 @@
 //! match its SHA-256; no reader of either ends cleanly. An entry that doesn't verify is a miss. Listed objects never go
 //! stale; others follow RFC 9111, and are served stale (and marked so) while the origin is down, for a bounded time.
 
+mod ahead;
 mod cache;
 mod compare;
+mod demand;
 mod disk;
 mod error;
 mod evict;
 mod fill;
 mod flight;
+mod gate;
 #[doc(hidden)]
 pub mod measure;
 mod memory;
 mod object;
 mod pass;
+mod places;
 mod purge;
 mod refusals;
 mod settings;
@@ -35,6 +39,7 @@ mod wants;
 mod tests;
 
 pub use compare::Comparison;
+pub use demand::{Class, Demand};
 pub use error::{FetchError, FillError, PurgeError};
 pub use object::{Content, FOREVER, Identity, Meta, Object, Source, Tier, etag, repr_digest};
 pub use pass::PassBody;
@@ -160,14 +165,14 @@ impl Store {
     /// Revalidates what is stale, and gives it stale (marked) when the origin has no usable answer.
     ///
     /// Over a directory origin a directory's path is `Absent`: see [`Store::listing`].
-    pub async fn fetch(&self, object: &Object) -> Result<Content, FetchError> {
-        self.begin(object, Interest::Whole).await
+    pub async fn fetch(&self, object: &Object, demand: Demand) -> Result<Content, FetchError> {
+        self.begin(object, Interest::Whole, demand).await
     }
 
     /// The same for a client that is after parts: a fill fetches no more than its readers [want](Tail::want). What
     /// can't be stored comes as `Source::Apart`, without a body.
-    pub async fn fetch_parts(&self, object: &Object) -> Result<Content, FetchError> {
-        self.begin(object, Interest::Parts).await
+    pub async fn fetch_parts(&self, object: &Object, demand: Demand) -> Result<Content, FetchError> {
+        self.begin(object, Interest::Parts, demand).await
     }
 
     /// A part of an object that isn't to be stored (`Source::Apart`): `Source::Pass` with the range's bytes alone, of the
@@ -177,23 +182,24 @@ impl Store {
         object: &Object,
         head: Content,
         range: ByteRange,
+        demand: Demand,
     ) -> Result<Content, FetchError> {
         match &self.backing {
-            Backing::Cache(cache) => cache.pass_range(object, head, range).await,
+            Backing::Cache(cache) => cache.pass_range(object, head, range, demand).await,
             Backing::Tree(tree) => tree.fetch(object).await,
         }
     }
 
     /// What a HEAD says, as content without its bytes. The origin is asked for the head only, and no fill begins.
-    pub async fn head(&self, object: &Object) -> Result<Content, FetchError> {
+    pub async fn head(&self, object: &Object, demand: Demand) -> Result<Content, FetchError> {
         match &self.backing {
-            Backing::Cache(cache) => cache.head(object).await,
+            Backing::Cache(cache) => cache.head(object, demand).await,
             Backing::Tree(tree) => Ok(tree.fetch(object).await?.head_only()),
         }
     }
 
     /// All bytes of an object, of at most `max` bytes. A listed one is checked against its SHA-256 once more; where
-    /// what is cached doesn't match, it is purged and fetched anew, once.
+    /// what is cached doesn't match, it is purged and fetched anew, once. For pushes: see [`Demand::PUSH`].
     pub async fn whole(&self, object: &Object, max: u64) -> Result<Bytes, FetchError> {
         match self.read(object, max).await {
             Err(FetchError::Body(error))
@@ -214,18 +220,23 @@ impl Store {
     }
 
     /// Fetches an object and waits until it is in the disk tier; `NotStored` where all of it came and was right, but can't be
-    /// kept. Over a directory origin all bytes of a listed one are read in place and checked.
+    /// kept. Over a directory origin all bytes of a listed one are read in place and checked. For pushes: see [`Demand::PUSH`].
     pub async fn complete(&self, object: &Object) -> Result<(), FetchError> {
         let cache = match &self.backing {
             Backing::Tree(tree) => return tree.check(object).await,
             Backing::Cache(cache) => cache,
         };
-        match cache.fetch(object, Interest::Whole).await?.source {
+        let _pushing = cache.gate.push();
+        match cache.fetch(object, Interest::Whole, Demand::PUSH).await?.source {
             Source::Memory(_) | Source::File(_) => Ok(()),
-            Source::Growing(tail) => tail.committed().await.map_err(|error| match &*error {
-                FillError::NoRoom if tail.is_right() => FetchError::NotStored,
-                _ => FetchError::Body(error),
-            }),
+            Source::Growing(mut tail) => {
+                // Nobody reads it, and so nobody sets its pace.
+                tail.want_all();
+                tail.committed().await.map_err(|error| match &*error {
+                    FillError::NoRoom if tail.is_right() => FetchError::NotStored,
+                    _ => FetchError::Body(error),
+                })
+            }
             Source::Pass(mut body) => {
                 while let Some(piece) = body.next().await {
                     piece.map_err(FetchError::Body)?;
@@ -404,9 +415,14 @@ impl Store {
         }
     }
 
-    async fn begin(&self, object: &Object, interest: Interest) -> Result<Content, FetchError> {
+    async fn begin(
+        &self,
+        object: &Object,
+        interest: Interest,
+        demand: Demand,
+    ) -> Result<Content, FetchError> {
         let content = match &self.backing {
-            Backing::Cache(cache) => cache.fetch(object, interest).await?,
+            Backing::Cache(cache) => cache.fetch(object, interest, demand).await?,
             Backing::Tree(tree) => tree.fetch(object).await?,
         };
         if content.stale {
@@ -432,7 +448,11 @@ impl Store {
     }
 
     async fn read(&self, object: &Object, max: u64) -> Result<Bytes, FetchError> {
-        let content = self.fetch(object).await?;
+        let _pushing = match &self.backing {
+            Backing::Cache(cache) => Some(cache.gate.push()),
+            Backing::Tree(_) => None,
+        };
+        let content = self.fetch(object, Demand::PUSH).await?;
         let too_large = |length| FetchError::TooLarge { length, max };
         if let Some(length) = content.meta.length.filter(|length| *length > max) {
             return Err(too_large(length));
@@ -441,6 +461,7 @@ impl Store {
             Source::Memory(bytes) => return Ok(bytes),
             Source::File(file) => self.read_file(file, content.meta.length.unwrap_or(0)).await?,
             Source::Growing(mut tail) => {
+                tail.want_all();
                 let mut length = 0;
                 loop {
                     let watermark = tail.past(length).await.map_err(FetchError::Body)?;

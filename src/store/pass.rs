@@ -4,14 +4,15 @@
 //! the reader may live on any runtime. The end is a message of its own: a task that dies never reads as a clean end.
 
 use super::FillError;
+use super::gate::Gate;
 use super::object::Identity;
+use super::places::Place;
 use crate::origin::OriginBody;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 /// Pieces under way: the reader's pace is the origin's.
@@ -35,17 +36,18 @@ impl fmt::Debug for PassBody {
 }
 
 impl PassBody {
-    /// Starts to read. With an identity the last piece is held back until its digest has matched.
+    /// Starts to read, through the gate if there is one. With an identity the last piece is held back until its digest has matched.
     pub(super) fn start(
         body: OriginBody,
         identity: Option<Identity>,
-        permit: OwnedSemaphorePermit,
+        place: Place,
+        gate: Option<Arc<Gate>>,
         runtime: &Handle,
     ) -> Self {
         let (sender, pieces) = mpsc::channel(QUEUED_PIECES);
         runtime.spawn(async move {
-            let _permit = permit;
-            let last = match pump(body, identity, &sender).await {
+            let _place = place;
+            let last = match pump(body, identity, &sender, gate.as_deref()).await {
                 Ok(true) => Ok(Piece::End),
                 Ok(false) => return,
                 Err(error) => Err(Arc::new(error)),
@@ -82,12 +84,19 @@ async fn pump(
     mut body: OriginBody,
     identity: Option<Identity>,
     sender: &Sender<Result<Piece, Arc<FillError>>>,
+    gate: Option<&Gate>,
 ) -> Result<bool, FillError> {
     let mut checked = identity.map(|identity| (identity, identity.digester()));
     let mut held: Option<Bytes> = None;
     loop {
+        let reading = async {
+            match gate {
+                Some(gate) => gate.pass(body.next()).await,
+                None => body.next().await,
+            }
+        };
         let next = tokio::select! {
-            next = body.next() => next.map_err(FillError::Origin)?,
+            next = reading => next.map_err(FillError::Origin)?,
             () = sender.closed() => return Ok(false),
         };
         let ready = match (&mut checked, next) {

@@ -4,6 +4,7 @@
 //! change. An end that nobody declared (the task died) is [`FillError::Abandoned`], never a clean one.
 
 use super::FillError;
+use super::ahead::{Reading, window};
 use super::spans::Spans;
 use super::wants::Wants;
 use crate::http::ByteRange;
@@ -19,8 +20,8 @@ use tokio::sync::watch;
 pub const HELD_BACK_BYTES: u64 = 16 * 1024;
 /// A range that begins at most this far beyond where the fill stands waits for it; one further on is fetched beside it.
 pub(super) const NEAR_BYTES: u64 = 8 << 20;
-/// A reader of a part asks for so much ahead of what it reads: a client that leaves has cost the origin no more.
-const AHEAD_BYTES: u64 = 64 << 20;
+/// A reader of the whole tells the fill where it is once it is so much further, or has to wait.
+const TELL_BYTES: u64 = 256 << 10;
 
 /// How far a fill is.
 #[derive(Clone, Debug, Default)]
@@ -106,20 +107,37 @@ enum Reads {
     Part,
 }
 
+/// What a reader has told the fill.
+#[derive(Debug)]
+enum Told {
+    Nothing,
+    /// That it reads all bytes, and is at this offset.
+    At(u64),
+    /// That it wants all bytes at once.
+    All,
+    Ranges(Reading),
+}
+
 /// One reader's view of a file that is being filled.
 pub struct Tail {
     file: Arc<File>,
     origin: watch::Receiver<Progress>,
     watching: Watching,
     wants: Arc<Wants>,
-    reads: Reads,
-    /// What a reader of a part has asked for.
-    asked: Spans,
+    /// Its number among the readers.
+    reader: u64,
+    told: Told,
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.wants.leave(self.reader);
+    }
 }
 
 impl fmt::Debug for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tail").field("reads", &self.reads).finish_non_exhaustive()
+        f.debug_struct("Tail").field("told", &self.told).finish_non_exhaustive()
     }
 }
 
@@ -127,7 +145,8 @@ impl Tail {
     /// A reader of the whole. Nothing is fetched for it until it [wants](Self::want_whole) something.
     pub(super) fn new(file: Arc<File>, progress: watch::Receiver<Progress>, wants: Arc<Wants>) -> Self {
         let watching = Watching::Idle(progress.clone());
-        Self { file, origin: progress, watching, wants, reads: Reads::Whole, asked: Spans::default() }
+        let reader = wants.reader();
+        Self { file, origin: progress, watching, wants, reader, told: Told::Nothing }
     }
 
     /// The file that grows. Only what [`Tail::poll_past`] has named may be read.
@@ -136,16 +155,26 @@ impl Tail {
         &self.file
     }
 
-    /// All bytes are to be fetched.
+    /// All bytes are to be fetched, as this reader [gets on](Self::poll_past).
     pub fn want_whole(&mut self) {
-        self.reads = Reads::Whole;
-        self.wants.whole();
+        self.tell_offset(0);
     }
 
-    /// These ranges, not empty and in any order, are to be fetched, and no more.
+    /// All bytes are to be fetched, whether anybody reads them or not: for a push.
+    pub(super) fn want_all(&mut self) {
+        self.told = Told::All;
+        self.wants.all(self.reader);
+    }
+
+    /// These ranges, not empty and read in this order, are to be fetched, and no more, as this reader
+    /// [gets on](Self::poll_past).
     pub fn want(&mut self, ranges: &[ByteRange]) {
-        self.reads = Reads::Part;
-        ranges.iter().for_each(|range| self.ask_ahead(*range));
+        let Some(first) = ranges.first() else { return };
+        let mut reading = Reading::of(ranges);
+        if let Some(blocks) = reading.goes_on(*first) {
+            self.wants.parts(self.reader, blocks);
+        }
+        self.told = Told::Ranges(reading);
     }
 
     /// Waits until bytes after `offset` are there, and gives the end of those that can be read on from it. At the end of the
@@ -157,10 +186,20 @@ impl Tail {
 
     /// The same, polled, for a reader that goes on to the end of `range`. The range may differ from call to call.
     pub fn poll_past(&mut self, cx: &mut Context<'_>, range: ByteRange) -> Poll<Result<u64, Arc<FillError>>> {
-        if self.reads == Reads::Part {
-            self.ask_ahead(range);
-        }
-        let (offset, reads) = (range.start, self.reads);
+        let offset = range.start;
+        let reads = match &mut self.told {
+            Told::Ranges(reading) => {
+                if let Some(blocks) = reading.goes_on(range) {
+                    self.wants.parts(self.reader, blocks);
+                }
+                Reads::Part
+            }
+            Told::At(told) if offset.abs_diff(*told) >= TELL_BYTES => {
+                self.tell_offset(offset);
+                Reads::Whole
+            }
+            Told::Nothing | Told::At(_) | Told::All => Reads::Whole,
+        };
         loop {
             let mut progress = match std::mem::replace(&mut self.watching, Watching::Taken) {
                 Watching::Idle(progress) => progress,
@@ -183,6 +222,9 @@ impl Tail {
                 self.watching = Watching::Idle(progress);
                 return Poll::Ready(answer);
             }
+            if matches!(self.told, Told::At(told) if told != offset) {
+                self.tell_offset(offset);
+            }
             self.watching = Watching::Waiting(Box::pin(async move {
                 let alive = progress.changed().await.is_ok();
                 (progress, alive)
@@ -190,16 +232,10 @@ impl Tail {
         }
     }
 
-    /// Asks for what lies ahead, long before it is reached.
-    fn ask_ahead(&mut self, range: ByteRange) {
-        let to = |bytes| range.end.min(range.start.saturating_add(bytes));
-        let soon = ByteRange { start: range.start, end: to(AHEAD_BYTES / 2) };
-        if self.asked.gaps(soon).is_empty() {
-            return;
-        }
-        let ahead = ByteRange { start: range.start, end: to(AHEAD_BYTES) };
-        self.asked.insert(ahead);
-        self.wants.part(ahead);
+    /// Tells the fill where this reader of all bytes is.
+    fn tell_offset(&mut self, offset: u64) {
+        self.told = Told::At(offset);
+        self.wants.whole(self.reader, offset.saturating_add(window(offset)));
     }
 
     /// Whether all bytes came and match, wherever they are now.

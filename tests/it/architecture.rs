@@ -19,7 +19,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("plan", &["http", "repo", "geo", "policy", "listing"]),
     ("metrics", &["policy"]),
     ("origin", &["http", "repo"]),
-    ("store", &["http", "repo", "origin"]),
+    ("store", &["shares", "permits", "http", "repo", "origin"]),
     ("mirrors", &["http", "repo", "policy", "metrics", "origin", "store"]),
     ("push", &["http", "repo", "policy", "metrics", "origin", "store"]),
     (

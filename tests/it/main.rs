@@ -8,6 +8,7 @@ mod cli;
 mod clock;
 mod connections;
 mod demo;
+mod deserted;
 mod digests;
 mod directory;
 mod disks;

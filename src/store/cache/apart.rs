@@ -8,11 +8,12 @@ impl Cache {
         self: &Arc<Self>,
         object: &Object,
         interest: Interest,
+        demand: Demand,
     ) -> Result<Content, FetchError> {
         match interest {
-            Interest::Whole => self.pass(object).await,
+            Interest::Whole => self.pass(object, demand).await,
             Interest::Parts => {
-                let Head { meta, version, .. } = self.ask_head(object).await?;
+                let Head { meta, version, .. } = self.ask_head(object, demand).await?;
                 Ok(Content { meta, source: Source::Apart(version), tier: Tier::Pass, stale: false })
             }
         }
@@ -24,8 +25,9 @@ impl Cache {
         object: &Object,
         head: Content,
         range: ByteRange,
+        demand: Demand,
     ) -> Result<Content, FetchError> {
-        let permit = self.pass_permit().await?;
+        let place = self.pass_place(demand).await?;
         let Content { meta, source: Source::Apart(version), .. } = head else {
             return Err(FetchError::NotStored);
         };
@@ -37,35 +39,40 @@ impl Cache {
         }
         self.counters.passed.fetch_add(1, Ordering::Relaxed);
         // A part can't be checked against the digest of the whole.
-        let body = PassBody::start(response.body, None, permit, &self.runtime);
+        let body = PassBody::start(response.body, None, place, self.gate_for(demand), &self.runtime);
         Ok(Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false })
     }
 
     /// Asks for this request alone.
-    async fn pass(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
-        let permit = self.pass_permit().await?;
+    async fn pass(self: &Arc<Self>, object: &Object, demand: Demand) -> Result<Content, FetchError> {
+        let place = self.pass_place(demand).await?;
         let response = self.ask(object, Ask::Whole).await?;
-        Ok(self.passing(object, response, permit))
+        Ok(self.passing(object, response, place, demand))
     }
 
     pub(super) fn passing(
         &self,
         object: &Object,
         response: Response,
-        permit: OwnedSemaphorePermit,
+        place: Place,
+        demand: Demand,
     ) -> Content {
         self.counters.passed.fetch_add(1, Ordering::Relaxed);
         let terms = passing_terms(&response.headers, clock::now());
         let meta = Arc::new(meta(object, &response.headers, response.length, terms));
-        let body = PassBody::start(response.body, object.identity, permit, &self.runtime);
+        let body =
+            PassBody::start(response.body, object.identity, place, self.gate_for(demand), &self.runtime);
         Content { meta, source: Source::Pass(body), tier: Tier::Pass, stale: false }
     }
 
     /// Waits for others to end, within reason.
-    pub(super) async fn pass_permit(&self) -> Result<OwnedSemaphorePermit, FetchError> {
-        let (passes, patience) = (Arc::clone(&self.passes), self.settings.pass_patience);
-        let waiting =
-            self.runtime.spawn(async move { tokio::time::timeout(patience, passes.acquire_owned()).await });
-        waiting.await.map_err(|_| FetchError::ShuttingDown)?.ok().and_then(Result::ok).ok_or(FetchError::Busy)
+    pub(super) async fn pass_place(&self, demand: Demand) -> Result<Place, FetchError> {
+        let patience = self.settings.pass_patience;
+        self.passes.acquire_within(demand, patience, &self.runtime).await.ok_or(FetchError::Busy)
+    }
+
+    /// What a client's transfer has to pass; a push's passes nothing.
+    fn gate_for(&self, demand: Demand) -> Option<Arc<Gate>> {
+        (demand.class != Class::Push).then(|| Arc::clone(&self.gate))
     }
 }

@@ -4,6 +4,8 @@
 //! between misses it; then readers learn of it. A failure is remembered before they do, so that their retry meets it.
 
 use super::*;
+use crate::store::fill::Pace;
+use std::future::Future;
 
 /// What becomes a fill.
 pub(super) struct Opening {
@@ -19,7 +21,10 @@ pub(super) struct Opening {
 
 impl Cache {
     pub(super) async fn fly(self: Arc<Self>, object: Object, interest: Interest, mut course: Course) {
-        let held = match self.look(&object).await {
+        let Some(looked) = unless_deserted(&course, self.look(&object)).await else {
+            return course.land(Stage::Again);
+        };
+        let held = match looked {
             Held::Entry(cached) => Some(cached),
             Held::Nothing => None,
             Held::Suspect(suspect) => match self.prove(&object, suspect, course).await {
@@ -38,19 +43,30 @@ impl Cache {
             && cached.meta.terms.may_revalidate_behind(self.settings.stale_while_revalidate, now)
         {
             course.offer(Stage::Ready { cached, stale: true });
+            course.goes_on_behind();
         }
-        let covering = |held: Option<Cached>| held.filter(|held| self.covers(&held.meta));
-        let places = if held.is_some() { &self.revalidations } else { &self.fills };
-        let acquiring = Arc::clone(places).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(self.settings.fill_patience, acquiring).await else {
-            return course.land(match covering(held) {
-                Some(cached) => Stage::Ready { cached, stale: true },
-                None => Stage::Failed(FetchError::Busy),
-            });
-        };
-        match held {
-            Some(held) => self.revalidate(&object, held, interest, place, course).await,
-            None => self.begin(&object, interest, place, course).await,
+        let Some(held) = held else { return self.begin(&object, interest, course).await };
+        match self.place(&self.revalidations, &course).await {
+            Ok(place) => self.revalidate(&object, held, interest, place, course).await,
+            Err(_) if self.covers(&held.meta) => course.land(Stage::Ready { cached: held, stale: true }),
+            Err(instead) => course.land(instead),
+        }
+    }
+
+    /// A place for what the course is for, within reason; else what it comes to. A flight that nobody awaits any more leaves the
+    /// line.
+    async fn place(&self, places: &Places, course: &Course) -> Result<Place, Stage> {
+        let mut patience = std::pin::pin!(tokio::time::sleep(self.settings.fill_patience));
+        let mut demand = course.demand();
+        loop {
+            let now = *demand.borrow_and_update();
+            tokio::select! {
+                place = places.acquire(now) => return Ok(place),
+                // It is more urgent now.
+                Ok(()) = demand.changed() => {}
+                () = course.deserted() => return Err(Stage::Again),
+                () = &mut patience => return Err(Stage::Failed(FetchError::Busy)),
+            }
         }
     }
 
@@ -59,10 +75,13 @@ impl Cache {
         object: &Object,
         held: Cached,
         interest: Interest,
-        place: OwnedSemaphorePermit,
+        place: Place,
         course: Course,
     ) {
-        let (answer, exchange) = self.ask_anew(object, Some(&held)).await;
+        let asking = self.ask_anew(object, Some(&held));
+        let Some((answer, exchange)) = unless_left(&course, &place, asking).await else {
+            return course.land(Stage::Again);
+        };
         match answer {
             Ok(Answer::Body(response) | Answer::Whole(response)) => {
                 self.arrive(object, *response, exchange, (interest, place), course).await;
@@ -85,30 +104,26 @@ impl Cache {
         }
     }
 
-    /// What isn't here as a whole: goes on with parts, begins with some, or asks for all of it.
-    async fn begin(
-        self: &Arc<Self>,
-        object: &Object,
-        interest: Interest,
-        place: OwnedSemaphorePermit,
-        course: Course,
-    ) {
+    /// What isn't here as a whole: goes on with parts, begins with some, or asks for all of it. Only this last takes a place
+    /// among the fills: a HEAD waits in a line of its own.
+    async fn begin(self: &Arc<Self>, object: &Object, interest: Interest, course: Course) {
+        let demand = *course.demand().borrow();
         // Who wants all of it must not get a head, and be cut where the parts end: while the origin is down this is its probe.
         if interest == Interest::Whole
             && !self.origin.is_up()
             && self.keeps_some(object).await
-            && let Err(refusal) = self.ask_head(object).await
+            && let Err(refusal) = self.ask_head(object, demand).await
         {
             return course.land(Stage::Failed(refusal));
         }
-        if let Some(kept) = self.kept_parts(object).await {
-            drop(place);
+        if let Some(kept) = self.kept_parts(object, demand).await {
             return self.fill(object, kept, course).await;
         }
         if interest == Interest::Parts && object.size().is_none_or(|size| size >= self.settings.part_from) {
-            let head = match self.ask_head(object).await {
-                Ok(head) => head,
-                Err(refusal) => return course.land(Stage::Failed(refusal)),
+            let head = match unless_deserted(&course, self.ask_head(object, demand)).await {
+                Some(Ok(head)) => head,
+                Some(Err(refusal)) => return course.land(Stage::Failed(refusal)),
+                None => return course.land(Stage::Again),
             };
             if head.takes_parts(self.settings.part_from) {
                 return match self.draft(None, &head.meta.fields).await {
@@ -117,7 +132,6 @@ impl Cache {
                         let (room, spans, wants) =
                             (Room::Disk(reservation), Spans::default(), Arc::default());
                         let opening = Opening { meta, version, draft, room, spans, first: None, wants };
-                        drop(place);
                         self.fill(object, opening, course).await;
                     }
                     None => {
@@ -127,7 +141,14 @@ impl Cache {
                 };
             }
         }
-        let (answer, exchange) = self.ask_anew(object, None).await;
+        let place = match self.place(&self.fills, &course).await {
+            Ok(place) => place,
+            Err(instead) => return course.land(instead),
+        };
+        let asking = self.ask_anew(object, None);
+        let Some((answer, exchange)) = unless_left(&course, &place, asking).await else {
+            return course.land(Stage::Again);
+        };
         match answer {
             Ok(Answer::Body(response) | Answer::Whole(response)) => {
                 self.arrive(object, *response, exchange, (interest, place), course).await;
@@ -146,7 +167,7 @@ impl Cache {
         object: &Object,
         response: Response,
         exchange: Exchange,
-        (interest, place): (Interest, OwnedSemaphorePermit),
+        (interest, place): (Interest, Place),
         course: Course,
     ) {
         let fields = match object.identity {
@@ -209,6 +230,11 @@ impl Cache {
             wants,
             room: Mutex::new(room),
             writing: Arc::default(),
+            demand: course.demand(),
+            pace: Pace::default(),
+            place: Mutex::default(),
+            unpaced: AtomicBool::new(false),
+            finishes: AtomicBool::new(false),
         });
         self.counters.fills_started.fetch_add(1, Ordering::Relaxed);
         course.fill(Filling {
@@ -374,13 +400,39 @@ impl Cache {
     }
 
     async fn hand_over(self: &Arc<Self>, object: &Object, response: Response, course: Course) {
-        let outcome = match self.pass_permit().await {
-            Ok(permit) => {
-                let content = self.passing(object, response, permit);
+        let demand = *course.demand().borrow();
+        let outcome = match self.pass_place(demand).await {
+            Ok(place) => {
+                let content = self.passing(object, response, place, demand);
                 Stage::Unshared(Arc::new(Mutex::new(Some(content))))
             }
             Err(error) => Stage::Failed(error),
         };
         course.land(outcome);
     }
+}
+
+/// What `work` gives; `None` where nobody waits for it any more.
+async fn unless_deserted<T>(course: &Course, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = course.deserted() => None,
+    }
+}
+
+/// The same of work that holds a place: it goes on while no other wants the place.
+async fn unless_left<T>(course: &Course, place: &Place, work: impl Future<Output = T>) -> Option<T> {
+    let left = async {
+        course.deserted().await;
+        place.is_abandoned();
+        place.called().await;
+    };
+    let done = tokio::select! {
+        biased;
+        done = work => done,
+        () = left => return None,
+    };
+    place.is_busy();
+    Some(done)
 }

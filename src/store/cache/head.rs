@@ -25,7 +25,11 @@ impl Head {
 
 impl Cache {
     /// What a HEAD says, as content without its bytes.
-    pub(in crate::store) async fn head(self: &Arc<Self>, object: &Object) -> Result<Content, FetchError> {
+    pub(in crate::store) async fn head(
+        self: &Arc<Self>,
+        object: &Object,
+        demand: Demand,
+    ) -> Result<Content, FetchError> {
         // Of what is still to be verified its head is known.
         let held = match self.find(object).await {
             None => self.glance(object).await,
@@ -39,7 +43,7 @@ impl Cache {
             let (source, tier) = (Source::Memory(Bytes::new()), Tier::Memory);
             return Ok(Content { meta, source, tier, stale: false });
         }
-        match self.ask_head(object).await {
+        match self.ask_head(object, demand).await {
             Ok(Head { meta, .. }) => {
                 let (source, tier) = (Source::Memory(Bytes::new()), Tier::Pass);
                 Ok(Content { meta, source, tier, stale: false })
@@ -57,13 +61,19 @@ impl Cache {
         self.heads.get(object).filter(|head| clock::now() < head.meta.fresh_until)
     }
 
-    /// What the origin says of an object, lately or now.
-    pub(super) async fn ask_head(self: &Arc<Self>, object: &Object) -> Result<Head, FetchError> {
+    /// What the origin says of an object, lately or now. `Busy` where others were before it for too long.
+    pub(super) async fn ask_head(
+        self: &Arc<Self>,
+        object: &Object,
+        demand: Demand,
+    ) -> Result<Head, FetchError> {
         if let Some(head) = self.known_head(object) {
             return Ok(head);
         }
         // Few at a time, and none twice for a crowd: whoever waited finds the answer.
-        let _turn = self.heads_out.acquire().await.map_err(|_| FetchError::ShuttingDown)?;
+        let patience = self.settings.fill_patience;
+        let acquiring = self.heads_out.acquire_within(demand, patience, &self.runtime);
+        let _place = acquiring.await.ok_or(FetchError::Busy)?;
         if let Some(head) = self.known_head(object) {
             return Ok(head);
         }

@@ -12,7 +12,7 @@ impl Cache {
     }
 
     /// What an earlier fill left, if it still is of what the origin has.
-    pub(super) async fn kept_parts(self: &Arc<Self>, object: &Object) -> Option<Opening> {
+    pub(super) async fn kept_parts(self: &Arc<Self>, object: &Object, demand: Demand) -> Option<Opening> {
         let bans = self.purges.version();
         let (cache, asked) = (Arc::clone(self), object.clone());
         let taking = move || cache.disk.take_parts(&asked, &cache.runtime);
@@ -33,9 +33,9 @@ impl Cache {
             Arc::new(meta)
         } else {
             // Of what may be stale the head tells whether it is.
-            match self.ask_head(object).await {
+            match self.ask_head(object, demand).await {
                 Ok(head) if head.is_of(&version) && head.meta.length == meta.length => head.meta,
-                Err(FetchError::Origin(error)) if error.may_pass() => {
+                Err(error) if may_pass(&error) => {
                     self.put_away(object, Arc::new(meta), version, spans, (draft, reservation)).await;
                     return None;
                 }
@@ -90,5 +90,14 @@ impl Cache {
                 false
             }
         }
+    }
+}
+
+/// Whether the same question may have another answer soon.
+fn may_pass(error: &FetchError) -> bool {
+    match error {
+        FetchError::Origin(error) => error.may_pass(),
+        FetchError::Busy => true,
+        _ => false,
     }
 }

@@ -1,5 +1,6 @@
 //! Looks at the disk: with what is there taken into memory, or left as it was.
 
+use super::proof::WHOLE_BYTES;
 use super::*;
 
 /// What a look at the disk gave.
@@ -13,15 +14,20 @@ pub(super) enum Held {
 impl Cache {
     /// Looks on disk, and takes what is there into the memory tier.
     pub(super) async fn look(self: &Arc<Self>, object: &Object) -> Held {
-        let (cache, object) = (Arc::clone(self), object.clone());
-        let looking = move || match cache.look_now(&object) {
+        let (cache, asked) = (Arc::clone(self), object.clone());
+        let looking = move || match cache.look_now(&asked) {
             Ok(held) => held,
             Err(error) => {
-                cache.unreadable(&object, &error);
+                cache.unreadable(&asked, &error);
                 Held::Nothing
             }
         };
-        self.runtime.spawn_blocking(looking).await.unwrap_or(Held::Nothing)
+        match self.runtime.spawn_blocking(looking).await.unwrap_or(Held::Nothing) {
+            Held::Suspect(suspect) if suspect.length <= WHOLE_BYTES => {
+                self.proven_whole(object, suspect).await
+            }
+            held => held,
+        }
     }
 
     fn look_now(&self, object: &Object) -> io::Result<Held> {

@@ -11,12 +11,15 @@ mod proof;
 mod purge;
 mod renew;
 
+use super::demand::{Class, Demand};
 use super::disk::{Disk, Draft, Key, Look, Seal, Suspect, Trust, overhead_bytes};
 use super::evict::{Evictor, Index, Reservation};
 use super::fill::{Fill, First, Outcome, Pumped, Room, STEP_BYTES};
 use super::flight::{Course, Filling, Flights, Stage};
+use super::gate::Gate;
 use super::memory::{Body, Cached, Memory};
 use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
+use super::places::{Place, Places};
 use super::refusals::Refusals;
 use super::spans::Spans;
 use super::tail::{End, Progress};
@@ -41,13 +44,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// Small notes about objects (renewals, heads, what isn't to be shared): bytes of each kind, by [`note_bytes`].
 const MAX_NOTES_BYTES: u64 = 24 * 1024 * 1024;
 
 /// HEADs that the origin is asked at once.
 const MAX_HEADS: usize = 16;
+/// Of these, those for pushes alone, and those for what repos list.
+const HEADS_RESERVED: (usize, usize) = (4, 4);
+/// Of fills, revalidations and passes: one in so many is for pushes alone, and one in so many for what repos list.
+const RESERVED: (usize, usize) = (16, 4);
 const MIB: u64 = 1024 * 1024;
 /// While the disk refuses to store, so much is filled in memory, as a share of the memory tier's bound.
 const UNSTORED: u64 = 4;
@@ -68,11 +75,12 @@ pub(super) struct Cache {
     /// The origin said that they are not to be shared: the next ones don't even wait for each other.
     unshared: Moka<Object, ()>,
     heads: Moka<Object, Head>,
-    heads_out: Semaphore,
-    pub(super) fills: Arc<Semaphore>,
+    heads_out: Places,
+    pub(super) fills: Places,
     /// Apart, since what is stale here must not wait for what is cold; a changed object's fill keeps its place.
-    revalidations: Arc<Semaphore>,
-    passes: Arc<Semaphore>,
+    revalidations: Places,
+    passes: Places,
+    pub(super) gate: Arc<Gate>,
     /// MiB that may be filled in memory while the disk refuses to store.
     pub(super) unstored_mib: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
@@ -109,10 +117,11 @@ impl Cache {
             renewed: notes(None, |meta| meta.fields.bytes()),
             unshared: notes(Some(settings.revalidate), |()| 0),
             heads: notes(Some(settings.absent_for), |head| head.meta.fields.bytes()),
-            heads_out: Semaphore::new(MAX_HEADS),
-            fills: Arc::new(Semaphore::new(settings.max_fills)),
-            revalidations: Arc::new(Semaphore::new(settings.max_fills)),
-            passes: Arc::new(Semaphore::new(settings.max_passes)),
+            heads_out: Places::new(MAX_HEADS, HEADS_RESERVED.0, HEADS_RESERVED.1),
+            fills: places(settings.max_fills),
+            revalidations: places(settings.max_fills),
+            passes: places(settings.max_passes),
+            gate: Arc::default(),
             unstored_mib: Arc::new(Semaphore::new(unstored_mib(settings.memory_bytes))),
             closing: Arc::default(),
             counters,
@@ -158,6 +167,7 @@ impl Cache {
         self: &Arc<Self>,
         object: &Object,
         interest: Interest,
+        demand: Demand,
     ) -> Result<Content, FetchError> {
         loop {
             if let Some(content) = self.peek(object)
@@ -177,7 +187,7 @@ impl Cache {
                 };
             }
             if self.unshared.contains_key(object) {
-                return self.apart(object, interest).await;
+                return self.apart(object, interest, demand).await;
             }
             let mut is_own = false;
             let launch = |course| {
@@ -190,7 +200,7 @@ impl Cache {
                 };
                 self.runtime.spawn(flying).abort_handle()
             };
-            let mut stage = self.flights.join(object, launch).ok_or(FetchError::ShuttingDown)?;
+            let mut stage = self.flights.join(object, demand, launch).ok_or(FetchError::ShuttingDown)?;
             let is_past = !is_own
                 && matches!(&*stage.borrow(), Stage::Filling(filling) if filling.is_past(clock::now()));
             if is_past {
@@ -203,7 +213,7 @@ impl Cache {
                 Ok(Stage::Again) => continue,
                 // What began before a purge goes on for those who follow it, but not for others.
                 Ok(Stage::Filling(filling)) if self.purges.verdict(object, &filling.meta).is_some() => {
-                    self.apart(object, interest).await
+                    self.apart(object, interest, demand).await
                 }
                 Ok(Stage::Filling(filling)) => Ok(interest.begin(filling.content())),
                 Ok(Stage::Ready { cached, stale }) => Ok(Content { stale, ..cached.content(Tier::Disk) }),
@@ -212,7 +222,7 @@ impl Cache {
                     let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
                     match taken {
                         Some(content) => Ok(content),
-                        None => self.apart(object, interest).await,
+                        None => self.apart(object, interest, demand).await,
                     }
                 }
                 Ok(Stage::Waiting) | Err(_) => Err(FetchError::ShuttingDown),
@@ -344,6 +354,10 @@ impl Cache {
         meta.terms.may_cover_error(settings.stale_if_error, now)
             || meta.terms.may_revalidate_behind(settings.stale_while_revalidate, now)
     }
+}
+
+fn places(units: usize) -> Places {
+    Places::new(units, units / RESERVED.0, units / RESERVED.1)
 }
 
 fn unstored_mib(memory_bytes: u64) -> usize {

@@ -1,7 +1,7 @@
 //! Suspects: entries whose bytes are verified before a client gets them. They were stored before the machine went down, or
 //! leave the disk for the first time in this process.
 //!
-//! One of up to 64 MiB is verified whole by the look that finds it. A larger one is a flight: its bytes become readable
+//! One of up to 64 MiB is verified whole before it is used, in steps of 8 MiB. A larger one is a flight: its bytes become readable
 //! block by block as they are verified, like those of a fill, those first that somebody reads, so nobody waits for more than
 //! what it reads. A block that isn't what was stored fails the readers that wait for it, and removes the entry; where it is
 //! among the first, nobody has got anything yet and the object is fetched anew. What was stored before the machine went down
@@ -9,10 +9,11 @@
 
 use super::*;
 use crate::store::disk::{Examined, Finding, Suspect, Verified};
-use crate::store::wants::Wanted;
 
 /// Verified at a time.
 const STEP_BYTES: u64 = 8 * 1024 * 1024;
+/// A suspect of up to so many bytes is verified before a client gets any of it: a fraction of a second's reading.
+pub(super) const WHOLE_BYTES: u64 = 64 * 1024 * 1024;
 /// The pace of what nobody waits for: a fraction of what one disk reads. 200 GiB take an hour.
 const BEHIND_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 /// How often it is looked whether anybody still reads, while nothing is wanted.
@@ -49,7 +50,6 @@ impl Cache {
             wants: Arc::clone(&wants),
             tier: Tier::Disk,
         });
-        let mut wanted = Wanted::default();
         let end = loop {
             match verified {
                 Ok(Verified::Some) => progress.send_modify(|progress| progress.spans = suspect.good.clone()),
@@ -62,7 +62,7 @@ impl Cache {
                     break End::Failed(Arc::new(FillError::Disk(error)));
                 }
             }
-            let Some(from) = next_wanted(&wants, &mut wanted, &suspect.good, &course).await else {
+            let Some(from) = next_wanted(&wants, &suspect.good, &course).await else {
                 // Nobody reads, or the node is going down.
                 course.land(Stage::Again);
                 return None;
@@ -80,6 +80,18 @@ impl Cache {
             progress.end = end;
         });
         None
+    }
+
+    /// What a suspect is that is small enough to be verified before a client gets any of it.
+    pub(super) async fn proven_whole(self: &Arc<Self>, object: &Object, suspect: Box<Suspect>) -> Held {
+        let Some(meta) = self.unpurged_entry(object, suspect.found.meta.clone(), &suspect.found.file) else {
+            return Held::Nothing;
+        };
+        let meta = Arc::new(self.current(object, meta));
+        match self.prove_whole(object, meta, suspect).await.flatten() {
+            Some(cached) => Held::Entry(cached),
+            None => Held::Nothing,
+        }
     }
 
     /// The same of what may be stale: all of it is verified before the origin is asked whether it is. `None` when the node is
@@ -235,9 +247,9 @@ impl Cache {
 
 /// Waits until a reader wants bytes that aren't known to be good; where they begin. `None` once nobody reads, or the node is
 /// going down.
-async fn next_wanted(wants: &Arc<Wants>, wanted: &mut Wanted, good: &Spans, course: &Course) -> Option<u64> {
+async fn next_wanted(wants: &Arc<Wants>, good: &Spans, course: &Course) -> Option<u64> {
     loop {
-        wanted.join(&wants.now());
+        let wanted = wants.now();
         // One is the flight's, one is kept here.
         if course.withdraws_unless(|| Arc::strong_count(wants) > 2) {
             return None;
@@ -247,7 +259,7 @@ async fn next_wanted(wants: &Arc<Wants>, wanted: &mut Wanted, good: &Spans, cour
             return Some(from);
         }
         tokio::select! {
-            more = wants.next() => wanted.join(&more),
+            () = wants.told() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = course.closing() => return None,
         }

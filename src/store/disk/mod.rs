@@ -36,9 +36,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use sums::BlockSums;
 use tokio::runtime::Handle;
 
-/// A suspect of up to so many bytes is verified by who looks for it: a fraction of a second's reading. A larger one is
-/// for those who can follow its verification.
-const LOOK_BYTES: u64 = 64 * 1024 * 1024;
+/// A suspect of up to so many bytes is verified by the look that finds it. A larger one is verified in steps, so that no look
+/// holds a thread for longer than one of these takes.
+const LOOK_BYTES: u64 = 8 * 1024 * 1024;
 /// The directory of what isn't whole.
 const PARTS: &str = "parts";
 /// Read at once where a body's sums are missing.

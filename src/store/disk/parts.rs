@@ -47,6 +47,8 @@ impl<F: Files> Disk<F> {
         let (Some(record), false, Stage::Open) = (record, *closed, draft.stage) else {
             return Err(io::Error::new(ErrorKind::InvalidInput, "these parts can't be put away"));
         };
+        // Blocks that were promised for the rest are free again.
+        self.files.truncate(&draft.file, spans.iter().map(|span| span.end).max().unwrap_or(0))?;
         self.files.write_all_at(&draft.file, &encode(Vec::new(), &record)?, record.length)?;
         let stored = i64::try_from(meta.stored.as_secs()).unwrap_or(0);
         self.files.set_modified(&draft.file, self.epoch().mark(stored))?;

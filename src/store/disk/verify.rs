@@ -18,7 +18,7 @@ pub(in crate::store) struct Suspect<F: Files = System> {
     pub(in crate::store) found: Found<F>,
     pub(super) sums: Vec<u32>,
     pub(super) modified: Modified,
-    pub(super) length: u64,
+    pub(in crate::store) length: u64,
     /// Bytes that are as they should be: whole blocks.
     pub(in crate::store) good: Spans,
 }

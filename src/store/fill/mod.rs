@@ -2,42 +2,47 @@
 //!
 //! A fill is tended by one task. Readers tell it what they [want](Wants): the whole, which one pass fetches in order, or
 //! parts, which runs fetch in blocks. Both write into the same file, and everybody reads what is there, whoever fetched
-//! it. When nobody reads any more the fill ends: near the end of a pass only after it; else at once, and what is there is
-//! kept as parts.
+//! it. What is fetched ahead follows what readers take. When nobody reads any more the fill ends: a pass that is soon done
+//! only after its end, unless another waits for a place; else after a while, and what is there is kept as parts.
 
 mod order;
+mod pace;
 mod pump;
 mod stream;
 
 pub(super) use order::Pumped;
+pub(super) use pace::Pace;
 
 use super::FillError;
 use super::cache::Cache;
+use super::demand::Demand;
 use super::disk::{Written, overhead_bytes};
 use super::evict::Reservation;
 use super::flight::Course;
 use super::object::{Meta, Object};
+use super::places::Place;
 use super::spans::Spans;
 use super::tail::{NEAR_BYTES, Progress};
-use super::wants::{Wanted, Wants};
+use super::wants::Wants;
+use crate::clock;
 use crate::http::ByteRange;
 use crate::origin::{OriginBody, OriginError, Version};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, RwLock, watch};
+use tokio::sync::{RwLock, watch};
 use tokio::task::{JoinError, JoinSet};
 
-/// Parts are fetched in whole blocks, so that any number of small ranges costs at most one request for each block.
-pub(super) const BLOCK_BYTES: u64 = 1 << 20;
 /// Runs of one fill at once; more wait.
 const MAX_RUNS: usize = 8;
 /// Room is reserved in such steps where the origin promised no length.
 pub(super) const STEP_BYTES: u64 = 8 << 20;
 /// How often, within the time that a fill goes on alone, it is looked whether anybody reads.
 const LOOKS: u32 = 5;
+/// And at least so often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is being filled.
 pub(super) struct Fill {
@@ -55,12 +60,21 @@ pub(super) struct Fill {
     pub(super) room: Mutex<Room>,
     /// Held, to read, by each write under way.
     pub(super) writing: Arc<RwLock<()>>,
+    /// For whom: the most important of those who have asked.
+    pub(super) demand: watch::Receiver<Demand>,
+    pub(super) pace: Pace,
+    /// The place of the pass, while it asks the origin.
+    pub(super) place: Mutex<Option<Arc<Place>>>,
+    /// The pass never waits for readers.
+    pub(super) unpaced: AtomicBool,
+    /// Nobody reads, and the pass goes on to the end.
+    pub(super) finishes: AtomicBool,
 }
 
 /// The body of a 200 that began a fill, and its place among the fills.
 pub(super) struct First {
     pub(super) body: OriginBody,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// What a fill takes of a bound.
@@ -101,6 +115,12 @@ struct Tasks {
     waiting: Spans,
     /// What a run failed to get although a pass runs: tried again at the next look.
     again: Spans,
+    /// Waits for a place for the next run.
+    places: JoinSet<Place>,
+    /// The one that came.
+    spare: Option<Place>,
+    /// The pass's place counts as one that nobody wants.
+    is_abandoned: bool,
     /// The origin gives no parts.
     no_parts: bool,
 }
@@ -116,6 +136,8 @@ impl Fill {
         let outcome = self.until_done(course, &mut tasks).await;
         tasks.pass.shutdown().await;
         tasks.runs.shutdown().await;
+        tasks.places.shutdown().await;
+        self.set_place(None);
         // A task that is gone may have left a write to the blocking pool.
         drop(self.writing.write().await);
         outcome
@@ -123,26 +145,40 @@ impl Fill {
 
     async fn until_done(self: &Arc<Self>, course: &Course, tasks: &mut Tasks) -> Outcome {
         let mut looks = tokio::time::interval(self.look_interval());
-        let mut deserted = 0;
+        let mut left_since = None;
         loop {
+            let is_left = !self.is_followed(course);
+            self.tell_use(is_left, tasks);
             tokio::select! {
-                wanted = self.wants.next() => self.take(&wanted, tasks),
+                () = self.wants.told() => {}
                 Some(ended) = tasks.pass.join_next() => return passed(ended),
                 Some(ended) = tasks.runs.join_next() => {
                     if let Err(error) = self.run_ended(ended, tasks) {
                         return Outcome::Failed(error);
                     }
                 }
+                Some(Ok(place)) = tasks.places.join_next() => tasks.spare = Some(place),
                 () = course.closing() => return Outcome::Left,
-                _ = looks.tick() => {
-                    std::mem::take(&mut tasks.again).iter().for_each(|range| tasks.waiting.insert(range));
-                    let goes_on = self.is_followed(course) || !tasks.pass.is_empty() && self.is_near_its_end();
-                    deserted = if goes_on { 0 } else { deserted + 1 };
-                    if deserted > LOOKS && course.withdraws_unless(|| self.has_readers()) {
+                () = self.called(), if is_left => {
+                    if course.withdraws_unless(|| self.has_readers()) {
                         return Outcome::Left;
                     }
                 }
+                _ = looks.tick() => {
+                    tasks.again = Spans::default();
+                    let finishes = is_left && !tasks.pass.is_empty() && self.ends_soon();
+                    self.finish(finishes);
+                    left_since = left_since.filter(|_| is_left && !finishes);
+                    if is_left && !finishes {
+                        let since = *left_since.get_or_insert_with(clock::monotonic);
+                        let is_over = clock::monotonic() - since >= self.cache.settings.linger;
+                        if is_over && course.withdraws_unless(|| self.has_readers()) {
+                            return Outcome::Left;
+                        }
+                    }
+                }
             }
+            self.take(tasks);
             self.start(tasks);
         }
     }
@@ -159,22 +195,30 @@ impl Fill {
     }
 
     fn look_interval(&self) -> Duration {
-        (self.cache.settings.linger / LOOKS).max(Duration::from_millis(1))
+        (self.cache.settings.linger / LOOKS).clamp(Duration::from_millis(1), LOOK_EVERY)
     }
 
-    fn take(self: &Arc<Self>, wanted: &Wanted, tasks: &mut Tasks) {
+    /// Takes what is wanted now.
+    fn take(self: &Arc<Self>, tasks: &mut Tasks) {
+        let wanted = self.wants.now();
+        tasks.waiting = Spans::default();
+        // Without a version parts can't be told apart.
+        let (Some(length), Some(_), false) = (self.length, &self.version, tasks.no_parts) else {
+            if !wanted.parts.is_empty() {
+                self.unpace();
+            }
+            if wanted.whole || !wanted.parts.is_empty() {
+                self.pass(tasks, None);
+            }
+            return;
+        };
         if wanted.whole {
             self.pass(tasks, None);
         }
-        // Without a version parts can't be told apart.
-        let (Some(length), Some(_), false) = (self.length, &self.version, tasks.no_parts) else {
-            return self.pass(tasks, None);
-        };
-        for range in wanted.parts.iter().filter(|range| range.start < length) {
-            let start = range.start - range.start % BLOCK_BYTES;
-            let end = range.end.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(length).min(length);
-            tasks.waiting.insert(ByteRange { start, end });
+        for ByteRange { start, end } in wanted.parts.iter().filter(|range| range.start < length) {
+            tasks.waiting.insert(ByteRange { start, end: end.min(length) });
         }
+        tasks.again.iter().for_each(|range| tasks.waiting.remove(range));
     }
 
     /// Starts the pass in order, unless it runs.
@@ -182,25 +226,20 @@ impl Fill {
         if tasks.pass.is_empty() {
             let fill = Arc::clone(self);
             tasks.pass.spawn(async move {
-                let (body, _place) = match first {
-                    Some(First { body, place }) => (Some(body), place),
-                    None => {
-                        let place = Arc::clone(&fill.cache.fills).acquire_owned().await;
-                        fill.make_room_for_all().await?;
-                        (None, place.map_err(|_| FillError::Abandoned)?)
-                    }
-                };
-                order::in_order(fill, body).await
+                if first.is_none() {
+                    fill.make_room_for_all().await?;
+                }
+                order::in_order(fill, first).await
             });
         }
     }
 
-    /// Starts the runs that may start; for want of a place some may have to wait until the next look.
+    /// Starts the runs that may start. Where there is no place, one is waited for.
     fn start(self: &Arc<Self>, tasks: &mut Tasks) {
         while !tasks.waiting.is_empty()
             && tasks.runs.len() < MAX_RUNS
             // First: with a claim nobody may wait for a place, since others wait for the claim.
-            && let Ok(place) = Arc::clone(&self.cache.fills).try_acquire_owned()
+            && let Some(place) = self.place_for_run(tasks)
             && let Some(range) = self.claim(&mut tasks.waiting, !tasks.pass.is_empty())
         {
             self.cache.counters.parts_fetched.fetch_add(1, Ordering::Relaxed);
@@ -218,14 +257,24 @@ impl Fill {
         }
     }
 
+    fn place_for_run(self: &Arc<Self>, tasks: &mut Tasks) -> Option<Place> {
+        let place = tasks.spare.take().or_else(|| self.cache.fills.try_acquire(*self.demand.borrow()));
+        if place.is_none() && tasks.places.is_empty() {
+            let fill = Arc::clone(self);
+            tasks.places.spawn(async move { fill.wait_for_place().await });
+        }
+        place
+    }
+
     /// Claims the next gap in what waits. What the pass in order reaches soon isn't worth a request.
     fn claim(&self, waiting: &mut Spans, passing: bool) -> Option<ByteRange> {
         let mut claimed = None;
+        let at = self.progress.borrow().filled_to.unwrap_or(0);
+        let goes_to = self.goes_to(at).min(at.saturating_add(NEAR_BYTES));
         self.progress.send_if_modified(|progress| {
             let mut taken: Spans = progress.spans.iter().chain(progress.claimed.iter()).collect();
-            if passing {
-                let soon = progress.filled_to.unwrap_or(0).saturating_add(NEAR_BYTES);
-                taken.insert(ByteRange { start: 0, end: soon });
+            if passing && goes_to > 0 {
+                taken.insert(ByteRange { start: 0, end: goes_to });
             }
             while let Some(wanted) = waiting.first() {
                 let gap = taken.gaps(wanted).first().copied();
@@ -259,7 +308,7 @@ impl Fill {
             // An origin that gives no parts, or has another version by now: only the whole can tell.
             FillError::Origin(OriginError::RangeIgnored) => {
                 tasks.no_parts = true;
-                tasks.waiting = Spans::default();
+                self.unpace();
                 self.pass(tasks, None);
                 Ok(())
             }
@@ -272,17 +321,9 @@ impl Fill {
         }
     }
 
-    /// Whether little is missing; what has no known end is never taken to be near it, once it is long.
-    fn is_near_its_end(&self) -> bool {
-        let (there, abandon) = (self.progress.borrow().spans.bytes(), self.cache.settings.abandon_bytes);
-        match self.length {
-            Some(length) => length.saturating_sub(there) <= abandon.max(length / 2),
-            None => there <= abandon,
-        }
-    }
-
     /// These bytes are in the file.
     fn arrived(&self, range: ByteRange) {
+        self.pace.arrived(range.len());
         self.progress.send_modify(|progress| {
             progress.spans.insert(range);
             progress.claimed.remove(range);

@@ -6,9 +6,8 @@
 
 use super::pump::Writer;
 use super::stream::{Sort, Stream};
-use super::{Fill, FillError};
+use super::{Fill, FillError, First};
 use crate::http::ByteRange;
-use crate::origin::OriginBody;
 use crate::repo::Sha256;
 use crate::store::sums::Sums;
 use crate::store::tail::NEAR_BYTES;
@@ -26,14 +25,19 @@ enum Next {
     There(u64),
     /// A run has claimed the next bytes.
     Claimed,
+    /// The next bytes may not be asked for now.
+    Ahead,
     /// The bytes up to `to` are claimed now; `gap_end` is where others' begin.
     Free { to: u64, gap_end: Option<u64> },
 }
 
 /// Gets all bytes that are missing, in order, beginning with the `first` body if there is one, and checks what is listed.
-pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Result<Pumped, FillError> {
+pub(super) async fn in_order(fill: Arc<Fill>, first: Option<First>) -> Result<Pumped, FillError> {
     let fill = &*fill;
-    let mut stream = first.map(|body| Stream::whole(fill, body));
+    let mut stream = first.map(|First { body, place }| {
+        fill.set_place(Some(place));
+        Stream::whole(fill, body)
+    });
     let mut writer = Writer::new(fill, 0, Some(Sums::of(fill.object.identity)));
     if let (Some(0), Some(empty)) = (fill.length, &mut stream) {
         // It still has to say that it ends.
@@ -43,9 +47,19 @@ pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Resu
         let at = writer.at();
         fill.progress.send_modify(|progress| progress.filled_to = Some(at));
         let body = stream.take().filter(|stream| stream.at() == at && stream.end() != Some(at));
-        match fill.claim_next(at, body.as_ref().and_then(Stream::end)) {
+        // Without a place nothing is claimed: with a claim nobody may wait for one.
+        let goes_to = if fill.place().is_some() { fill.goes_to(at) } else { at };
+        match fill.claim_next(at, body.as_ref().and_then(Stream::end), goes_to) {
             Next::There(to) => writer.pass_over(to.min(at + NEAR_BYTES)).await?,
             Next::Claimed => fill.wait_for(at).await,
+            Next::Ahead if fill.goes_to(at) > at => {
+                stream = body;
+                fill.set_place(Some(fill.wait_for_place().await));
+            }
+            Next::Ahead => {
+                fill.rests(at).await;
+                stream = body.filter(|_| fill.place().is_some());
+            }
             Next::Free { to, gap_end } => {
                 let mut body = match (body, gap_end) {
                     (Some(stream), _) => stream,
@@ -55,7 +69,9 @@ pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Resu
                     // Only a first body has no known length, and nobody claims parts of it.
                     (None, None) => return Err(FillError::Abandoned),
                 };
+                fill.pace.begins();
                 let ended = writer.pump(&mut body, Some(to)).await?;
+                fill.pace.ends();
                 match (ended, fill.length) {
                     (true, None) => break,
                     // It would wait for its own claim.
@@ -66,6 +82,7 @@ pub(super) async fn in_order(fill: Arc<Fill>, first: Option<OriginBody>) -> Resu
         }
     }
     let length = writer.at();
+    fill.set_place(None);
     let sha256 = writer.into_sums().ok_or(FillError::Abandoned)?.check()?;
     Ok(Pumped { length, sha256 })
 }
@@ -82,19 +99,23 @@ pub(super) async fn run(fill: Arc<Fill>, range: ByteRange) -> Result<(), (ByteRa
 }
 
 impl Fill {
-    /// What comes next at `at`, for the pass in order. It claims little ahead, so that far ranges stay free for runs.
-    fn claim_next(&self, at: u64, stream_end: Option<u64>) -> Next {
+    /// What comes next at `at`, for the pass in order, which goes to `goes_to`. It claims little ahead, so that far ranges stay
+    /// free for runs.
+    fn claim_next(&self, at: u64, stream_end: Option<u64>, goes_to: u64) -> Next {
         let mut next = Next::Claimed;
         self.progress.send_if_modified(|progress| {
             next = if let Some(to) = progress.spans.end_of(at) {
                 Next::There(to)
             } else if progress.claimed.end_of(at).is_some() {
                 Next::Claimed
+            } else if goes_to <= at {
+                Next::Ahead
             } else {
                 let bounds = [progress.spans.next_start(at), progress.claimed.next_start(at), self.length];
                 let gap_end = bounds.into_iter().flatten().min();
                 // Never beyond the end of the stream that it has: where a gap grows, another one is opened.
-                let ends = gap_end.into_iter().chain(stream_end).chain([at.saturating_add(NEAR_BYTES)]);
+                let most = goes_to.min(at.saturating_add(NEAR_BYTES));
+                let ends = gap_end.into_iter().chain(stream_end).chain([most]);
                 let to = ends.min().unwrap_or(at);
                 progress.claimed.insert(ByteRange { start: at, end: to });
                 Next::Free { to, gap_end }

@@ -5,6 +5,8 @@
 use super::stream::Stream;
 use super::{Fill, FillError};
 use crate::http::ByteRange;
+use crate::origin::OriginError;
+use crate::store::demand::Class;
 use crate::store::sums::Sums;
 use bytes::Bytes;
 use std::io;
@@ -63,7 +65,7 @@ impl<'a> Writer<'a> {
             let wanted = if self.writing.is_some() { GATHERED_BYTES } else { BATCH_BYTES };
             tokio::select! {
                 biased;
-                piece = stream.next(left.max(1)), if takes && self.batched < wanted => match piece {
+                piece = next(self.fill, stream, left.max(1)), if takes && self.batched < wanted => match piece {
                     Ok(Some(bytes)) => {
                         self.batched += bytes.len();
                         self.batch.push(bytes);
@@ -157,6 +159,16 @@ impl<'a> Writer<'a> {
         self.fill.arrived(range);
         Ok(())
     }
+}
+
+/// The stream's next bytes; a client's, in turn while a push fetches.
+async fn next(fill: &Fill, stream: &mut Stream<'_>, max: u64) -> Result<Option<Bytes>, OriginError> {
+    let gate = &fill.cache.gate;
+    let is_push = || fill.demand.borrow().class == Class::Push || fill.wants.is_pushed();
+    if !gate.is_pushing() || is_push() {
+        return stream.next(max).await;
+    }
+    gate.pass(stream.next(max)).await
 }
 
 struct Wrote {

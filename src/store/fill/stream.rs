@@ -177,7 +177,11 @@ async fn ask(fill: &Fill, range: ByteRange, sort: Sort) -> Result<Given, OriginE
         .await?
     {
         Answer::Body(response) => (response, Some(range.end), 0),
-        Answer::Whole(response) if sort == Sort::InOrder => (response, fill.length, range.start),
+        Answer::Whole(response) if sort == Sort::InOrder => {
+            // To go on with this later would cost all of it again.
+            fill.unpace();
+            (response, fill.length, range.start)
+        }
         Answer::Whole(_) | Answer::NotModified(_) => return Err(OriginError::RangeIgnored),
     };
     let is_sure = fill.version.as_ref().is_some_and(|version| version.is_in(&response.headers));

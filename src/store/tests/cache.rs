@@ -17,7 +17,7 @@ fn a_crowd_shares_one_fill_that_outlives_its_first_reader() {
     let store = bench.over(&stub.url);
     let object = listed("a/x.rpm", &bytes);
     bench.run(async {
-        let first = store.fetch(&object).await.unwrap();
+        let first = store.fetch(&object, ANY).await.unwrap();
         assert_eq!(first.tier, Tier::Fill);
         assert_eq!(first.meta.etag, Some(etag(&Sha256::of(&bytes).into())));
         let Source::Growing(mut tail) = first.source else { panic!("{first:?}") };
@@ -26,7 +26,7 @@ fn a_crowd_shares_one_fill_that_outlives_its_first_reader() {
         let mut crowd = JoinSet::new();
         for _ in 0..50 {
             let (store, object) = (Arc::clone(&store), object.clone());
-            crowd.spawn(async move { drain(store.fetch(&object).await.unwrap()).await });
+            crowd.spawn(async move { drain(store.fetch(&object, ANY).await.unwrap()).await });
         }
         tokio::task::yield_now().await;
         gate.send(()).unwrap();
@@ -129,7 +129,7 @@ fn what_no_catalogue_lists_is_revalidated() {
     let store = bench.with(&stub.url, &settings);
     let object = unlisted("x.txt");
     let ask = || {
-        let content = bench.run(store.fetch(&object)).unwrap();
+        let content = bench.run(store.fetch(&object, ANY)).unwrap();
         let (stale, etag) = (content.stale, content.meta.etag.clone().unwrap());
         (bench.run(drain(content)).unwrap(), stale, etag.to_str().unwrap().to_owned())
     };
@@ -148,7 +148,7 @@ fn what_no_catalogue_lists_is_revalidated() {
         std::thread::yield_now();
     }
     *script.lock().unwrap() = ("404 Not Found", "x: y", vec![]);
-    assert!(bench.run(store.fetch(&object)).is_err_and(|error| error.is_absent()));
+    assert!(bench.run(store.fetch(&object, ANY)).is_err_and(|error| error.is_absent()));
     assert!(bench.run(store.find(&object)).is_none());
     assert_eq!((stub.requests().len(), store.stats().served_stale, store.stats().revalidated), (5, 1, 1));
 }
@@ -183,7 +183,7 @@ fn private_answers_are_not_shared() {
         let mut crowd = JoinSet::new();
         for _ in 0..5 {
             let (store, object) = (Arc::clone(&store), object.clone());
-            crowd.spawn(async move { drain(store.fetch(&object).await.unwrap()).await.unwrap() });
+            crowd.spawn(async move { drain(store.fetch(&object, ANY).await.unwrap()).await.unwrap() });
         }
         crowd.join_all().await
     });
@@ -208,15 +208,17 @@ fn absence_is_remembered_briefly_and_directories_are_told_apart() {
     });
     let store = bench.over(&stub.url);
     for _ in 0..3 {
-        for absent in [bench.run(store.fetch(&unlisted("none"))), bench.run(store.head(&unlisted("none")))] {
+        for absent in
+            [bench.run(store.fetch(&unlisted("none"), ANY)), bench.run(store.head(&unlisted("none"), ANY))]
+        {
             assert!(
                 matches!(absent, Err(FetchError::Answered(page)) if *page.body.as_ref().unwrap() == "nothing")
             );
         }
-        assert!(matches!(bench.run(store.fetch(&unlisted("dir"))), Err(FetchError::IsDirectory)));
+        assert!(matches!(bench.run(store.fetch(&unlisted("dir"), ANY)), Err(FetchError::IsDirectory)));
     }
     assert_eq!(stub.requests().len(), 2);
-    let content = bench.run(store.fetch(&unlisted("dir/"))).unwrap();
+    let content = bench.run(store.fetch(&unlisted("dir/"), ANY)).unwrap();
     assert_eq!(content.meta.content_type, "text/html;charset=utf-8");
     assert_eq!(bench.drained(&store, &unlisted("old")).unwrap(), b"<html>", "a redirect within the origin");
     assert!(bench.drained(&store, &unlisted("loop")).unwrap_err().contains("redirects"));
@@ -241,13 +243,13 @@ fn a_listed_object_that_is_denied_is_a_failure_that_is_not_remembered() {
     let settings = Settings { failed_for: Duration::ZERO, absent_for: hour, ..bench.settings() };
     let store = bench.with(&stub.url, &settings);
     let object = listed("x", &body(5000));
-    let denied = bench.run(store.fetch(&object)).unwrap_err();
+    let denied = bench.run(store.fetch(&object, ANY)).unwrap_err();
     assert!(denied.is_denial() && !denied.is_answer(), "{denied}");
     assert!(matches!(&denied, FetchError::Origin(error) if error.may_pass()), "{denied}");
     assert!(bench.drained(&store, &object).unwrap() == body(5000), "another host has it");
     assert_eq!(stub.requests().len(), 4);
     let other = listed("y", &body(6000));
-    assert!(bench.run(store.fetch(&other)).is_err(), "one host redirects, one has another length");
+    assert!(bench.run(store.fetch(&other, ANY)).is_err(), "one host redirects, one has another length");
     assert!(bench.drained(&store, &other).unwrap() == body(6000));
     assert_eq!(stub.requests().len(), 7);
 }
@@ -262,7 +264,7 @@ fn odd_heads_are_answered_by_a_get_and_never_remembered() {
         });
         let store = bench.over(&stub.url);
         for object in [unlisted("x"), listed("y", &body(5000))] {
-            let meta = bench.run(store.head(&object)).unwrap().meta;
+            let meta = bench.run(store.head(&object, ANY)).unwrap().meta;
             assert_eq!((meta.length, meta.etag.is_some()), (Some(5000), true), "{odd}");
             assert!(bench.drained(&store, &object).unwrap() == body(5000), "{odd}");
         }
@@ -272,8 +274,8 @@ fn odd_heads_are_answered_by_a_get_and_never_remembered() {
     let bench = Bench::new();
     let stub = Stub::start(|_, _, stream| send(stream, &response("404 Not Found", &[], b"nothing")));
     let store = bench.over(&stub.url);
-    assert!(bench.run(store.head(&unlisted("x"))).is_err_and(|error| error.is_absent()));
-    let Err(FetchError::Answered(page)) = bench.run(store.fetch(&unlisted("x"))) else { panic!() };
+    assert!(bench.run(store.head(&unlisted("x"), ANY)).is_err_and(|error| error.is_absent()));
+    let Err(FetchError::Answered(page)) = bench.run(store.fetch(&unlisted("x"), ANY)) else { panic!() };
     assert_eq!((page.body.as_deref(), stub.requests().len()), (Some(&b"nothing"[..]), 2));
 }
 
@@ -285,13 +287,16 @@ fn heads_begin_no_fill() {
     let stub = Stub::fixed(answer);
     let store = bench.over(&stub.url);
     for _ in 0..3 {
-        let meta = bench.run(store.head(&unlisted("x.rpm"))).unwrap().meta;
+        let meta = bench.run(store.head(&unlisted("x.rpm"), ANY)).unwrap().meta;
         assert_eq!((meta.length, meta.etag.as_ref().unwrap().to_str().unwrap()), (Some(5000), "\"e\""));
     }
     assert!(stub.requests()[0].starts_with("head /x.rpm "));
     let right = listed("y.rpm", &body(5000));
-    assert_eq!(bench.run(store.head(&right)).unwrap().meta.etag, Some(etag(&Sha256::of(&body(5000)).into())));
-    assert!(bench.run(store.head(&listed("y.rpm", b"short"))).is_err());
+    assert_eq!(
+        bench.run(store.head(&right, ANY)).unwrap().meta.etag,
+        Some(etag(&Sha256::of(&body(5000)).into()))
+    );
+    assert!(bench.run(store.head(&listed("y.rpm", b"short"), ANY)).is_err());
     // Before a listed one counts as another, a GET is to say so, and another connection.
     assert_eq!((stub.requests().len(), store.stats().fills_started), (5, 0));
 }

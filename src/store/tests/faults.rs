@@ -95,7 +95,7 @@ fn the_end_of_a_listed_object_waits_for_its_digest() {
     });
     let store = bench.over(&stub.url);
     bench.run(async {
-        let content = store.fetch(&listed("x", &bytes)).await.unwrap();
+        let content = store.fetch(&listed("x", &bytes), ANY).await.unwrap();
         let Source::Growing(mut tail) = content.source else { panic!("{content:?}") };
         let released = 100_000 - HELD_BACK_BYTES;
         assert_eq!(tail.past(released - 1).await.unwrap(), released);
@@ -199,7 +199,7 @@ fn without_room_or_disk_bodies_pass_through() {
             fs::write(bench.dir.path().join("tmp"), b"").unwrap();
         }
         let object = listed("x", &bytes);
-        let content = bench.run(store.fetch(&object)).unwrap();
+        let content = bench.run(store.fetch(&object, ANY)).unwrap();
         assert_eq!(content.tier, Tier::Pass);
         assert!(bench.run(drain(content)).unwrap() == bytes);
         assert!(matches!(bench.run(store.complete(&object)), Err(FetchError::NotStored)));
@@ -238,7 +238,7 @@ fn what_the_disk_refuses_is_filled_in_memory_for_a_crowd() {
         bench.run(async {
             let mut crowd = JoinSet::new();
             for _ in 0..50 {
-                let content = store.fetch(&object).await.unwrap();
+                let content = store.fetch(&object, ANY).await.unwrap();
                 assert_eq!(content.tier, Tier::Fill);
                 crowd.spawn(async move { drain(content).await });
             }
@@ -283,10 +283,10 @@ fn a_shutdown_ends_readers_unclean() {
     let store = bench.over(&stub.url);
     let object = unlisted("x");
     bench.run(async {
-        let content = store.fetch(&object).await.unwrap();
+        let content = store.fetch(&object, ANY).await.unwrap();
         store.shutdown().await;
         assert_eq!(drain(content).await.unwrap_err(), "abandoned");
-        assert!(matches!(store.fetch(&object).await, Err(FetchError::ShuttingDown)));
+        assert!(matches!(store.fetch(&object, ANY).await, Err(FetchError::ShuttingDown)));
     });
     assert_eq!(store.stats().flights, 0);
     drop(gate);

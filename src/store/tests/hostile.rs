@@ -84,8 +84,8 @@ fn a_far_range_of_another_version_is_never_served() {
             let store = bench.over(&stub.url);
             let range = ByteRange { start: 11_000_000, end: 11_000_010 };
             let got = bench.run(async {
-                let _fill = store.fetch(&object).await.unwrap();
-                let reading = read_range(store.fetch_parts(&object).await.unwrap(), range);
+                let _fill = store.fetch(&object, ANY).await.unwrap();
+                let reading = read_range(store.fetch_parts(&object, ANY).await.unwrap(), range);
                 if same {
                     return reading.await;
                 }
@@ -128,9 +128,12 @@ fn slow_fills_hold_others_up_for_a_while_only_and_revalidations_not_at_all() {
     let known = unlisted("quick");
     bench.run(store.complete(&known)).unwrap();
     bench.run(async {
-        let _fills = [store.fetch(&unlisted("a")).await.unwrap(), store.fetch(&unlisted("b")).await.unwrap()];
-        assert!(matches!(store.fetch(&unlisted("quick/cold")).await, Err(FetchError::Busy)));
-        let renewed = store.fetch(&known).await.unwrap();
+        let _fills = [
+            store.fetch(&unlisted("a"), ANY).await.unwrap(),
+            store.fetch(&unlisted("b"), ANY).await.unwrap(),
+        ];
+        assert!(matches!(store.fetch(&unlisted("quick/cold"), ANY).await, Err(FetchError::Busy)));
+        let renewed = store.fetch(&known, ANY).await.unwrap();
         assert!(!renewed.stale);
     });
     assert_eq!(store.stats().revalidated, 1);
@@ -138,34 +141,187 @@ fn slow_fills_hold_others_up_for_a_while_only_and_revalidations_not_at_all() {
 }
 
 #[test]
-fn a_fill_that_nobody_follows_is_abandoned_far_from_its_end_only() {
+fn a_fill_that_nobody_follows_gives_its_place_to_the_next() {
     const LENGTH: usize = 1_000_000;
-    for (abandon_bytes, far) in [(100_000, true), (999_999, false)] {
+    for (abandon_bytes, linger) in [(100_000, 20), (999_999, 20), (999_999, 3_600_000)] {
         let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
         let (stub, gate) = slow(LENGTH);
-        let linger = Duration::from_millis(20);
+        let linger = Duration::from_millis(linger);
         let settings = Settings { max_fills: 1, abandon_bytes, linger, ..bench.settings() };
-        let settings = Settings { fill_patience: Duration::from_millis(300), ..settings };
+        let settings = Settings { fill_patience: Duration::from_secs(3), ..settings };
         let store = bench.with(&stub.url, &settings);
         let object = unlisted("x");
         bench.run(async {
-            let followed = store.fetch(&object).await.unwrap();
+            let followed = store.fetch(&object, ANY).await.unwrap();
             // As long as somebody follows, it holds its place.
-            assert!(matches!(store.fetch(&unlisted("quick")).await, Err(FetchError::Busy)));
+            assert!(matches!(store.fetch(&unlisted("quick"), ANY).await, Err(FetchError::Busy)));
             assert_eq!(store.stats().fills_abandoned, 0);
             drop(followed);
-            let next = store.fetch(&unlisted("quick")).await;
-            assert_eq!(next.is_ok(), far, "{next:?}");
-            assert_eq!(store.peek(&object).is_none(), far);
-            if far {
-                // Whoever asks again begins anew, and is not cut off by the one before.
-                let again = store.fetch(&object).await.unwrap();
-                let Source::Growing(mut tail) = again.source else { panic!("{again:?}") };
-                assert_eq!(tail.past(0).await.unwrap(), 4);
+            let next = store.fetch(&unlisted("quick"), ANY).await;
+            assert!(next.is_ok(), "{next:?}");
+            assert!(store.peek(&object).is_none());
+            // Whoever asks again begins anew, and is not cut off by the one before.
+            let again = store.fetch(&object, ANY).await.unwrap();
+            let Source::Growing(mut tail) = again.source else { panic!("{again:?}") };
+            assert_eq!(tail.past(0).await.unwrap(), 4);
+        });
+        assert_eq!(store.stats().fills_abandoned, 1);
+        drop(gate);
+    }
+}
+
+#[test]
+fn a_fill_that_nobody_follows_ends_by_itself_where_its_rest_is_large_or_slow() {
+    const LENGTH: usize = 20_000_000;
+    // Of a file that the origin sends in one go; and of one that stalls, though it is as near to its end as any.
+    for (abandon_bytes, stalls, ends) in
+        [(1 << 30, false, false), (1_000_000, false, true), (1 << 30, true, true)]
+    {
+        let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+        let bytes = body(LENGTH);
+        let (gate, opened) = mpsc::channel::<()>();
+        let (answer, opened) = (response("200 OK", &["etag: \"1\""], &bytes), Mutex::new(opened));
+        let stub = Stub::start(move |_, _, stream| {
+            send(stream, &answer[..1000]);
+            if stalls {
+                let _ = opened.lock().unwrap().recv();
+            }
+            send(stream, &answer[1000..]);
+        });
+        let linger = Duration::from_millis(200);
+        let settings = Settings { abandon_bytes, linger, ..bench.settings() };
+        let store = bench.with(&stub.url, &settings);
+        let object = unlisted("x");
+        bench.run(async {
+            let Source::Growing(mut tail) = store.fetch(&object, ANY).await.unwrap().source else { panic!() };
+            assert!(tail.past(0).await.unwrap() > 0);
+        });
+        until(&store, |stats| stats.flights == 0);
+        let stats = store.stats();
+        let expected = (u64::from(ends), u64::from(!ends));
+        assert_eq!((stats.fills_abandoned, stats.fills_finished), expected, "{abandon_bytes} {stalls}");
+        drop(gate);
+    }
+}
+
+#[test]
+fn a_flight_that_nobody_awaits_leaves_the_line() {
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let (stub, gate) = slow(1000);
+    let settings = Settings { max_fills: 1, fill_patience: Duration::from_secs(3600), ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    bench.run(async {
+        let held = store.fetch(&unlisted("held"), ANY).await.unwrap();
+        let mut left = JoinSet::new();
+        for number in 0..100 {
+            let store = Arc::clone(&store);
+            left.spawn(async move { store.fetch(&unlisted(&format!("quick{number}")), ANY).await.map(drop) });
+        }
+        while store.stats().flights < 101 {
+            tokio::task::yield_now().await;
+        }
+        left.shutdown().await;
+        while store.stats().flights > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+    });
+    assert_eq!(stub.requests().len(), 1, "the origin is asked for none of them");
+    drop(gate);
+}
+
+#[test]
+fn a_push_goes_before_clients_and_takes_the_flight_with_it_that_it_joins() {
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let (stub, gate) = slow(1000);
+    let settings = Settings { max_fills: 16, fill_patience: Duration::from_secs(3600), ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    bench.run(async {
+        let mut held = Vec::new();
+        for number in 0..11 {
+            held.push(store.fetch(&unlisted(&format!("held{number}")), ANY).await.unwrap());
+        }
+        // Of sixteen places one is for pushes, and four more for what is listed.
+        let waiting = unlisted("quick");
+        let mut waits = JoinSet::new();
+        for number in 0..4 {
+            let object = unlisted(&format!("listed{number}"));
+            held.push(store.fetch(&object, of_network(1, true)).await.unwrap());
+        }
+        let (client, object) = (Arc::clone(&store), waiting.clone());
+        waits.spawn(async move { client.fetch(&object, ANY).await.map(drop) });
+        while store.stats().flights < 16 {
+            tokio::task::yield_now().await;
+        }
+        store.complete(&waiting).await.unwrap();
+        waits.join_next().await.unwrap().unwrap().unwrap();
+    });
+    drop(gate);
+}
+
+#[test]
+fn heads_wait_for_a_while_and_pushes_and_what_is_listed_hardly() {
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let answer = response("200 OK", &["etag: \"1\""], b"");
+    let stub = Stub::start(move |_, head, stream| {
+        if head.contains("/hangs") {
+            let _ = opened.lock().unwrap().recv();
+        }
+        send(stream, &answer);
+    });
+    let settings = Settings { fill_patience: Duration::from_millis(100), ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    bench.run(async {
+        let mut hanging = JoinSet::new();
+        for number in 0..40 {
+            let store = Arc::clone(&store);
+            hanging
+                .spawn(async move { store.head(&unlisted(&format!("hangs{number}")), ANY).await.map(drop) });
+        }
+        // Of sixteen eight are for others.
+        for _ in 0..32 {
+            assert!(matches!(hanging.join_next().await.unwrap().unwrap(), Err(FetchError::Busy)));
+        }
+        assert_eq!(stub.requests().len(), 8);
+        store.head(&unlisted("listed"), of_network(1, true)).await.unwrap();
+        store.head(&unlisted("pushed"), Demand::PUSH).await.unwrap();
+        hanging.shutdown().await;
+    });
+    drop(gate);
+}
+
+#[test]
+fn a_reader_that_stalls_gives_its_place_up_and_reads_on_later() {
+    for object in [unlisted("x.iso"), listed("x.iso", &body(40_000_000))] {
+        let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+        let bytes = body(40_000_000);
+        let answer = bytes.clone();
+        let stub = Stub::start(move |_, head, stream| {
+            let lines = ["etag: \"1\"", "cache-control: max-age=60"];
+            match head {
+                _ if head.contains("/quick") => send(stream, &response("200 OK", &lines, b"quick")),
+                _ if head.contains("range: bytes=") => send(stream, &answer_range(head, &lines, &answer)),
+                _ => send(stream, &response("200 OK", &lines, &answer)),
             }
         });
-        assert_eq!(store.stats().fills_abandoned, u64::from(far));
-        drop(gate);
+        let settings = Settings { max_fills: 1, fill_patience: Duration::from_secs(60), ..bench.settings() };
+        let store = bench.with(&stub.url, &settings);
+        bench.run(async {
+            let stalled = store.fetch(&object, ANY).await.unwrap();
+            for number in 0..3 {
+                let other = of_network(2 + number, false);
+                let quick = store.fetch(&unlisted(&format!("quick{number}")), other).await.unwrap();
+                assert_eq!(drain(quick).await.unwrap(), b"quick");
+            }
+            assert!(drain(stalled).await.unwrap() == bytes);
+        });
+        let rest = stub.requests().into_iter().find(|head| head.contains("range: bytes=")).unwrap();
+        let from: u64 =
+            rest.split("range: bytes=").nth(1).unwrap().split('-').next().unwrap().parse().unwrap();
+        assert!((1 << 20..=8 << 20).contains(&from), "{rest}");
+        assert_eq!(store.stats().fills_failed, 0);
     }
 }
 
@@ -223,8 +379,8 @@ fn an_absurd_length_is_the_origins_fault() {
         let stub = Stub::fixed([head.as_bytes(), &body(1000)].concat());
         let store = bench.over(&stub.url);
         for refused in [
-            bench.run(store.fetch(&unlisted("x"))).map(drop),
-            bench.run(store.head(&unlisted("y"))).map(drop),
+            bench.run(store.fetch(&unlisted("x"), ANY)).map(drop),
+            bench.run(store.head(&unlisted("y"), ANY)).map(drop),
         ] {
             assert!(
                 matches!(&refused, Err(FetchError::Origin(e)) if matches!(**e, OriginError::Absurd { .. })),
@@ -239,7 +395,7 @@ fn an_absurd_length_is_the_origins_fault() {
     let bench = Bench::new();
     let stub = Stub::fixed(b"HTTP/1.1 200 OK\r\ncontent-length: 1125899906842624\r\n\r\nx".to_vec());
     let store = bench.with(&stub.url, &Settings { disk_bytes: u64::MAX / 2, ..bench.settings() });
-    assert_eq!(bench.run(store.fetch(&unlisted("x"))).unwrap().tier, Tier::Pass);
+    assert_eq!(bench.run(store.fetch(&unlisted("x"), ANY)).unwrap().tier, Tier::Pass);
     assert_eq!((store.stats().io_errors, store.stats().disk_trouble), (0, false));
 }
 

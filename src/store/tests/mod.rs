@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::origin::stub::{Stub, response, send};
 use crate::origin::{DirectoryOrigin, HttpOrigin, Wait, http};
 use crate::repo::Sha256;
+use crate::shares::Owner;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
@@ -28,6 +29,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 const MIB: u64 = 1024 * 1024;
+/// A client's demand.
+const ANY: Demand = of_network(1, false);
+
+const fn of_network(network: u64, is_listed: bool) -> Demand {
+    Demand::of_client(Owner::new(network, 1), is_listed)
+}
 
 struct Bench {
     callers: Runtime,
@@ -72,7 +79,7 @@ impl Bench {
     }
 
     fn drained(&self, store: &Store, object: &Object) -> Result<Vec<u8>, String> {
-        self.run(async { drain(store.fetch(object).await.map_err(|e| e.to_string())?).await })
+        self.run(async { drain(store.fetch(object, ANY).await.map_err(|e| e.to_string())?).await })
     }
 
     fn files(&self, below: &str) -> usize {

@@ -67,7 +67,7 @@ fn one_byte_of_a_large_cold_object_costs_one_block() {
         let store = bench.over(&origin.stub.url);
         let before = (origin.sent(), origin.ranges().len());
         let one = range(12_345_678, 12_345_679);
-        let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+        let got = bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), one).await });
         assert_eq!(got.unwrap(), slice(&bytes, one));
         assert!(origin.sent() - before.0 < 2 * MIB, "{object:?}: {}", origin.sent());
         assert_eq!(origin.ranges()[before.1..], ["11534336-12582911"], "{object:?}");
@@ -88,7 +88,7 @@ fn a_crowd_shares_the_blocks_and_the_whole_is_completed_by_what_is_missing() {
             crowd.spawn(async move {
                 // Some overlap, some repeat, all of them small.
                 let wanted = range(10_000_000 + number % 50 * 7_000, 10_000_100 + number % 50 * 7_100);
-                let got = read_range(store.fetch_parts(&object).await.unwrap(), wanted).await.unwrap();
+                let got = read_range(store.fetch_parts(&object, ANY).await.unwrap(), wanted).await.unwrap();
                 assert!(got == slice(&bytes, wanted));
             });
         }
@@ -116,7 +116,9 @@ fn a_flood_of_tiny_ranges_is_bounded_by_the_blocks() {
     let object = unlisted("x.iso");
     let wanted: Vec<ByteRange> = (0..1000).rev().map(|n| range(n * 20_000, n * 20_000 + 1)).collect();
     bench.run(async {
-        let Source::Growing(mut tail) = store.fetch_parts(&object).await.unwrap().source else { panic!() };
+        let Source::Growing(mut tail) = store.fetch_parts(&object, ANY).await.unwrap().source else {
+            panic!()
+        };
         tail.want(&wanted);
         for one in &wanted {
             let there = std::future::poll_fn(|cx| tail.poll_past(cx, *one)).await.unwrap();
@@ -149,9 +151,9 @@ fn a_far_range_goes_beside_the_fill_and_is_not_fetched_again() {
     let store = bench.over(&stub.url);
     let object = listed("x.iso", &bytes);
     bench.run(async {
-        let whole = store.fetch(&object).await.unwrap();
+        let whole = store.fetch(&object, ANY).await.unwrap();
         let far = range(25_000_000, 25_000_010);
-        let got = read_range(store.fetch_parts(&object).await.unwrap(), far).await;
+        let got = read_range(store.fetch_parts(&object, ANY).await.unwrap(), far).await;
         assert_eq!(got.unwrap(), slice(&bytes, far));
         assert!(stub.requests()[1].contains("if-range: \"v1\"\r\n"));
         gate.send(()).unwrap();
@@ -172,7 +174,7 @@ fn the_end_of_a_large_object_does_not_wait_for_the_whole() {
     let store = bench.over(&origin.stub.url);
     let last = range(19_999_000, 20_000_000);
     let object = listed("x.iso", &bytes);
-    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), last).await });
+    let got = bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), last).await });
     assert_eq!(got.unwrap(), slice(&bytes, last));
     assert!(origin.sent() < 2 * MIB);
 }
@@ -187,9 +189,9 @@ fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
     let bench = patient();
     let store =
         bench.with(&origin.stub.url, &Settings { disk_bytes: 2000, memory_bytes: 0, ..bench.settings() });
-    let content = bench.run(store.fetch_parts(&object)).unwrap();
+    let content = bench.run(store.fetch_parts(&object, ANY)).unwrap();
     assert!(matches!(content.source, Source::Apart(_)));
-    let part = bench.run(store.pass_range(&object, content, one)).unwrap();
+    let part = bench.run(store.pass_range(&object, content, one, ANY)).unwrap();
     assert_eq!(bench.run(drain(part)).unwrap(), slice(&bytes, one));
     assert_eq!(origin.ranges(), ["12000000-12000004"]);
     // Without a strong validator parts can't be told apart.
@@ -202,7 +204,7 @@ fn without_room_or_version_a_part_passes_or_the_whole_is_filled() {
     });
     let bench = patient();
     let store = bench.over(&stub.url);
-    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+    let got = bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), one).await });
     assert_eq!(got.unwrap(), slice(&bytes, one));
 }
 
@@ -218,7 +220,7 @@ fn what_a_deserted_fill_fetched_is_kept_over_a_restart_and_gone_on_with() {
         for (number, from) in [12_000_000, 3_000_000].into_iter().enumerate() {
             let wanted = range(from, from + 2_000_000);
             let got =
-                bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), wanted).await });
+                bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), wanted).await });
             assert!(got.unwrap() == slice(&bytes, wanted), "{object:?}");
             until(&store, |stats| stats.parts_kept == number as u64 + 1 && stats.flights == 0);
         }
@@ -264,7 +266,7 @@ fn kept_parts_promise_nothing_while_the_origin_is_down() {
     let store = bench.with(&stub.url, &settings);
     let object = listed("x.iso", &bytes);
     let one = range(5_000_000, 5_000_100);
-    let read = || bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+    let read = || bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), one).await });
     assert!(read().unwrap() == slice(&bytes, one));
     until(&store, |stats| stats.parts_kept == 1 && stats.flights == 0);
     is_down.store(true, Ordering::Relaxed);
@@ -273,11 +275,11 @@ fn kept_parts_promise_nothing_while_the_origin_is_down() {
         others += 1;
         assert!(bench.drained(&store, &unlisted(&format!("other{others}"))).is_err());
     }
-    let refused = bench.run(store.fetch(&object));
+    let refused = bench.run(store.fetch(&object, ANY));
     assert!(matches!(refused, Err(FetchError::Origin(_))), "a refusal instead of a head");
     assert!(read().unwrap() == slice(&bytes, one), "what is here is served");
     is_down.store(false, Ordering::Relaxed);
-    while bench.run(store.fetch(&object)).is_err() {
+    while bench.run(store.fetch(&object, ANY)).is_err() {
         std::thread::yield_now();
     }
     assert!(bench.drained(&store, &object).unwrap() == bytes);
@@ -304,7 +306,7 @@ fn a_node_that_goes_down_keeps_what_it_has_of_a_running_fill() {
     let store = bench.over(&stub.url);
     let object = listed("x", &bytes);
     bench.run(async {
-        let Source::Growing(mut tail) = store.fetch(&object).await.unwrap().source else { panic!() };
+        let Source::Growing(mut tail) = store.fetch(&object, ANY).await.unwrap().source else { panic!() };
         assert!(tail.past(5_000_000).await.unwrap() > 5_000_000);
     });
     bench.run(store.shutdown());
@@ -341,8 +343,9 @@ fn parts_of_what_has_changed_meanwhile_are_thrown_away() {
         Settings { linger: Duration::from_millis(20), absent_for: Duration::ZERO, ..bench.settings() };
     let store = bench.with(&stub.url, &settings);
     let object = unlisted("x.iso");
-    let read =
-        |wanted| bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), wanted).await });
+    let read = |wanted| {
+        bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), wanted).await })
+    };
     let one = range(5_000_000, 5_000_100);
     assert!(read(one).unwrap() == slice(&old, one));
     until(&store, |stats| stats.parts_kept == 1 && stats.flights == 0);
@@ -379,14 +382,14 @@ fn a_run_that_fails_leaves_nobody_waiting() {
         let object = unlisted("x.iso");
         bench.run(async {
             let far = range(25_000_000, 25_000_010);
-            let part = store.fetch_parts(&object).await.unwrap();
+            let part = store.fetch_parts(&object, ANY).await.unwrap();
             let Source::Growing(mut tail) = part.source else { panic!() };
             tail.want(&[far]);
             while stub.requests().len() < 2 {
                 tokio::task::yield_now().await;
             }
             // The pass begins while the run has its claim, and meets its end when that is gone.
-            let whole = store.fetch(&object).await.unwrap();
+            let whole = store.fetch(&object, ANY).await.unwrap();
             while stub.requests().len() < 3 {
                 tokio::task::yield_now().await;
             }
@@ -409,9 +412,10 @@ fn a_run_that_fails_leaves_nobody_waiting() {
     });
     let store = bench.over(&stub.url);
     let object = unlisted("x.iso");
-    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), range(5, 6)).await });
+    let got =
+        bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), range(5, 6)).await });
     assert!(got.unwrap_err().contains("answered 404"));
-    let again = bench.run(store.fetch_parts(&object));
+    let again = bench.run(store.fetch_parts(&object, ANY));
     assert!(again.is_err(), "and the failure is remembered");
     assert_eq!(stub.requests().len(), 2);
 }
@@ -446,7 +450,7 @@ fn parts_take_the_place_of_a_stale_entry() {
     bench.run(store.complete(&object)).unwrap();
     *current.lock().unwrap() = ("etag: \"new\"", new.clone());
     let one = range(5_000_000, 5_000_100);
-    let got = bench.run(async { read_range(store.fetch_parts(&object).await.unwrap(), one).await });
+    let got = bench.run(async { read_range(store.fetch_parts(&object, ANY).await.unwrap(), one).await });
     assert!(got.unwrap() == slice(&new, one));
     until(&store, |stats| stats.fills_abandoned == 1 && stats.flights == 0);
     let stats = store.stats();

@@ -145,6 +145,34 @@ fn in_another_process_an_entry_is_verified_before_its_first_use() {
 }
 
 #[test]
+fn in_another_process_a_file_is_verified_in_steps_and_damage_reaches_no_client() {
+    let bytes = body(20_000_000);
+    for damage in [None, Some(0), Some(12_000_000), Some(19_999_999)] {
+        let bench = Bench::new();
+        let object = listed("x.rpm", &bytes);
+        let stub = Stub::fixed(response("200 OK", &[], &bytes));
+        let store = bench.over(&stub.url);
+        bench.run(store.complete(&object)).unwrap();
+        let entry = cache(&store).disk.entry_path(&object);
+        bench.run(store.shutdown());
+        drop(store);
+        if let Some(at) = damage {
+            rot(&entry, at);
+        }
+        let store = bench.over(&stub.url);
+        if damage.is_none() {
+            let looked = cache(&store).disk.look(&object, Trust::Sealed(None, 0)).unwrap();
+            assert!(matches!(looked, Look::Suspect(_)), "one look doesn't read all of it");
+        }
+        assert!(bench.drained(&store, &object).unwrap() == bytes, "{damage:?}");
+        bench.run(store.complete(&object)).unwrap();
+        let fetched = usize::from(damage.is_some());
+        assert_eq!((stub.requests().len(), store.stats().damaged), (1 + fetched, fetched as u64));
+        assert_eq!(store.stats().verified, 0, "{damage:?}");
+    }
+}
+
+#[test]
 fn an_open_entry_that_was_written_to_is_verified_anew() {
     let bench = Bench::new();
     let bytes = body(40_000);
@@ -181,10 +209,10 @@ fn a_large_entry_is_verified_where_it_is_read_and_once_in_a_process() {
     drop(store);
 
     let store = bench.with(&stub.url, &settings);
-    assert_eq!(bench.run(store.head(&object)).unwrap().meta.length, Some(LARGE as u64));
+    assert_eq!(bench.run(store.head(&object, ANY)).unwrap().meta.length, Some(LARGE as u64));
     let range = |start: usize, end: usize| ByteRange { start: start as u64, end: end as u64 };
     for (start, end) in [(LARGE - 100, LARGE), (40 * 1024 * 1024, 40 * 1024 * 1024 + 10)] {
-        let content = bench.run(store.fetch_parts(&object)).unwrap();
+        let content = bench.run(store.fetch_parts(&object, ANY)).unwrap();
         assert_eq!(content.tier, Tier::Disk);
         assert!(bench.run(read_range(content, range(start, end))).unwrap() == bytes[start..end]);
     }
@@ -203,11 +231,11 @@ fn a_large_entry_is_verified_where_it_is_read_and_once_in_a_process() {
     // Readers of other parts than the rotten one get them; who reads that one gets nothing of it, and then the right bytes.
     rot(&entry, 50 * 1024 * 1024);
     let store = bench.with(&stub.url, &settings);
-    let content = bench.run(store.fetch_parts(&object)).unwrap();
+    let content = bench.run(store.fetch_parts(&object, ANY)).unwrap();
     assert!(bench.run(read_range(content, range(LARGE - 100, LARGE))).unwrap() == bytes[LARGE - 100..]);
     assert_eq!(store.stats().damaged, 0);
     let (start, end) = (50 * 1024 * 1024 - 10, 50 * 1024 * 1024 + 10);
-    let content = bench.run(store.fetch_parts(&object)).unwrap();
+    let content = bench.run(store.fetch_parts(&object, ANY)).unwrap();
     assert!(
         bench
             .run(read_range(content, range(start, end)))

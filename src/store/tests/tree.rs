@@ -29,7 +29,7 @@ fn a_directory_is_served_in_place_and_nothing_outside_of_it() {
     rustix::fs::mkfifoat(rustix::fs::CWD, root.join("7/os/fifo"), rustix::fs::Mode::RWXU).unwrap();
     let socket = std::os::unix::net::UnixListener::bind(root.join("7/os/socket")).unwrap();
     for name in ["7/os/x.rpm", "7/os/inside", "7/current/os/x.rpm"] {
-        let content = bench.run(store.fetch(&unlisted(name))).expect(name);
+        let content = bench.run(store.fetch(&unlisted(name), ANY)).expect(name);
         assert_eq!(content.tier, Tier::Tree);
         assert_eq!(content.meta.length, Some(5000));
         assert!(bench.run(drain(content)).unwrap() == body(5000));
@@ -37,10 +37,10 @@ fn a_directory_is_served_in_place_and_nothing_outside_of_it() {
     }
     for name in ["out", "absolute", "magic", "dangling", "fifo", "socket", "none", "x.rpm/y", "x.rpm/"] {
         let object = unlisted(&format!("7/os/{name}"));
-        assert!(matches!(bench.run(store.fetch(&object)), Err(FetchError::Absent)), "{name}");
+        assert!(matches!(bench.run(store.fetch(&object, ANY)), Err(FetchError::Absent)), "{name}");
     }
-    assert!(matches!(bench.run(store.fetch(&unlisted("7/os"))), Err(FetchError::IsDirectory)));
-    assert!(matches!(bench.run(store.fetch(&unlisted("7/os/"))), Err(FetchError::Absent)));
+    assert!(matches!(bench.run(store.fetch(&unlisted("7/os"), ANY)), Err(FetchError::IsDirectory)));
+    assert!(matches!(bench.run(store.fetch(&unlisted("7/os/"), ANY)), Err(FetchError::Absent)));
     let mut names: Vec<_> = bench.run(store.listing(&path("7/os/"))).unwrap().unwrap();
     names.sort_by(|a, b| a.name.cmp(&b.name));
     let names: Vec<_> = names.iter().map(|e| (e.name.as_str(), e.size, e.is_directory)).collect();
@@ -95,7 +95,7 @@ fn retained_files_outlive_rsync() {
     let current = listed("7/os/replaced", &new);
     assert!(bench.drained(&store, &current).unwrap() == new);
     let twisted = Object { identity: Some(wrong_size), ..objects[1].clone() };
-    assert!(bench.run(store.fetch(&twisted)).is_err());
+    assert!(bench.run(store.fetch(&twisted, ANY)).is_err());
     // Same size, other bytes, nothing retained: found out by whoever reads it all.
     let lie = Object::listed(path("7/os/replaced"), Sha256::of(b"lie"), 5000);
     assert!(matches!(bench.run(store.complete(&lie)), Err(FetchError::Body(_))));
@@ -106,7 +106,7 @@ fn retained_files_outlive_rsync() {
         bench.run(store.purge(object));
     }
     assert!(bench.drained(&store, &objects[0]).unwrap() == old);
-    assert!(matches!(bench.run(store.fetch(&objects[1])), Err(FetchError::Absent)));
+    assert!(matches!(bench.run(store.fetch(&objects[1], ANY)), Err(FetchError::Absent)));
 }
 
 #[test]

@@ -402,7 +402,11 @@ impl Connection {
         let mut stops: Vec<(usize, &Act)> = Vec::new();
         for act in acts {
             match act {
-                Act::Throttle(bytes) => rate = Some(*bytes),
+                Act::Throttle(bytes) => {
+                    rate = Some(*bytes);
+                    // What is slow has no long queue before it: what was sent has gone.
+                    socket2::SockRef::from(&self.stream).set_send_buffer_size(64 << 10)?;
+                }
                 Act::Gate(at) | Act::Truncate(at) | Act::Reset(at) if *at <= body.len() => {
                     stops.push((*at, act));
                 }
