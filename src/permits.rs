@@ -1,4 +1,4 @@
-//! Places of a [`Pool`](crate::shares::Pool) that are waited for.
+//! Places of a [`Pool`] that are waited for.
 
 use crate::shares::pool::State;
 use crate::shares::{Answer, Limits, Owner, Pool, Use};

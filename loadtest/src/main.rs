@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attack;
 mod caches;
 mod cpu;
 mod eviction;
@@ -34,6 +35,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
+    /// What clients that mean harm do to others.
+    Attack(attack::Attack),
     /// Hit ratios of the disk tier's order of eviction, against others and the best possible.
     Eviction(eviction::Eviction),
     /// Whether the node holds its egress budget, fails nobody and is fair, under more load than it may serve.
@@ -55,6 +58,7 @@ enum Benchmark {
 fn main() -> anyhow::Result<()> {
     let line = CommandLine::parse();
     match line.benchmark {
+        Some(Benchmark::Attack(line)) => attack::run(&line, &stop_on_signals()?),
         Some(Benchmark::Eviction(line)) => {
             eviction::run(&line);
             Ok(())

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// Lines of a config in which no connection waits for a seat.
+pub const MANY_SEATS: &str = "http.max_connections = 20000\nhttp.max_connections_per_network = 20000\n";
+
 /// It ends when this is dropped.
 pub struct Node {
     running: Running,
@@ -55,8 +58,6 @@ node.state = "{at}/state"
 node.workers = 1
 http.listen = ["{plain}"]
 http.idle_timeout = "5m"
-http.max_connections = 20000
-http.max_connections_per_network = 20000
 admin.listen = "{admin}"
 origin.path = "{}"
 mirrors.contact = "http://{plain}/"

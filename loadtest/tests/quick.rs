@@ -27,6 +27,11 @@ fn peers() {
 }
 
 #[test]
+fn attack() {
+    quick("attack");
+}
+
+#[test]
 fn hold() {
     quick("hold");
 }

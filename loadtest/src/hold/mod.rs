@@ -8,7 +8,7 @@ mod scenario;
 pub mod verdict;
 
 use crate::load::{Engine, Outcome, Pace, Plan, Wire};
-use crate::node::{self, Node, Sample};
+use crate::node::{self, MANY_SEATS, Node, Sample};
 use crate::peers::mirrors::Mirrors;
 use crate::peers::site::{Extent, Files, OWN, Site};
 use crate::peers::{child, node as peer, raise_open_files};
@@ -124,7 +124,7 @@ fn one(
 ) -> anyhow::Result<Report> {
     let dir = site.dir().join(scenario.key);
     let mirrors = scenario.mirrors.then_some(mirrors);
-    let config = format!("{}{}", scenario.egress(), contents(mirrors));
+    let config = format!("{MANY_SEATS}{}{}", scenario.egress(), contents(mirrors));
     let count = mirrors.map_or(0, Mirrors::count);
     let node = Node::start(binary, &site.tree(), &dir, &config, count, stop)?;
     let span = Duration::from_secs(line.seconds.unwrap_or(scenario.seconds));

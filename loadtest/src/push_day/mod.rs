@@ -9,7 +9,7 @@ mod mirrors;
 mod report;
 mod tree;
 
-use crate::node::{Node, Sample, watch};
+use crate::node::{MANY_SEATS, Node, Sample, watch};
 use crate::peers::{child, node as peer, raise_open_files};
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -118,7 +118,7 @@ async fn play(
 ) -> anyhow::Result<(Seen, Vec<Sample>)> {
     let times: Vec<(f64, f64)> = cast.synced.iter().map(|synced| (synced.holds, f64::INFINITY)).collect();
     let mirrors = Mirrors::start(tree, &with_one_that_dies(times, scenario))?;
-    let text = config(scenario, &mirrors);
+    let text = MANY_SEATS.to_owned() + &config(scenario, &mirrors);
     eprintln!("starting the node");
     let (count, at, stopped) = (mirrors.addrs.len(), dir.join("node"), stop.clone());
     let (binary, root) = (binary.to_owned(), tree.root().to_owned());
