@@ -111,8 +111,10 @@ impl<const C: usize> Permits<C> {
         }
         let waits = pool.waiting() > 0;
         self.held.store(pool.held(), Ordering::Relaxed);
+        // Under the lock: what another thread has changed since isn't overwritten.
+        let is_new = !self.contended.swap(waits, Ordering::Relaxed) && waits;
         drop(pool);
-        if self.contended.swap(waits, Ordering::Relaxed) != waits && waits {
+        if is_new {
             self.contention.notify_waiters();
         }
     }

@@ -19,10 +19,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A request that takes longer costs the node a socket and nothing else: another mirror may be asked meanwhile, so that slow ones
-/// keep only themselves waiting.
-const SLOW: Duration = Duration::from_secs(1);
-
 /// So many files of a check are asked for at each address: nearly every push is smaller.
 const EVERYWHERE: usize = 64;
 /// So many other files have to be right where the one that was wrong is gone.
@@ -166,17 +162,7 @@ impl Asker {
         R: Future<Output = Result<T, Failure>>,
     {
         self.place.pace.ready().await;
-        let mut lane = self.place.lanes.acquire().await;
-        let mut request = Box::pin(request());
-        let answer = match tokio::time::timeout(SLOW, &mut request).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                if let Some(lane) = &mut lane {
-                    lane.lets_others_go();
-                }
-                request.await
-            }
-        };
+        let answer = self.place.lanes.run(async { Box::pin(request()).await }).await;
         if answer.is_ok() {
             self.place.pace.note(None);
         }
@@ -329,11 +315,13 @@ impl Asker {
         part: ByteRange,
     ) -> (Result<Option<Bytes>, Missed>, Transfer) {
         let Some(url) = self.url(file) else { return (Ok(None), Transfer::default()) };
-        let _lane = self.place.lanes.acquire().await;
-        let (begun, received) = (clock::monotonic(), AtomicU64::new(0));
-        let answer = Box::pin(host.part(&url, file.size, part, &received)).await;
+        let timed = async {
+            let (begun, received) = (clock::monotonic(), AtomicU64::new(0));
+            let answer = Box::pin(host.part(&url, file.size, part, &received)).await;
+            (answer, Transfer { bytes: received.into_inner(), took: begun.elapsed() })
+        };
+        let (answer, transfer) = self.place.lanes.run(timed).await;
         self.place.pace.note(answer.as_ref().err());
-        let transfer = Transfer { bytes: received.into_inner(), took: begun.elapsed() };
         (answer.map_err(|failure| missed(file, &failure)), transfer)
     }
 

@@ -4,6 +4,7 @@
 //! thousand other mirrors, a connection would be closed before its next request, and each request would open another.
 
 use crate::clock;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -13,6 +14,9 @@ use tokio::time::Instant;
 pub(super) const LANES: usize = 4;
 /// A mirror that has more to be asked keeps its permits among all probes for this long.
 const TURN: Duration = Duration::from_secs(1);
+
+/// A request that takes longer gives its permit among all probes back.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The requests to one mirror, over both families.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ struct Turn {
 
 /// A request that is under way.
 #[derive(Debug)]
-pub(super) struct Lane<'a> {
+struct Lane<'a> {
     lanes: &'a Lanes,
     all: Option<(OwnedSemaphorePermit, Instant)>,
     // Given back after `all`: the next request looks for that first.
@@ -48,8 +52,22 @@ impl Lanes {
         Self { own: Semaphore::new(LANES), all, turn: Mutex::default() }
     }
 
+    /// Makes a request once the mirror may be asked and one more probe may be under way. One that takes long costs the node a
+    /// socket and nothing else: another mirror may be asked meanwhile, so that slow ones keep only themselves waiting.
+    pub(super) async fn run<T>(&self, request: impl Future<Output = T>) -> T {
+        let mut lane = self.acquire().await;
+        let mut request = Box::pin(request);
+        if let Ok(answer) = tokio::time::timeout(SLOW, &mut request).await {
+            return answer;
+        }
+        if let Some(lane) = &mut lane {
+            lane.all = None;
+        }
+        request.await
+    }
+
     /// Waits until the mirror may be asked, then until one more probe may be under way. Held for one request only.
-    pub(super) async fn acquire(&self) -> Option<Lane<'_>> {
+    async fn acquire(&self) -> Option<Lane<'_>> {
         let waits = Waits::begin(self);
         let own = self.own.acquire().await.ok()?;
         let kept = self.lock().kept.pop();
@@ -91,13 +109,6 @@ impl Drop for Lane<'_> {
     }
 }
 
-impl Lane<'_> {
-    /// The request takes long: another may be under way beside it.
-    pub(super) fn lets_others_go(&mut self) {
-        self.all = None;
-    }
-}
-
 fn now() -> Instant {
     clock::monotonic().into()
 }
@@ -105,7 +116,6 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 

@@ -41,9 +41,8 @@ impl Sights {
                 let spot = Spot { mirror, ipv6: family == Family::V6 };
                 let (shared, lanes, path) = (shared.clone(), lanes[mirror].clone(), path.clone());
                 self.tasks.spawn(async move {
-                    let _lane = lanes.acquire().await;
                     // No answer says nothing; what was seen before holds as long as it does.
-                    if let Ok(look) = shared.client(family).sight(&url).await {
+                    if let Ok(look) = lanes.run(shared.client(family).sight(&url)).await {
                         shared.known.sightings.note(&path, spot, look, clock::now());
                     }
                 });

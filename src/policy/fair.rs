@@ -20,6 +20,8 @@ pub const LIFE: u64 = 1_100;
 const FLOORS_OF_NETWORK: u64 = 16;
 /// What turns are given for: a sixteenth more, for heads of packets and for the turn that is still to come when somebody looks.
 const PAID: u64 = FLOOR + FLOOR / 16;
+/// Transfers of one network that have that each; more of them share it, since a connection of HTTP/2 carries 64.
+const LIVES_OF_NETWORK: u64 = 2000;
 /// No transfer that has begun and is the only one of its client waits longer than this between two turns.
 pub const LONGEST_GAP: Duration = Duration::from_secs(2);
 /// No transfer at all that has begun: at [`LIFE`], a turn of 16 KiB lasts so long, and librepo waits for twice that.
@@ -71,9 +73,10 @@ impl Floor {
     /// It has had `bytes`, of so many that it gets at least in a second ([`FairQueue::floor`]).
     pub fn had(&mut self, bytes: u64, bytes_per_second: u64, now: Duration) {
         let from = self.paid_until.unwrap_or(now);
-        let rate = bytes_per_second.clamp(LIFE, PAID);
+        let rate = bytes_per_second.clamp(1, PAID);
         let paid = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
-        let gap = LONGEST_GAP.mul_f64(PAID as f64 / rate as f64).min(LONGEST_GAP_OF_MANY);
+        let longest = LONGEST_GAP_OF_MANY.mul_f64(LIFE as f64 / rate.min(LIFE) as f64);
+        let gap = LONGEST_GAP.mul_f64(PAID as f64 / rate as f64).min(longest);
         self.paid_until = Some((from + paid).min(now + gap));
     }
 }
@@ -119,8 +122,9 @@ pub struct FairQueue {
     /// Transfers of each client.
     clients: HashMap<u64, u32>,
     networks: HashMap<u64, Network>,
-    /// Clients with a floor of their own.
+    /// Clients with a floor of their own, and transfers that have [`LIFE`].
     floors: u64,
+    lives: u64,
     /// By virtual start, for each class.
     lines: [BinaryHeap<Reverse<(u64, Ticket)>>; Class::COUNT],
     /// By when the floor is reached.
@@ -169,6 +173,10 @@ struct Network {
 impl Network {
     fn floors(&self) -> u64 {
         self.clients.min(FLOORS_OF_NETWORK)
+    }
+
+    fn lives(&self) -> u64 {
+        self.flows.min(LIVES_OF_NETWORK)
     }
 }
 
@@ -263,8 +271,7 @@ impl FairQueue {
     /// many bytes per second, it has to wait until some are over; and the longer, the more transfers its client has.
     #[must_use]
     pub fn start(&self, client: u64, bytes_per_second: u64) -> Duration {
-        let joined = (self.flows.len() - self.free.len()) as u64;
-        if self.floors * PAID + joined * LIFE > bytes_per_second {
+        if self.floors * PAID + self.lives * LIFE > bytes_per_second {
             return LONGEST_START;
         }
         let own = self.clients.get(&client).copied().unwrap_or_default();
@@ -278,7 +285,8 @@ impl FairQueue {
         let flows = u64::from(self.clients.get(&flow.sender.client).copied().unwrap_or(1).max(1));
         let network = self.networks.get(&flow.sender.network).copied().unwrap_or_default();
         let in_network = FLOORS_OF_NETWORK * PAID / network.flows.max(1);
-        (PAID / flows).min(in_network).max(LIFE)
+        let life = (LIVES_OF_NETWORK * LIFE / network.flows.max(1)).min(LIFE);
+        (PAID / flows).min(in_network).max(life).max(1)
     }
 
     /// Transfers that wait for a turn.
@@ -336,11 +344,12 @@ impl FairQueue {
             self.clients.remove(&sender.client);
         }
         let network = self.networks.entry(sender.network).or_default();
-        let floors = network.floors();
+        let (floors, lives) = (network.floors(), network.lives());
         network.hosts = network.hosts + after - before;
         network.flows = network.flows.saturating_add_signed(by.into());
         network.clients = network.clients + u64::from(is_there) - u64::from(was_there);
         self.floors = self.floors + network.floors() - floors;
+        self.lives = self.lives + network.lives() - lives;
         if network.flows == 0 {
             self.networks.remove(&sender.network);
         }

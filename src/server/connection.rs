@@ -10,7 +10,9 @@ use super::peer::{Peer, Socket};
 use super::proxied::{self, Proxied};
 use super::seats::Seat;
 use super::{Edge, h1, handle, linger};
+use crate::clock;
 use crate::policy::client;
+use crate::shares::Use;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -29,6 +31,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// A request's body over HTTP/2 is refused, but not before its end, or so long after its head: an answer in the middle of it is a
 /// reset to its client, and which of two errors it sees would be chance.
@@ -66,7 +69,6 @@ pub async fn serve(
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(client = %addr, %error, "connection ended") },
         () = peer.overdue() => tracing::debug!(client = %addr, "connection timed out"),
-        () = peer.seat().given_up(&peer) => tracing::debug!(client = %addr, "idle connection ended for another one"),
     }
 }
 
@@ -84,8 +86,21 @@ async fn proxied(edge: &Edge, tcp: &mut TcpStream, addr: IpAddr) -> io::Result<P
 type Ended = Result<(), Box<dyn std::error::Error>>;
 
 async fn plain(peer: &Rc<Peer>, socket: Socket, mut drain: watch::Receiver<bool>) -> Ended {
-    Ok(h1::serve(peer, socket, &mut drain).await?)
+    unless_given_up(peer, async { Ok(h1::serve(peer, socket, &mut drain).await?) }).await
 }
+
+/// Goes on until it ends, or another connection needs the seat while this one asks for nothing. Not for HTTP/2, where the last of a
+/// response may still have to be written then.
+async fn unless_given_up(peer: &Peer, work: impl Future<Output = Ended>) -> Ended {
+    tokio::select! {
+        biased;
+        ended = work => ended,
+        () = peer.seat().given_up(peer) => Err(GIVEN_UP.into()),
+    }
+}
+
+/// Why a connection ended that was between two requests, or had asked for nothing.
+const GIVEN_UP: &str = "another connection needed its seat";
 
 async fn secure(
     peer: &Rc<Peer>,
@@ -93,9 +108,13 @@ async fn secure(
     tls: TlsAcceptor,
     mut drain: watch::Receiver<bool>,
 ) -> Ended {
-    let stream = tls.accept(socket).await?;
+    let stream = tokio::select! {
+        biased;
+        shaken = tls.accept(socket) => shaken?,
+        () = peer.seat().given_up(peer) => return Err(GIVEN_UP.into()),
+    };
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Ok(h1::serve(peer, stream, &mut drain).await?);
+        return unless_given_up(peer, async { Ok(h1::serve(peer, stream, &mut drain).await?) }).await;
     }
     let service = service_fn(|request: Request<Incoming>| {
         let (asked, path) = Asked::read(peer, Head::from(&request));
@@ -115,6 +134,19 @@ async fn secure(
         tokio::select! {
             ended = &mut connection => return Ok(ended?),
             _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+            () = peer.seat().given_up(peer) => {
+                connection.as_mut().graceful_shutdown();
+                // A client that is gone doesn't say that it has read so far.
+                loop {
+                    match tokio::time::timeout(patience(&cork, peer), &mut connection).await {
+                        Ok(ended) => return Ok(ended?),
+                        Err(_) if peer.seat_use(clock::monotonic()).0 != Use::Busy => {
+                            return Err(GIVEN_UP.into());
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
         }
         Ok(connection.await?)
     };
@@ -126,10 +158,15 @@ async fn secure(
     }
     ended?;
     // What was sent last is still on its way, and the client sends frames while it takes it.
-    let queue = cork.with(|stream| stream.get_ref().0.queue_bytes());
-    let patience = linger::patience(queue, peer.quiet_for(), peer.edge.config.http.write_timeout);
+    let patience = patience(&cork, peer);
     linger::linger(&mut cork, peer, patience).await;
     Ok(())
+}
+
+/// How long the client of a connection is waited for that has nothing more to be sent.
+fn patience(cork: &Cork<TlsStream<Socket>>, peer: &Peer) -> Duration {
+    let queue = cork.with(|stream| stream.get_ref().0.queue_bytes());
+    linger::patience(queue, peer.quiet_for(), peer.edge.config.http.write_timeout)
 }
 
 /// Reads a request's body to its end, or so far that it will be refused all the same.

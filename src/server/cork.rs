@@ -30,6 +30,8 @@ struct Corked<S> {
     /// Of what is held.
     written: usize,
     out: Heads,
+    /// The same of what has left.
+    left: Heads,
     guard: Guard,
 }
 
@@ -95,7 +97,14 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
 
     /// Over `io`.
     pub fn new(io: S, guard: Guard) -> Self {
-        Self(Rc::new(RefCell::new(Corked { io, held: None, written: 0, out: Heads::default(), guard })))
+        Self(Rc::new(RefCell::new(Corked {
+            io,
+            held: None,
+            written: 0,
+            out: Heads::default(),
+            left: Heads::default(),
+            guard,
+        })))
     }
 }
 
@@ -104,10 +113,12 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(held) = &self.held {
             while let rest @ [_, ..] = &held.as_ref()[self.written..] {
-                match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    written => self.written += written,
+                let written = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
+                self.guard.outgoing.left(self.left.follow(&rest[..written], |_, _| {}));
+                self.written += written;
             }
             (self.held, self.written) = (None, 0);
         }

@@ -145,7 +145,7 @@ impl Peer {
         self.permitted.set(permitted.saturating_sub(on_wire));
         self.edge.egress.pacer.spent(on_wire.saturating_sub(permitted), now);
         let goes_on = self.outgoing.get().is_none_or(|outgoing| {
-            let written = outgoing.written();
+            let written = outgoing.sent();
             self.written.replace(written) != written
         });
         if goes_on {
@@ -200,7 +200,7 @@ impl Peer {
         let mut waits = self.waits.get();
         event(&mut waits);
         self.waits.set(waits);
-        self.seat.note(|| waits.seat_use(clock::monotonic()).0);
+        self.seat.note(|| self.seat_use(clock::monotonic()).0);
     }
 
     /// The last response is out: the end of the connection is waited for ([`super::linger`]).
@@ -220,6 +220,9 @@ impl Peer {
 
     /// How the connection uses its seat ([`Waits::seat_use`]).
     pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
+        if self.outgoing.get().is_some_and(|outgoing| outgoing.has_some()) {
+            return (Use::Busy, None);
+        }
         self.waits.get().seat_use(now)
     }
 
@@ -396,7 +399,10 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        self.peer.note(|waits| waits.received(clock::monotonic()));
+        // Over HTTP/2 what comes may be a frame that begins no request.
+        if self.peer.outgoing.get().is_none() {
+            self.peer.note(|waits| waits.received(clock::monotonic()));
+        }
         Poll::Ready(Ok(()))
     }
 }

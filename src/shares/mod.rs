@@ -33,9 +33,9 @@ impl Owner {
         Self { network, client, is_many: false }
     }
 
-    /// One that stands for many networks.
+    /// One that stands for many networks, and is none of its own network's others.
     #[must_use]
     pub const fn many(self) -> Self {
-        Self { is_many: true, ..self }
+        Self { network: self.client, is_many: true, ..self }
     }
 }

@@ -217,9 +217,8 @@ impl<T, const C: usize> Pool<T, C> {
     /// something was given back or taken out.
     pub fn next_granted(&mut self) -> Option<u64> {
         let id = (0..C).find_map(|class| {
-            let (id, _) = self.queues[class].first()?;
-            let owner = self.waiters.get(&id)?.owner;
-            self.may_take(owner, class).then_some(id)
+            let is_full = (0..=class).any(|first| self.is_full(first));
+            if is_full { None } else { self.first_below_its_bound(class).map(|(id, _)| id) }
         })?;
         let Waiter { owner, class, .. } = *self.waiters.get(&id)?;
         let item = self.cancel(id)?;
@@ -286,9 +285,11 @@ impl<T, const C: usize> Pool<T, C> {
 
     /// The place that is to be given back for the first waiter of `class`.
     fn giver_for(&self, class: usize) -> Option<u64> {
-        let (id, wants) = self.queues[class].first()?;
+        // One that is at its bound gets nothing from others, so that they don't help it; nor does it stand in their way.
+        let below = self.first_below_its_bound(class);
+        let is_capped = below.is_none();
+        let (id, wants) = below.or_else(|| self.queues[class].firsts().next())?;
         let owner = self.waiters.get(&id)?.owner;
-        let is_capped = !self.is_below_the_bound_of_a_network(owner);
         let from = self.first_full(class);
         (0..CALLED).find_map(|how| {
             let givers = self.givers[how].last_first().take_while(|(_, held)| {
@@ -308,6 +309,14 @@ impl<T, const C: usize> Pool<T, C> {
     /// are: its network is at its bound.
     fn first_full(&self, class: usize) -> usize {
         (0..=class).find(|first| self.is_full(*first)).unwrap_or_default()
+    }
+
+    /// The first waiter whose network may have more, and what it holds.
+    fn first_below_its_bound(&self, class: usize) -> Option<(u64, u64)> {
+        let is_below = |id: &u64| {
+            self.waiters.get(id).is_some_and(|waiter| self.is_below_the_bound_of_a_network(waiter.owner))
+        };
+        self.queues[class].firsts().find(|(id, _)| is_below(id))
     }
 
     fn may_take(&self, owner: Owner, class: usize) -> bool {

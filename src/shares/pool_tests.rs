@@ -103,6 +103,27 @@ fn a_network_at_its_bound_waits_for_its_own() {
 }
 
 #[test]
+fn a_network_at_its_bound_stands_in_no_others_way() {
+    let mut pool = Numbers::new(Limits { network: 2, ..limits(8) });
+    let balancer = Owner::new(7, 70).many();
+    let held: Vec<u64> = (0..6).map(|_| take(&mut pool, balancer, 0)).collect();
+    for _ in 0..2 {
+        take(&mut pool, owner(1), 0);
+    }
+    let capped = wait(&mut pool, owner(1), 0);
+    let next = wait(&mut pool, balancer, 0);
+    pool.release(held[0]);
+    assert_eq!(granted(&mut pool), [next], "it holds more, and may have more");
+    assert_eq!(pool.state(capped), State::Waiting);
+    // Another host of the balancer's network counts for that, and the balancer doesn't.
+    let neighbour = wait(&mut pool, owner(7), 0);
+    pool.set_use(held[1], Use::Idle);
+    assert_eq!(called(&mut pool), [held[1]]);
+    pool.release(held[1]);
+    assert_eq!(granted(&mut pool), [neighbour]);
+}
+
+#[test]
 fn unused_places_are_called_back_from_the_largest_and_no_more_than_wait() {
     let mut pool = Numbers::new(limits(6));
     let large: Vec<u64> = (0..4).map(|_| take(&mut pool, owner(1), 0)).collect();
@@ -159,6 +180,11 @@ fn another_owner_may_have_a_place() {
     assert_eq!(granted(&mut pool), [one]);
 }
 
+/// A client of a network; the fifth is a load balancer.
+fn of(network: u64, client: u64) -> Owner {
+    if network == 5 { Owner::new(1, 500).many() } else { Owner::new(network, client) }
+}
+
 /// What happens to a pool.
 #[derive(Clone, Debug)]
 enum Event {
@@ -192,11 +218,15 @@ impl Model {
         self.held.iter().filter(|(_, owner, _)| owner.network == network).count()
     }
 
+    fn is_below(&self, owner: Owner, limits: &Limits<3>) -> bool {
+        owner.is_many || (self.holds(owner.network) as u64) < limits.network
+    }
+
     fn may_take(&self, owner: Owner, class: usize, limits: &Limits<3>) -> bool {
         let from = |first| self.held.iter().filter(|(_, _, class)| *class >= first).count() as u64;
         let is_full =
             |first: usize| from(first) + limits.reserved[..first].iter().sum::<u64>() >= limits.places;
-        !(0..=class).any(is_full) && (self.holds(owner.network) as u64) < limits.network
+        !(0..=class).any(is_full) && self.is_below(owner, limits)
     }
 }
 
@@ -214,7 +244,7 @@ proptest! {
         for event in events {
             match event {
                 Event::Request(network, client, class) => {
-                    let owner = Owner::new(network, client);
+                    let owner = of(network, client);
                     match pool.request(owner, class, 0) {
                         Answer::Granted(id) => {
                             prop_assert!(model.may_take(owner, class, &limits));
@@ -254,7 +284,7 @@ proptest! {
                 }
                 Event::Transfer(at, network) if !model.held.is_empty() => {
                     let at = at % model.held.len();
-                    let owner = Owner::new(network, 7);
+                    let owner = of(network, 7);
                     model.held[at].1 = owner;
                     pool.transfer(model.held[at].0, owner);
                 }
@@ -264,8 +294,11 @@ proptest! {
                 let at = model.waiting.iter().position(|(waiter, ..)| *waiter == id).unwrap();
                 let (_, owner, class) = model.waiting.remove(at);
                 prop_assert!(model.may_take(owner, class, &limits));
-                for (_, other, of) in &model.waiting {
-                    prop_assert!(*of != class || model.holds(other.network) >= model.holds(owner.network), "who holds least is next");
+                for (_, other, its) in &model.waiting {
+                    let is_next = *its != class
+                        || !model.is_below(*other, &limits)
+                        || model.holds(other.network) >= model.holds(owner.network);
+                    prop_assert!(is_next, "the one that holds least, of those that may have more");
                 }
                 model.held.push((id, owner, class));
             }

@@ -27,12 +27,13 @@ impl Queue {
         clients.waiters.entry(owner.client).or_default().insert(id);
     }
 
-    /// The next one, and what its network holds.
-    pub(super) fn first(&self) -> Option<(u64, u64)> {
-        let (network, held) = self.order.first()?;
-        let clients = self.networks.get(&network)?;
-        let (client, _) = clients.order.first()?;
-        clients.waiters.get(&client)?.first().map(|id| (*id, held))
+    /// The next one of each network, and what that holds; those that hold least first.
+    pub(super) fn firsts(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.order.iter().filter_map(|(network, held)| {
+            let clients = self.networks.get(&network)?;
+            let waiters = clients.waiters.get(&clients.order.first()?)?;
+            waiters.first().map(|id| (*id, held))
+        })
     }
 
     /// Takes a waiter out. The others of its network and client come after those that hold no more.

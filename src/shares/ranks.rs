@@ -46,9 +46,14 @@ impl<K: Copy + Ord + Hash> Ranks<K> {
         }
     }
 
-    /// The key with the smallest account, and the account.
-    pub(super) fn first(&self) -> Option<(K, u64)> {
-        self.order.first().map(|&(account, _, key)| (key, account))
+    /// The key with the smallest account.
+    pub(super) fn first(&self) -> Option<K> {
+        self.order.first().map(|&(_, _, key)| key)
+    }
+
+    /// All, from the smallest account on.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (K, u64)> {
+        self.order.iter().map(|&(account, _, key)| (key, account))
     }
 
     /// All, from the largest account on.

@@ -152,9 +152,16 @@ impl<K: Copy + Eq + Ord + Hash, V> Table<K, V> {
         let network = self.networks.entry(owner.network).or_default();
         network.all.insert(used, key);
         network.clients.entry(owner.client).or_default().insert(used, key);
-        let size = network.all.len() as u64;
-        self.sizes.add(owner.network, size, 0);
-        self.sizes.set(owner.network, size);
+        self.rank(owner.network);
+    }
+
+    /// Of networks with as many entries, the one whose oldest was used longest ago is the last, and loses it.
+    fn rank(&mut self, number: u64) {
+        self.sizes.remove(number);
+        if let Some(network) = self.networks.get(&number) {
+            let oldest = network.all.first_key_value().map_or(0, |(used, _)| *used);
+            self.sizes.add(number, network.all.len() as u64, u64::MAX - oldest);
+        }
     }
 
     fn unlist(&mut self, owner: Owner, used: u64) {
@@ -167,13 +174,10 @@ impl<K: Copy + Eq + Ord + Hash, V> Table<K, V> {
                 network.clients.remove(&owner.client);
             }
         }
-        match network.all.len() as u64 {
-            0 => {
-                self.sizes.remove(owner.network);
-                self.networks.remove(&owner.network);
-            }
-            size => self.sizes.set(owner.network, size),
+        if network.all.is_empty() {
+            self.networks.remove(&owner.network);
         }
+        self.rank(owner.network);
     }
 }
 

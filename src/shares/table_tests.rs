@@ -18,6 +18,21 @@ fn a_network_that_floods_forgets_its_own() {
 }
 
 #[test]
+fn of_networks_with_as_many_entries_the_oldest_goes() {
+    let mut table = Table::new(BOUNDS);
+    for network in (0..10u64).rev() {
+        table.insert(Owner::new(network, 1), network, (), 0);
+    }
+    table.get(9, 1);
+    table.insert(Owner::new(100, 1), 100, (), 1);
+    table.insert(Owner::new(50, 1), 50, (), 1);
+    assert_eq!(
+        (0..=100).filter(|key| table.peek(*key, 1).is_some()).collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4, 5, 6, 9, 50, 100]
+    );
+}
+
+#[test]
 fn a_client_has_so_many_at_most() {
     let mut table = Table::new(BOUNDS);
     for key in 0..4u64 {

@@ -6,7 +6,9 @@ use super::support::scratch;
 use super::tls::{certificate, secure_node};
 use std::fs;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 const LENGTH: usize = 4 << 20;
@@ -47,19 +49,7 @@ fn streams_that_are_not_read_hold_little_memory_and_stop_no_other() {
 
     let http2 = &mut all[0];
     let stream = 2 * STREAMS + 1;
-    http2.get(stream, "/large");
-    http2.open_window(stream, u32::try_from(LENGTH).unwrap());
-    let mut got = 0;
-    loop {
-        let frame = http2.frame().unwrap();
-        if frame.stream == stream {
-            got += if frame.kind == DATA { frame.payload.len() } else { 0 };
-            if frame.is_last() {
-                break;
-            }
-        }
-    }
-    assert_eq!(got, LENGTH);
+    assert_eq!(download(http2, stream), LENGTH);
 }
 
 #[test]
@@ -107,6 +97,44 @@ fn a_request_with_a_body_is_refused_at_its_end() {
     }
     let refused = node.wait_access("they are refused", |line| line["status"] == 400);
     assert_eq!(refused["protocol"], "2");
+}
+
+/// What came of a request for the large file: how much, and whether all.
+fn download(http2: &mut Http2, stream: u32) -> usize {
+    http2.get(stream, "/large");
+    http2.open_window(stream, u32::try_from(LENGTH).unwrap());
+    let mut got = 0;
+    loop {
+        let frame = http2.frame().unwrap();
+        assert!(frame.stream != stream || frame.kind != RST_STREAM, "{frame:?}");
+        if frame.stream == stream {
+            got += if frame.kind == DATA { frame.payload.len() } else { 0 };
+            if frame.is_last() {
+                return got;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_gives_its_seat_up_has_sent_all() {
+    const HERE: [u8; 4] = [127, 0, 0, 1];
+    let dir = scratch();
+    let (node, certificate) = node(dir.path(), "[http]\nmax_connections_per_network = 2");
+    // Two more than have seats, all of one network: each that has its answer is asked for its seat at once.
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (addr, certificate) = (node.https(), certificate.clone());
+            thread::spawn(move || {
+                assert_eq!(addr.ip(), IpAddr::from(HERE));
+                for _ in 0..20 {
+                    let mut http2 = Http2::open(addr, &certificate, 1);
+                    assert_eq!(download(&mut http2, 1), LENGTH);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
 }
 
 #[test]

@@ -49,10 +49,13 @@ impl Worker {
         // must not be held there by it.
         let known = slot.validator.clone().filter(|_| self.is_current(repo));
         self.tasks.spawn(async move {
-            let _lane = place.lanes.acquire().await;
-            let begun = now();
-            let result = Box::pin(shared.client(place.family).look(&url, known)).await;
-            Done::Looked { repo, result, took: begun.elapsed() }
+            let timed = async {
+                let begun = now();
+                let result = Box::pin(shared.client(place.family).look(&url, known)).await;
+                (result, begun.elapsed())
+            };
+            let (result, took) = place.lanes.run(timed).await;
+            Done::Looked { repo, result, took }
         });
     }
 

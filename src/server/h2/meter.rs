@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Frames that a client may send at once.
 const BURST: u64 = 1000;
+/// And so many once it has earned them with bodies: it may take 32 MiB from its own buffers in one go.
+const MOST: u64 = 16 * BURST;
 /// Frames that a client earns in a second: PINGs that measure, or keep alive.
 const PER_SECOND: u64 = 10;
 /// Frames that a client earns with a request: it may open windows, set priorities, reset it.
@@ -29,8 +31,9 @@ pub const CALM: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0
 /// Where one frame ends and the next begins, in bytes that come in pieces.
 #[derive(Debug, Default)]
 pub struct Heads {
-    /// Of the preface or a payload, bytes that are still to come.
+    /// Of the preface or a payload, bytes that are still to come; and whether they are DATA.
     skip: usize,
+    is_data: bool,
     head: [u8; HEAD_BYTES],
     filled: usize,
 }
@@ -39,14 +42,17 @@ impl Heads {
     /// Of what a client sends.
     #[must_use]
     pub const fn of_client() -> Self {
-        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], filled: 0 }
+        Self { skip: PREFACE_BYTES, is_data: false, head: [0; HEAD_BYTES], filled: 0 }
     }
 
-    /// Follows `bytes`; of each head that is complete with them, `each` gets the type and the length of its payload.
-    pub fn follow(&mut self, mut bytes: &[u8], mut each: impl FnMut(u8, usize)) {
+    /// Follows `bytes`; of each head that is complete with them, `each` gets the type and the length of its payload. How many of
+    /// the bytes are payload of DATA.
+    pub fn follow(&mut self, mut bytes: &[u8], mut each: impl FnMut(u8, usize)) -> u64 {
+        let mut data = 0;
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
+            data += if self.is_data { skipped as u64 } else { 0 };
             bytes = &bytes[skipped..];
             let taken = (HEAD_BYTES - self.filled).min(bytes.len());
             self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
@@ -54,10 +60,11 @@ impl Heads {
             if self.filled == HEAD_BYTES {
                 let [a, b, c, kind, ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                self.filled = 0;
+                (self.filled, self.is_data) = (0, kind == DATA);
                 each(kind, self.skip);
             }
         }
+        data
     }
 
     /// No frame has begun that isn't complete.
@@ -95,7 +102,7 @@ impl Meter {
             DATA if length > 0 => {}
             _ => cost += 1,
         });
-        let credit = (self.credit + earned).min(BURST.max(self.credit));
+        let credit = self.rests(earned);
         self.credit = credit.saturating_sub(cost);
         cost <= credit
     }
@@ -105,8 +112,13 @@ impl Meter {
         self.since += Duration::from_secs(seconds);
         let bytes = written - self.written;
         self.written = written - bytes % BYTES_PER_FRAME;
-        let earned = seconds.saturating_mul(PER_SECOND) + bytes / BYTES_PER_FRAME;
-        self.credit = self.credit.saturating_add(earned).min(BURST);
+        let rested = self.rests(seconds.saturating_mul(PER_SECOND));
+        self.credit = rested.saturating_add(bytes / BYTES_PER_FRAME).min(MOST.max(rested));
+    }
+
+    /// What time and requests earn goes no further than what one begins with.
+    fn rests(&self, earned: u64) -> u64 {
+        self.credit.max(self.credit.saturating_add(earned).min(BURST))
     }
 }
 
@@ -155,6 +167,16 @@ mod tests {
             });
             assert_eq!(is_allowed, allowed, "{name}");
         }
+    }
+
+    #[test]
+    fn a_client_that_reads_from_its_own_buffers_opens_many_windows_at_once() {
+        let begun = crate::clock::monotonic();
+        let mut meter = Meter::new(begun);
+        assert!(meter.allows(PREFACE, 0, begun));
+        // 4 MiB have come in while it did something else; then it reads them in pieces of 4 KiB.
+        assert!(meter.allows(&frame(WINDOW_UPDATE, 4).repeat(2048), 4 << 20, begun));
+        assert!(!meter.allows(&frame(WINDOW_UPDATE, 4).repeat(2048), 4 << 20, begun));
     }
 
     proptest! {

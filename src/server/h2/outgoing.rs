@@ -19,6 +19,8 @@ pub struct Outgoing {
     bytes: AtomicUsize,
     /// Bytes that were written, from the connection's start on.
     written: AtomicU64,
+    /// Payload of DATA that left the connection's buffers, from its start on.
+    sent: AtomicU64,
     /// Of streams that wait until something is written.
     waiting: Mutex<Vec<Waker>>,
 }
@@ -94,6 +96,21 @@ impl Outgoing {
     /// Bytes that were written, from the connection's start on.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+
+    /// Something is on the account.
+    pub fn has_some(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// So much payload of DATA has left the connection's buffers.
+    pub fn left(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Payload of DATA that has left the connection's buffers, from its start on.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {

@@ -249,6 +249,11 @@ impl Fill {
                 running.await
             });
         }
+        if tasks.waiting.is_empty() {
+            // Nothing is left to start: a place that is kept for it, or waited for, is another's.
+            tasks.spare = None;
+            tasks.places = JoinSet::new();
+        }
         // Parts have made it whole: what remains is to check it.
         if tasks.pass.is_empty()
             && self.length.is_some_and(|length| self.progress.borrow().spans.is_whole(length))
