@@ -10,7 +10,7 @@
 //! up to 20 where it is configured so. Where that is no more than the failures left, no rule is needed to stay within them. A
 //! client with more could lose all of its transfers to a mirror that hangs, so that not more of its redirects may be young
 //! enough to fail yet than failures are left, whatever it has asked for since. The same holds of a client whose transfers can't be
-//! counted: behind a proxy, or in the first seconds of a burst of connections. And where failures come at once, as they mostly do,
+//! counted: behind a proxy, or at the beginning of a burst of connections. And where failures come at once, as they mostly do,
 //! a client with n transfers has asked for n other files before a failed one's place is known to have been free again.
 //!
 //! One client or many? A key is an address and a User-Agent. Connections that appear together are one client's, up to 20; one

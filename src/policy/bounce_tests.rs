@@ -123,17 +123,17 @@ fn where_transfers_cannot_be_counted_three_redirects_may_be_young() {
 
 #[test]
 fn connections_that_are_late_count_for_their_burst() {
-    // Ten transfers; the node sees two of their connections at first, and the others a second later.
+    // Ten transfers; the node sees two of their connections at first, and the others 80 ms later.
     let mut trail = Trail::default();
     let (mut redirected, mut hang) = (0, 0);
     for file in 0..300 {
-        let millis = file * 20;
+        let millis = file * 10;
         let now = NOW.plus(Duration::from_millis(millis));
-        let connection = if millis < 1000 { 1 + file % 2 } else { 1 + file % 10 };
+        let connection = if millis < 80 { 1 + file % 2 } else { 1 + file % 10 };
         if asks(&mut trail, file, connection, now) == Standing::Clear {
             trail.redirected(file, 0, 1, connection, now);
             redirected += 1;
-            hang += usize::from(millis < 1000);
+            hang += usize::from(millis < 80);
         }
     }
     assert_eq!((redirected, hang), (3, 3), "more would be young at once");

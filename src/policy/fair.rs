@@ -268,9 +268,13 @@ impl FairQueue {
     }
 
     /// How long a transfer of this client may wait for its first turn: where the floors of those that have joined take all of so
-    /// many bytes per second, it has to wait until some are over; and the longer, the more transfers its client has.
+    /// many bytes per second, it has to wait until some are over; and the longer, the more transfers its client or its network has.
     #[must_use]
-    pub fn start(&self, client: u64, bytes_per_second: u64) -> Duration {
+    pub fn start(&self, client: u64, network: u64, bytes_per_second: u64) -> Duration {
+        let in_network = self.networks.get(&network).map_or(0, |network| network.flows);
+        if in_network > LIVES_OF_NETWORK {
+            return LONGEST_START.mul_f64(in_network as f64 / LIVES_OF_NETWORK as f64);
+        }
         if self.floors * PAID + self.lives * LIFE > bytes_per_second {
             return LONGEST_START;
         }

@@ -44,7 +44,7 @@ impl Link {
         for _ in 0..connections {
             let sender = Sender { client, network, class };
             let (id, mut floor) = (self.queue.join(sender), Floor::default());
-            let due = floor.due(self.now, self.queue.start(client, self.bytes_per_second));
+            let due = floor.due(self.now, self.queue.start(client, network, self.bytes_per_second));
             self.queue.wait(id, QUANTUM, due);
             self.by_slot.insert(id.slot(), self.flows.len());
             let (sent, first, last, longest_gap) = (0, None, self.now, Duration::ZERO);

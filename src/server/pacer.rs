@@ -182,7 +182,7 @@ impl Pacer {
             queue.waits.resize_with(id.slot() + 1, Wait::default);
         }
         queue.waits[id.slot()] = Wait { has_turn: false, waker: Some(waker) };
-        let start = queue.fair.start(flow.owner.client, self.budget.bytes_per_second());
+        let start = queue.fair.start(flow.owner.client, flow.owner.network, self.budget.bytes_per_second());
         queue.fair.wait(id, cost, state.floor.due(now, start));
         self.waiting.store(queue.fair.waiting(), Ordering::Relaxed);
         drop(queue);

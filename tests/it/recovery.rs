@@ -22,8 +22,9 @@ use tokio::runtime::Runtime;
 /// Over for repos with the date of 2023 that these are made with.
 const OVER: &str = "1s";
 
-/// Seconds after which the node has counted a client's connections. Until then not more than three of its redirects are young.
-const COUNTING: u32 = 2;
+/// Seconds after which the node has counted a client's connections, and more: until then not more than three of its redirects are
+/// young.
+const COUNTING: u32 = 1;
 
 /// The ways in which a mirror fails a client.
 fn failures() -> [(&'static str, Act); 4] {
