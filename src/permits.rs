@@ -1,9 +1,11 @@
 //! Places of a [`Pool`] that are waited for.
 
+use crate::clock;
 use crate::shares::pool::State;
 use crate::shares::{Answer, Limits, Owner, Pool, Use};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -15,7 +17,14 @@ pub struct Permits<const C: usize> {
     contended: AtomicBool,
     contention: Notify,
     held: AtomicU64,
+    began: Instant,
+    /// When contention was last announced, in milliseconds since it began.
+    announced: AtomicU64,
 }
+
+const NEVER: u64 = u64::MAX;
+/// See [`Permits::announce`].
+const ANNOUNCED_EVERY_MILLIS: u64 = 1000;
 
 /// There is no place, and too many wait for one.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +48,14 @@ impl<const C: usize> Permits<C> {
     #[must_use]
     pub fn new(limits: Limits<C>) -> Arc<Self> {
         let (pool, contended) = (Mutex::new(Pool::new(limits)), AtomicBool::new(false));
-        Arc::new(Self { pool, contended, contention: Notify::new(), held: AtomicU64::new(0) })
+        Arc::new(Self {
+            pool,
+            contended,
+            contention: Notify::new(),
+            held: AtomicU64::new(0),
+            began: clock::monotonic(),
+            announced: AtomicU64::new(NEVER),
+        })
     }
 
     /// Asks for a place of `class`; it may have to be waited for.
@@ -78,7 +94,7 @@ impl<const C: usize> Permits<C> {
         self.contended.load(Ordering::Relaxed)
     }
 
-    /// Ready when the first owner has to wait after none did; counted from this call on.
+    /// Ready when it is announced that an owner waits; counted from this call on.
     pub fn contention(&self) -> Notified<'_> {
         self.contention.notified()
     }
@@ -115,6 +131,20 @@ impl<const C: usize> Permits<C> {
         let is_new = !self.contended.swap(waits, Ordering::Relaxed) && waits;
         drop(pool);
         if is_new {
+            self.announce();
+        }
+    }
+
+    /// Wakes all that listen for [`contention`](Self::contention), if an owner waits; once in a second at most, since with
+    /// 20,000 places it takes some 30 ms.
+    pub fn announce(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.announced.load(Ordering::Relaxed);
+        let is_due = last == NEVER || now.saturating_sub(last) >= ANNOUNCED_EVERY_MILLIS;
+        if self.is_contended()
+            && is_due
+            && self.announced.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             self.contention.notify_waiters();
         }
     }

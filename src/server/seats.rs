@@ -12,7 +12,9 @@ use crate::policy::client;
 use crate::shares::{Limits, Owner, Use};
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The last of this many parts of all seats isn't for networks that have more than their share: to them everything is shed that
 /// can be.
@@ -35,7 +37,13 @@ pub struct Seat {
 
 /// A seat that may have to be waited for.
 #[derive(Debug)]
-pub struct Place(Waiting<1>);
+pub struct Place {
+    waiting: Waiting<1>,
+    permits: Arc<Permits<1>>,
+}
+
+/// Idle connections are called upon so often while one waits.
+const CALLED_EVERY: Duration = Duration::from_secs(1);
 
 impl Seats {
     /// So many in all, so many of one network. As many as there are seats may wait.
@@ -51,7 +59,8 @@ impl Seats {
     /// # Errors
     /// Too many wait already.
     pub fn place(&self, owner: Owner) -> Result<Place, Refused> {
-        self.permits.request(owner, 0).map(Place)
+        let permits = self.permits.clone();
+        self.permits.request(owner, 0).map(|waiting| Place { waiting, permits })
     }
 
     /// Nearly all are taken, and the client's network has more than its share.
@@ -68,7 +77,8 @@ impl Place {
     /// # Errors
     /// It has to be waited for.
     pub fn now(self) -> Result<Seat, Self> {
-        self.0.now().map(Seat::from).map_err(Self)
+        let Self { waiting, permits } = self;
+        waiting.now().map(Seat::from).map_err(|waiting| Self { waiting, permits })
     }
 
     /// The seat, as soon as it is there.
@@ -76,7 +86,14 @@ impl Place {
     /// # Errors
     /// So many came meanwhile that this one had to go.
     pub async fn seat(self) -> Result<Seat, Refused> {
-        self.0.granted().await.map(Seat::from)
+        let mut granted = pin!(self.waiting.granted());
+        loop {
+            match tokio::time::timeout(CALLED_EVERY, &mut granted).await {
+                Ok(granted) => return granted.map(Seat::from),
+                // Some may be idle by now that weren't when they were called upon.
+                Err(_) => self.permits.announce(),
+            }
+        }
     }
 }
 
