@@ -83,7 +83,7 @@ impl Outgoing {
             return Some(free.clamp(LEAST_BYTES, most));
         }
         // In small pieces the rest of the room costs more than it sends.
-        (free >= MOST_BYTES / 4).then_some(free.min(most))
+        (free >= MOST_BYTES / 3 * 2).then_some(free.min(most))
     }
 
     /// Takes `bytes` of a stream onto the account.
