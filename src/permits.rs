@@ -105,11 +105,23 @@ impl<const C: usize> Permits<C> {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Places taken, and owners that wait for one.
+    /// Places that the owner's network holds.
     #[must_use]
-    pub fn figures(&self) -> (u64, usize) {
+    pub fn held_by(&self, owner: Owner) -> u64 {
+        self.lock().held_by(owner)
+    }
+
+    /// Places taken, and owners that wait for one.
+    #[cfg(test)]
+    fn figures(&self) -> (u64, usize) {
         let pool = self.lock();
         (pool.held(), pool.waiting())
+    }
+
+    /// Requests of the owner's network that wait.
+    #[cfg(test)]
+    pub fn waiting_of(&self, owner: Owner) -> usize {
+        self.lock().waiting_of(owner)
     }
 
     /// Whether the owner's network holds more than its even share.

@@ -1,6 +1,6 @@
 //! Which addresses of a mirror's name a probe may go to. Pure.
 //!
-//! A mirror's name is its own: whoever holds it can have it stand for any address, also of hosts that only the node reaches
+//! A mirror's name is its own: its admin can have it stand for any address, also of hosts that only the node reaches
 //! (databases, a cloud's metadata service). So internal addresses count only where the mirror itself is there: its URL has the
 //! address in it, which isn't looked up at all, or its name has no public address and has had none since the node's start.
 

@@ -27,8 +27,10 @@ pub struct Client {
     pub recovery: Recovery,
     /// It is yum 3: its TLS is old, and it reads any header line with `location` in it as a redirect.
     pub is_yum3: bool,
-    /// Address and User-Agent as one number: who is counted as one client for bounces.
+    /// Address and User-Agent as one number: what counts as one client for bounces.
     pub key: u64,
+    /// Whose use its own is ([`owner`]).
+    pub owner: Owner,
 }
 
 /// What a client does where the target of a redirect fails it, as far as its User-Agent tells.
@@ -76,6 +78,7 @@ pub struct Agent {
     recovery: Recovery,
     is_yum3: bool,
     key: u64,
+    owner: Owner,
 }
 
 impl Agent {
@@ -84,7 +87,7 @@ impl Agent {
     pub fn new(addr: IpAddr, whereabouts: Whereabouts, user_agent: &[u8]) -> Self {
         let addr = addr.to_canonical();
         let (recovery, is_yum3) = (Recovery::of(user_agent), contains(user_agent, b"urlgrabber"));
-        Self { addr, whereabouts, recovery, is_yum3, key: hash(&(addr, user_agent)) }
+        Self { addr, whereabouts, recovery, is_yum3, key: hash(&(addr, user_agent)), owner: owner(addr) }
     }
 }
 
@@ -92,9 +95,9 @@ impl Client {
     /// From what the connection and the Range field tell.
     #[must_use]
     pub fn new(agent: Agent, https: bool, range: Option<&[u8]>) -> Self {
-        let Agent { addr, whereabouts, recovery, is_yum3, key } = agent;
+        let Agent { addr, whereabouts, recovery, is_yum3, key, owner } = agent;
         let many_ranges = range.is_some_and(|range| range.contains(&b','));
-        Self { addr, whereabouts, https, ranged: range.is_some(), many_ranges, recovery, is_yum3, key }
+        Self { addr, whereabouts, https, ranged: range.is_some(), many_ranges, recovery, is_yum3, key, owner }
     }
 
     /// One of whom nothing is known but this.

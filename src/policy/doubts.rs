@@ -9,7 +9,7 @@ use moka::sync::Cache;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A mirror is looked at for one file this often at most, whoever comes back.
+/// A mirror is looked at for one file this often at most, however many clients come back.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// So many returns of one network count within [`MINUTE`]: a host that is failed comes back three times.
 pub const MOST_OF_NETWORK: u32 = 8;

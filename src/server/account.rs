@@ -8,7 +8,6 @@ use super::waits::Waits;
 use crate::clock;
 use crate::metrics::{Outcome, Path};
 use crate::policy::Reason;
-use crate::policy::client;
 use crate::policy::fair::Class;
 use crate::store::Object;
 use std::cell::{Cell, OnceCell};
@@ -71,7 +70,7 @@ impl Tally {
     pub fn open(peer: Rc<Peer>, asked: Asked) -> Rc<Self> {
         peer.note(Waits::begins);
         let (bytes, ended, ours) = (Cell::new(0), Cell::new(false), Cell::new(true));
-        let flow = Flow::new(client::owner(asked.client.addr));
+        let flow = Flow::new(asked.client.owner);
         Rc::new(Self {
             peer,
             asked,

@@ -119,6 +119,11 @@ impl ResponseBody {
         self.left
     }
 
+    /// Its bytes are in memory once, for all that ask for them.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.supply, Supply::Memory)
+    }
+
     /// Nothing is to come any more.
     pub fn is_over(&self) -> bool {
         self.left == Some(0)

@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::http::TreePath;
 use crate::policy::bounce::Link;
-use crate::policy::client::{self, hash};
+use crate::policy::client::hash;
 use crate::policy::{Ask, Client, Past, Standing, Trail};
 use crate::shares::{Bounds, Owner, Sharded};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,13 +48,7 @@ impl Seen {
     pub fn new(client: &Client, path: &TreePath, range: Option<&[u8]>, link: impl Into<Link>) -> Self {
         let part = range.filter(|range| !range.ends_with(b"-"));
         let file = hash(&(path.as_str(), part));
-        Self {
-            client: client.key,
-            owner: client::owner(client.addr),
-            file,
-            ask: Ask::from_range(range),
-            link: link.into(),
-        }
+        Self { client: client.key, owner: client.owner, file, ask: Ask::from_range(range), link: link.into() }
     }
 }
 

@@ -361,7 +361,7 @@ impl<'a> Question<'a> {
             client: self.client,
             past,
             // The last seats aren't for a network that has more than its share.
-            shed: if self.edge.seats.is_tight_for(self.client.addr) { 1.0 } else { self.edge.egress.shed() },
+            shed: if self.edge.seats.is_tight_for(self.client.owner) { 1.0 } else { self.edge.egress.shed() },
             now: self.now,
         }
     }

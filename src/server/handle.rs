@@ -63,7 +63,7 @@ async fn answer(peer: &Peer, asked: &Asked, path: &TreePath) -> Answer {
     }
 }
 
-/// What is known of the client; of a mirror that it comes back from, the prober is told.
+/// What is known of the client. The prober gets a report of a mirror that it comes back from.
 fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> (Past, Undecided) {
     let edge = &*peer.edge;
     let is_listed = question.place().is_some_and(|place| place.listed.is_some());

@@ -8,10 +8,8 @@
 use super::peer::Peer;
 use crate::clock;
 use crate::permits::{Permit, Permits, Refused, Waiting};
-use crate::policy::client;
 use crate::shares::{Limits, Owner, Use};
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,9 +63,8 @@ impl Seats {
 
     /// Nearly all are taken, and the client's network has more than its share.
     #[must_use]
-    pub fn is_tight_for(&self, addr: IpAddr) -> bool {
-        self.permits.held() > self.all - self.all / RESERVE
-            && self.permits.is_beyond_its_share(client::owner(addr))
+    pub fn is_tight_for(&self, owner: Owner) -> bool {
+        self.permits.held() > self.all - self.all / RESERVE && self.permits.is_beyond_its_share(owner)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::http::conditional;
 use crate::http::range::{self, ByteRange, Requested};
 use crate::listing::{Extent, IndexEntry, index};
 use crate::origin::{MAX_LISTED, OriginError};
-use crate::policy::client::{self, Recovery};
+use crate::policy::client::Recovery;
 use crate::policy::{Currency, Past, Reason};
 use crate::store::{Content, Demand, FetchError, Meta, Object, Source};
 use bytes::Bytes;
@@ -130,7 +130,7 @@ async fn ask(edge: &Edge, asked: &Asked, object: &Object) -> Result<Content, Fet
 
 /// For whom the store fetches it.
 fn demand(asked: &Asked, object: &Object) -> Demand {
-    Demand::of_client(client::owner(asked.client.addr), object.identity.is_some())
+    Demand::of_client(asked.client.owner, object.identity.is_some())
 }
 
 /// From disk or origin. While the origin fails and no mirror can help, tries again for `origin.patience`: librepo comes

@@ -10,7 +10,7 @@
 use super::asked::Asked;
 use crate::clock::Timestamp;
 use crate::policy::Client;
-use crate::policy::client::{self, hash};
+use crate::policy::client::hash;
 use crate::shares::{Bounds, Sharded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Taken {
             self.metalinks.store(true, Ordering::Relaxed);
         }
         for key in keys(asked, repo, document) {
-            self.notes.insert(client::owner(asked.client.addr), key, sequence, asked.now.as_secs());
+            self.notes.insert(asked.client.owner, key, sequence, asked.now.as_secs());
         }
     }
 
@@ -69,13 +69,13 @@ impl Taken {
         if document == Document::Metalink && !self.metalinks.load(Ordering::Relaxed) {
             return None;
         }
-        let (owner, now) = (client::owner(asked.client.addr), asked.now.as_secs());
+        let (owner, now) = (asked.client.owner, asked.now.as_secs());
         keys(asked, repo, document).into_iter().find_map(|key| self.notes.peek(owner, key, now))
     }
 
     /// The same for a client, over whatever connection.
     pub fn latest_of(&self, client: &Client, repo: usize, document: Document, now: Timestamp) -> Option<u32> {
-        let (owner, key) = (client::owner(client.addr), hash(&(client.key, repo, document)));
+        let (owner, key) = (client.owner, hash(&(client.key, repo, document)));
         self.notes.peek(owner, key, now.as_secs())
     }
 }

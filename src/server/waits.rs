@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// line, but one where packets are lost.
 const SILENT_AFTER: Duration = Duration::from_secs(2);
 
+/// A client that has taken nothing of a response for so long is silent, too: librepo itself gives a transfer up that has less than
+/// 1000 B/s for 30 s.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
 /// The longest waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -104,15 +108,15 @@ impl Waits {
         now.saturating_duration_since(self.moved)
     }
 
-    /// How the connection uses its seat; and, of one that has said nothing yet, until when that says nothing of it.
+    /// How the connection uses its seat; and, where the client says or takes nothing, until when that says nothing of it.
     pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
-        if self.open > 0 || self.lingering {
-            return (Use::Busy, None);
-        }
-        if self.answered && !self.in_head {
-            return (Use::Idle, None);
-        }
-        let silent = self.moved + SILENT_AFTER;
+        let silent = match (self.open, self.ours) {
+            _ if self.lingering => return (Use::Busy, None),
+            (0, _) if self.answered && !self.in_head => return (Use::Idle, None),
+            (0, _) => self.moved + SILENT_AFTER,
+            (_, 0) => self.moved + STALLED_AFTER,
+            _ => return (Use::Busy, None),
+        };
         if now < silent { (Use::Busy, Some(silent)) } else { (Use::Silent, None) }
     }
 
@@ -220,6 +224,14 @@ mod tests {
         let (waits, now) = clock.at(101);
         waits.ends(true, now);
         assert_eq!([101, 160].map(|second| seconds(&mut clock, second)), [Use::Idle, Use::Idle]);
+        // A response that is the client's to take.
+        clock.at(200).0.begins();
+        let (waits, now) = clock.at(200);
+        waits.ready(now);
+        assert_eq!([229, 230].map(|second| seconds(&mut clock, second)), [Use::Busy, Use::Silent]);
+        let (waits, now) = clock.at(231);
+        waits.sent(now);
+        assert_eq!(seconds(&mut clock, 260), Use::Busy);
     }
 
     #[test]

@@ -95,6 +95,13 @@ struct Network {
     unused: [BTreeSet<u64>; CALLED],
 }
 
+impl Network {
+    /// What it holds, and what the client does.
+    fn held_with(&self, owner: Owner) -> (u64, u64) {
+        (self.held, self.clients.get(&owner.client).copied().unwrap_or_default())
+    }
+}
+
 /// Places for items of kind `T` in `C` classes. Each call takes logarithmic time.
 #[derive(Debug)]
 pub struct Pool<T, const C: usize> {
@@ -147,7 +154,7 @@ impl<T, const C: usize> Pool<T, C> {
         self.waiters.insert(id, Waiter { owner, class, item });
         let network = self.networks.entry(owner.network).or_default();
         network.waiters.insert(id);
-        let (held, waiting) = (held_by(network, owner), network.waiters.len() as u64);
+        let (held, waiting) = (network.held_with(owner), network.waiters.len() as u64);
         self.queues[class].push(owner, id, held);
         self.crowds.add(owner.network, waiting, id);
         self.crowds.set(owner.network, waiting);
@@ -264,23 +271,28 @@ impl<T, const C: usize> Pool<T, C> {
         self.held.iter().sum()
     }
 
+    /// Places that the owner's network holds.
+    #[must_use]
+    pub fn held_by(&self, owner: Owner) -> u64 {
+        self.networks.get(&owner.network).map_or(0, |network| network.held)
+    }
+
+    /// Waiters of the owner's network.
+    #[cfg(test)]
+    pub fn waiting_of(&self, owner: Owner) -> usize {
+        self.networks.get(&owner.network).map_or(0, |network| network.waiters.len())
+    }
+
     /// Owners that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Networks that hold a place or wait for one.
-    #[must_use]
-    pub fn networks(&self) -> usize {
-        self.networks.len()
-    }
-
     /// Whether the owner's network holds more than its even share of all places.
     #[must_use]
     pub fn is_beyond_its_share(&self, owner: Owner) -> bool {
-        let held = self.networks.get(&owner.network).map_or(0, |network| network.held);
-        held * self.networks.len() as u64 > self.limits.places
+        self.held_by(owner) * self.networks.len() as u64 > self.limits.places
     }
 
     /// The place that is to be given back for the first waiter of `class`.
@@ -331,8 +343,7 @@ impl<T, const C: usize> Pool<T, C> {
     }
 
     fn is_below_the_bound_of_a_network(&self, owner: Owner) -> bool {
-        let held = self.networks.get(&owner.network).map_or(0, |network| network.held);
-        owner.is_many || held < self.limits.network
+        owner.is_many || self.held_by(owner) < self.limits.network
     }
 
     /// The waiter that has to go for one of this owner's.
@@ -360,7 +371,7 @@ impl<T, const C: usize> Pool<T, C> {
         if *client == 0 {
             network.clients.remove(&owner.client);
         }
-        let (held, all) = (held_by(network, owner), network.held);
+        let (held, all) = (network.held_with(owner), network.held);
         self.queues.iter_mut().for_each(|queue| queue.holds(owner, held));
         self.givers.iter_mut().for_each(|givers| givers.set(owner.network, all));
     }
@@ -391,11 +402,6 @@ impl<T, const C: usize> Pool<T, C> {
             self.networks.remove(&network);
         }
     }
-}
-
-/// What an owner's network holds, and what the client does.
-fn held_by(network: &Network, owner: Owner) -> (u64, u64) {
-    (network.held, network.clients.get(&owner.client).copied().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ fn unused_places_are_called_back_from_the_largest_and_no_more_than_wait() {
     pool.set_use(small[1], Use::Abandoned);
     assert_eq!(called(&mut pool), [] as [u64; 0], "nothing is wanted");
     let waits = wait(&mut pool, owner(9), 0);
-    assert_eq!(called(&mut pool), [small[1]], "what is wanted no more, whoever has it");
+    assert_eq!(called(&mut pool), [small[1]], "what is wanted no more, even from a network that holds one");
     wait(&mut pool, owner(8), 0);
     assert_eq!(called(&mut pool), [large[2]]);
     wait(&mut pool, owner(7), 0);
@@ -319,7 +319,7 @@ proptest! {
             pool.cancel(id);
             pool.release(id);
         }
-        prop_assert_eq!((pool.networks(), pool.called, pool.places.len(), pool.waiters.len()), (0, 0, 0, 0));
+        prop_assert_eq!((pool.networks.len(), pool.called, pool.places.len(), pool.waiters.len()), (0, 0, 0, 0));
         prop_assert!(pool.givers.iter().all(Ranks::is_empty) && pool.crowds.is_empty());
     }
 

@@ -7,6 +7,7 @@ use super::object::{Content, Meta, Object, Source, Tier};
 use super::tail::{Progress, Tail};
 use super::wants::Wants;
 use crate::clock::Timestamp;
+use crate::shares::Owner;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
@@ -109,7 +110,7 @@ impl Course {
         self.behind = true;
     }
 
-    /// Returns once nobody waits to be told of a stage; never where it goes on behind.
+    /// Returns once no request waits for a stage; never where it goes on behind.
     pub(super) async fn deserted(&self) {
         if self.behind {
             return std::future::pending().await;
@@ -169,11 +170,13 @@ impl Drop for Leave {
 }
 
 impl Flights {
-    /// The flight of `object`, or the one that `launch` starts; `None` once closed.
+    /// The flight of `object`, or the one that `launch` starts; `None` once closed. A flight waits for its place as the request that
+    /// has the best claim to one: of an earlier class, or of a network that holds fewer places by `held`.
     pub(super) fn join(
         self: &Arc<Self>,
         object: &Object,
         demand: Demand,
+        held: impl Fn(Owner) -> u64,
         launch: impl FnOnce(Course) -> AbortHandle,
     ) -> Option<watch::Receiver<Stage>> {
         let (sender, stage, demand) = {
@@ -185,11 +188,13 @@ impl Flights {
                 Entry::Occupied(flight) => {
                     let flight = flight.get();
                     flight.demand.send_if_modified(|first| {
-                        let is_earlier = demand.class < first.class;
-                        if is_earlier {
+                        let is_poorer = || held(demand.owner) < held(first.owner);
+                        let goes_first =
+                            demand.class < first.class || (demand.class == first.class && is_poorer());
+                        if goes_first {
                             *first = demand;
                         }
-                        is_earlier
+                        goes_first
                     });
                     return Some(flight.stage.subscribe());
                 }

@@ -230,7 +230,7 @@ impl Store {
         match cache.fetch(object, Interest::Whole, Demand::PUSH).await?.source {
             Source::Memory(_) | Source::File(_) => Ok(()),
             Source::Growing(mut tail) => {
-                // Nobody reads it, and so nobody sets its pace.
+                // It has no reader that would set its pace.
                 tail.want_all();
                 tail.committed().await.map_err(|error| match &*error {
                     FillError::NoRoom if tail.is_right() => FetchError::NotStored,

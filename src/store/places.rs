@@ -1,11 +1,11 @@
 //! Places: a bound on what is asked of the origin at once, with reserves for pushes and for what repos list, shared between
 //! networks ([`crate::shares`]).
 //!
-//! While a request waits, the place of a fill that nobody reads, or whose readers take nothing, is called back.
+//! While a request waits, the place of a fill without readers, or whose readers take nothing, is called back.
 
 use super::demand::Demand;
 use crate::permits::{Permit, Permits};
-use crate::shares::{Limits, Use};
+use crate::shares::{Limits, Owner, Use};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -28,6 +28,17 @@ impl Places {
         let (network, waiters) = (u64::MAX, usize::MAX);
         let reserved = [pushes as u64, listed as u64, 0];
         Self(Permits::new(Limits { places: units as u64, reserved, network, waiters }))
+    }
+
+    /// Places that the owner's network holds.
+    pub(super) fn held_by(&self, owner: Owner) -> u64 {
+        self.0.held_by(owner)
+    }
+
+    /// Requests of the owner's network that wait.
+    #[cfg(test)]
+    pub(super) fn waiting_of(&self, owner: Owner) -> usize {
+        self.0.waiting_of(owner)
     }
 
     /// A place, if one is free for this class.
@@ -64,7 +75,7 @@ impl Places {
 }
 
 impl Place {
-    /// Nobody wants what it is held for: it is called back for any other request.
+    /// What it is held for is wanted no more: it is called back for any other request.
     pub(super) fn is_abandoned(&self) {
         self.0.set_use(Use::Abandoned);
     }
@@ -88,7 +99,6 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shares::Owner;
     use std::future::Future;
     use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
@@ -120,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_nobody_wants_is_called_back_and_one_that_rests_for_a_network_with_less() {
+    fn an_abandoned_place_is_called_back_and_one_that_rests_for_a_network_with_less() {
         let places = Places::new(2, 0, 0);
         let held = [places.try_acquire(LISTED).unwrap(), places.try_acquire(LISTED).unwrap()];
         held[0].rests();

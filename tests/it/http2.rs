@@ -145,7 +145,7 @@ fn a_flood_of_frames_that_ask_for_nothing_is_cut_off_with_a_word() {
     // It may end before it has taken all.
     let _ = (0..5000).try_for_each(|_| http2.send(PING, 0, &[1; 8]));
     let calm = std::iter::from_fn(|| http2.frame().ok()).find(|frame| frame.kind == GOAWAY);
-    let calm = calm.expect("it is told");
+    let calm = calm.expect("a GOAWAY");
     assert_eq!(calm.payload[4..8], [0, 0, 0, 0xb], "ENHANCE_YOUR_CALM");
     assert_eq!(node.metric("freshet_http2_floods_total"), Some(1.0));
     stalled(&node, &certificate, 1);

@@ -83,7 +83,7 @@ fn a_name_that_was_public_leads_nowhere_inside_later() {
     let dir = scratch();
     let tree = Tree::link(Push::First, &dir.path().join("tree"));
     let inside = Origin::serve(tree.root());
-    // Of the addresses for examples (RFC 5737), which nobody has; the one inside is left out at once.
+    // Of the addresses for examples (RFC 5737), which no host has; the one inside is left out at once.
     let named = Named::start(dir.path(), &tree, inside.addr().port(), &["127.0.0.1", "192.0.2.1"]);
     named.node.wait_status("it is asked for", |status| status["mirrors"][0]["state"] == "down");
     write(&named.hosts, &["127.0.0.1"]);

@@ -32,7 +32,7 @@ const SEATS: usize = 500;
 const SEATS_OF_NETWORK: usize = 50;
 /// What the node may take beyond what it has in calm.
 const MOST_MEMORY: u64 = 256 << 20;
-/// Honest clients wait no longer than so many times as in calm; below [`NOISE`] nothing is told apart here.
+/// Honest clients wait no longer than so many times as in calm; below [`NOISE`] there is no difference to see here.
 const SLOWER: u64 = 2;
 const NOISE: Duration = Duration::from_millis(20);
 

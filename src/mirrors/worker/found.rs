@@ -157,7 +157,7 @@ impl Worker {
         !(is_told_later && self.slots[repo].running)
     }
 
-    /// A look that found nothing new is told together with the spot check that follows.
+    /// A look that found nothing new is published together with the spot check that follows.
     fn is_told_later(&self, repo: usize, old: Pair, next: &Next) -> bool {
         let new = &self.state.pairs[repo];
         let is_same = Pair { checked: new.checked, ..old } == *new;

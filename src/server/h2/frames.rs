@@ -1,6 +1,6 @@
 //! The body of a response as frames of HTTP/2: of such a size that the connection's account ([`super::outgoing`]) holds.
 
-use super::outgoing::{OfStream, Outgoing};
+use super::outgoing::{self, OfStream, Outgoing};
 use crate::server::body::{Chunk, Cut, ResponseBody};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -25,6 +25,16 @@ impl Frames {
     pub fn new(body: ResponseBody) -> Self {
         let outgoing = body.tally().peer.outgoing();
         Self { body, outgoing, stream: OfStream::default(), rest: Bytes::new(), permitted: 0, handed: 0 }
+    }
+
+    /// How many bytes may be handed over now; `None` where something has to be written first. What is in memory for all costs the
+    /// connection none.
+    fn room(&self, cx: &Context<'_>) -> Option<usize> {
+        if self.body.is_shared() {
+            return Some(outgoing::MOST_BYTES);
+        }
+        let has_begun = self.handed > self.stream.bytes() as u64;
+        self.outgoing.room(&self.stream, has_begun, cx.waker())
     }
 
     /// The next bytes, at most so many.
@@ -54,8 +64,7 @@ impl http_body::Body for Frames {
         if this.is_end_stream() {
             return this.body.poll_chunk_of(cx, 0).map(|_| None);
         }
-        let has_begun = this.handed > this.stream.bytes() as u64;
-        let Some(room) = this.outgoing.room(&this.stream, has_begun, cx.waker()) else {
+        let Some(room) = this.room(cx) else {
             // It is the client that has to take something.
             this.body.tally().is_ready();
             return Poll::Pending;
@@ -70,7 +79,8 @@ impl http_body::Body for Frames {
             let bytes = bytes?;
             this.permitted -= bytes.len() as u64;
             this.handed += bytes.len() as u64;
-            Ok(Frame::data(this.outgoing.take(&this.stream, bytes)))
+            let is_shared = this.body.is_shared();
+            Ok(Frame::data(if is_shared { bytes } else { this.outgoing.take(&this.stream, bytes) }))
         }))
     }
 

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 
-/// Body bytes that all streams of a connection may have in memory.
-pub const MOST_BYTES: usize = 48 << 10;
+/// Body bytes that all streams of a connection may have in memory. With the heads of three frames, 9 bytes each, they fill three
+/// TLS records.
+pub const MOST_BYTES: usize = (48 << 10) - 27;
 /// A stream that has none there may always add so many: streams whose client takes nothing don't stop those that it reads. With
 /// 64 streams of that kind it is 64 KiB in all.
 pub const LEAST_BYTES: usize = 256;
@@ -25,14 +26,14 @@ pub struct Outgoing {
     waiting: Mutex<Vec<Waker>>,
 }
 
-/// What one stream has on its account.
-#[derive(Clone, Debug, Default)]
-pub struct OfStream(Arc<AtomicUsize>);
+/// What one stream has on its account. It takes memory once there is something.
+#[derive(Debug, Default)]
+pub struct OfStream(OnceLock<Arc<AtomicUsize>>);
 
 impl OfStream {
     /// Bytes that it has there.
     pub fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.get().map_or(0, |bytes| bytes.load(Ordering::Relaxed))
     }
 
     fn is_idle(&self) -> bool {
@@ -44,7 +45,7 @@ impl OfStream {
 struct Taken {
     bytes: Bytes,
     outgoing: Arc<Outgoing>,
-    stream: OfStream,
+    stream: Arc<AtomicUsize>,
 }
 
 impl AsRef<[u8]> for Taken {
@@ -55,7 +56,7 @@ impl AsRef<[u8]> for Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.stream.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.stream.fetch_sub(self.bytes.len(), Ordering::Relaxed);
         self.outgoing.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
         self.outgoing.written.fetch_add(self.bytes.len() as u64, Ordering::Relaxed);
         let waiting = std::mem::take(&mut *self.outgoing.lock());
@@ -88,9 +89,10 @@ impl Outgoing {
 
     /// Takes `bytes` of a stream onto the account.
     pub fn take(self: &Arc<Self>, stream: &OfStream, bytes: Bytes) -> Bytes {
-        stream.0.fetch_add(bytes.len(), Ordering::Relaxed);
+        let stream = stream.0.get_or_init(Arc::default).clone();
+        stream.fetch_add(bytes.len(), Ordering::Relaxed);
         self.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Taken { bytes, outgoing: self.clone(), stream: stream.clone() })
+        Bytes::from_owner(Taken { bytes, outgoing: self.clone(), stream })
     }
 
     /// Bytes that were written, from the connection's start on.

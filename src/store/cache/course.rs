@@ -53,7 +53,7 @@ impl Cache {
         }
     }
 
-    /// A place for what the course is for, within reason; else what it comes to. A flight that nobody awaits any more leaves the
+    /// A place for what the course is for, within reason; else what it comes to. A flight that no request awaits any more leaves the
     /// line.
     async fn place(&self, places: &Places, course: &Course) -> Result<Place, Stage> {
         let mut patience = std::pin::pin!(tokio::time::sleep(self.settings.fill_patience));
@@ -412,7 +412,7 @@ impl Cache {
     }
 }
 
-/// What `work` gives; `None` where nobody waits for it any more.
+/// What `work` gives; `None` where no request waits for it any more.
 async fn unless_deserted<T>(course: &Course, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

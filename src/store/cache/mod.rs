@@ -200,7 +200,9 @@ impl Cache {
                 };
                 self.runtime.spawn(flying).abort_handle()
             };
-            let mut stage = self.flights.join(object, demand, launch).ok_or(FetchError::ShuttingDown)?;
+            let held = |owner| self.fills.held_by(owner);
+            let mut stage =
+                self.flights.join(object, demand, held, launch).ok_or(FetchError::ShuttingDown)?;
             let is_past = !is_own
                 && matches!(&*stage.borrow(), Stage::Filling(filling) if filling.is_past(clock::now()));
             if is_past {

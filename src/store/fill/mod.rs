@@ -2,7 +2,7 @@
 //!
 //! A fill is tended by one task. Readers tell it what they [want](Wants): the whole, which one pass fetches in order, or
 //! parts, which runs fetch in blocks. Both write into the same file, and everybody reads what is there, whoever fetched
-//! it. What is fetched ahead follows what readers take. When nobody reads any more the fill ends: a pass that is soon done
+//! it. What is fetched ahead follows what readers take. Without readers the fill ends: a pass that is soon done
 //! only after its end, unless another waits for a place; else after a while, and what is there is kept as parts.
 
 mod order;
@@ -67,7 +67,7 @@ pub(super) struct Fill {
     pub(super) place: Mutex<Option<Arc<Place>>>,
     /// The pass never waits for readers.
     pub(super) unpaced: AtomicBool,
-    /// Nobody reads, and the pass goes on to the end.
+    /// It has no readers, and the pass goes on to the end.
     pub(super) finishes: AtomicBool,
 }
 
@@ -119,7 +119,7 @@ struct Tasks {
     places: JoinSet<Place>,
     /// The one that came.
     spare: Option<Place>,
-    /// The pass's place counts as one that nobody wants.
+    /// The pass's place counts as abandoned.
     is_abandoned: bool,
     /// The origin gives no parts.
     no_parts: bool,

@@ -47,7 +47,7 @@ pub(super) async fn in_order(fill: Arc<Fill>, first: Option<First>) -> Result<Pu
         let at = writer.at();
         fill.progress.send_modify(|progress| progress.filled_to = Some(at));
         let body = stream.take().filter(|stream| stream.at() == at && stream.end() != Some(at));
-        // Without a place nothing is claimed: with a claim nobody may wait for one.
+        // Without a place nothing is claimed: while a run has a claim it may not wait for one.
         let goes_to = if fill.place().is_some() { fill.goes_to(at) } else { at };
         match fill.claim_next(at, body.as_ref().and_then(Stream::end), goes_to) {
             Next::There(to) => writer.pass_over(to.min(at + NEAR_BYTES)).await?,

@@ -92,7 +92,7 @@ impl Fill {
         self.wants.moves();
     }
 
-    /// Whether the pass goes on to the end, although nobody reads.
+    /// Whether the pass goes on to the end, although the fill has no readers.
     pub(super) fn finish(&self, goes_on: bool) {
         if self.finishes.swap(goes_on, Ordering::Relaxed) != goes_on {
             self.wants.moves();

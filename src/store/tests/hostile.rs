@@ -141,7 +141,7 @@ fn slow_fills_hold_others_up_for_a_while_only_and_revalidations_not_at_all() {
 }
 
 #[test]
-fn a_fill_that_nobody_follows_gives_its_place_to_the_next() {
+fn a_fill_without_readers_gives_its_place_to_the_next() {
     const LENGTH: usize = 1_000_000;
     for (abandon_bytes, linger) in [(100_000, 20), (999_999, 20), (999_999, 3_600_000)] {
         let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
@@ -160,7 +160,7 @@ fn a_fill_that_nobody_follows_gives_its_place_to_the_next() {
             let next = store.fetch(&unlisted("quick"), ANY).await;
             assert!(next.is_ok(), "{next:?}");
             assert!(store.peek(&object).is_none());
-            // Whoever asks again begins anew, and is not cut off by the one before.
+            // The next request begins anew, and is not cut off by the one before.
             let again = store.fetch(&object, ANY).await.unwrap();
             let Source::Growing(mut tail) = again.source else { panic!("{again:?}") };
             assert_eq!(tail.past(0).await.unwrap(), 4);
@@ -171,7 +171,7 @@ fn a_fill_that_nobody_follows_gives_its_place_to_the_next() {
 }
 
 #[test]
-fn a_fill_that_nobody_follows_ends_by_itself_where_its_rest_is_large_or_slow() {
+fn a_fill_without_readers_ends_by_itself_where_its_rest_is_large_or_slow() {
     const LENGTH: usize = 20_000_000;
     // Of a file that the origin sends in one go; and of one that stalls, though it is as near to its end as any.
     for (abandon_bytes, stalls, ends) in
@@ -205,7 +205,7 @@ fn a_fill_that_nobody_follows_ends_by_itself_where_its_rest_is_large_or_slow() {
 }
 
 #[test]
-fn a_flight_that_nobody_awaits_leaves_the_line() {
+fn a_flight_without_requests_leaves_the_line() {
     let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
     let (stub, gate) = slow(1000);
     let settings = Settings { max_fills: 1, fill_patience: Duration::from_secs(3600), ..bench.settings() };
@@ -227,6 +227,33 @@ fn a_flight_that_nobody_awaits_leaves_the_line() {
         drop(held);
     });
     assert_eq!(stub.requests().len(), 1, "the origin is asked for none of them");
+    drop(gate);
+}
+
+#[test]
+fn a_flight_waits_as_the_network_that_holds_least_of_those_that_joined_it() {
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let (stub, gate) = slow(1000);
+    let hour = Duration::from_secs(3600);
+    let settings = Settings { max_fills: 2, fill_patience: hour, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    bench.run(async {
+        let (one, other) = (of_network(1, true), of_network(2, true));
+        let held = store.fetch(&unlisted("held0"), one).await.unwrap();
+        let _held = store.fetch(&unlisted("held1"), one).await.unwrap();
+        let mut waits = JoinSet::new();
+        // The first network has two more in the line; another one joins the second of these.
+        for (name, demand, in_line) in [("quick0", one, 1), ("quick1", one, 2), ("quick1", other, 1)] {
+            let (client, object) = (Arc::clone(&store), unlisted(name));
+            waits.spawn(async move { client.fetch(&object, demand).await.map(drop) });
+            while cache(&store).fills.waiting_of(demand.owner) != in_line {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(held);
+        while waits.join_next().await.is_some() {}
+    });
+    assert!(stub.requests()[2].contains("/quick1"), "{:#?}", stub.requests());
     drop(gate);
 }
 

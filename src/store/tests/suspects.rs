@@ -120,6 +120,19 @@ fn after_an_unclean_boot_an_entry_is_verified_before_its_first_use() {
 /// Bytes of the objects that are too large to be verified by a look.
 const LARGE: usize = 66 * 1024 * 1024;
 
+/// A store that finds an object on disk that another one fetched, with a byte flipped since at `damage`.
+fn in_another_process(bench: &Bench, stub: &Stub, object: &Object, damage: Option<u64>) -> Arc<Store> {
+    let store = bench.over(&stub.url);
+    bench.run(store.complete(object)).unwrap();
+    let entry = cache(&store).disk.entry_path(object);
+    bench.run(store.shutdown());
+    drop(store);
+    if let Some(at) = damage {
+        rot(&entry, at);
+    }
+    bench.over(&stub.url)
+}
+
 #[test]
 fn in_another_process_an_entry_is_verified_before_its_first_use() {
     for object in [listed("x", &body(2_000_000)), unlisted("x")] {
@@ -127,15 +140,7 @@ fn in_another_process_an_entry_is_verified_before_its_first_use() {
             let bench = Bench::new();
             let bytes = body(2_000_000);
             let stub = Stub::fixed(response("200 OK", &["cache-control: max-age=3600"], &bytes));
-            let store = bench.over(&stub.url);
-            bench.run(store.complete(&object)).unwrap();
-            let entry = cache(&store).disk.entry_path(&object);
-            bench.run(store.shutdown());
-            drop(store);
-            if let Some(at) = damage {
-                rot(&entry, at);
-            }
-            let store = bench.over(&stub.url);
+            let store = in_another_process(&bench, &stub, &object, damage);
             assert!(bench.drained(&store, &object).unwrap() == bytes);
             bench.run(store.complete(&object)).unwrap();
             let fetched = usize::from(damage.is_some());
@@ -145,21 +150,13 @@ fn in_another_process_an_entry_is_verified_before_its_first_use() {
 }
 
 #[test]
-fn in_another_process_a_file_is_verified_in_steps_and_damage_reaches_no_client() {
+fn a_file_is_verified_in_steps_and_damage_reaches_no_client() {
     let bytes = body(20_000_000);
     for damage in [None, Some(0), Some(12_000_000), Some(19_999_999)] {
         let bench = Bench::new();
         let object = listed("x.rpm", &bytes);
         let stub = Stub::fixed(response("200 OK", &[], &bytes));
-        let store = bench.over(&stub.url);
-        bench.run(store.complete(&object)).unwrap();
-        let entry = cache(&store).disk.entry_path(&object);
-        bench.run(store.shutdown());
-        drop(store);
-        if let Some(at) = damage {
-            rot(&entry, at);
-        }
-        let store = bench.over(&stub.url);
+        let store = in_another_process(&bench, &stub, &object, damage);
         if damage.is_none() {
             let looked = cache(&store).disk.look(&object, Trust::Sealed(None, 0)).unwrap();
             assert!(matches!(looked, Look::Suspect(_)), "one look doesn't read all of it");
