@@ -152,12 +152,7 @@ fn repo(number: u32) -> RepoView {
     };
     let history = History::default().with(generation(1, None), Duration::MAX, NOW);
     let next = generation(2, history.current().map(|current| &**current));
-    RepoView {
-        repo: Arc::new(repo),
-        history: history.with(next, Duration::MAX, NOW),
-        window: None,
-        confirmed: Arc::default(),
-    }
+    RepoView::new(Arc::new(repo), history.with(next, Duration::MAX, NOW), None)
 }
 
 fn mirror(number: u32) -> Mirror {

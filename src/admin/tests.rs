@@ -118,12 +118,8 @@ impl Node {
         let repomd = Bytes::from_static(b"<repomd/>");
         let generation =
             Generation::assemble(&repomd, &Repomd::default(), vec![package], vec![], vec![], None, now, now);
-        let view = RepoView {
-            repo: Arc::new(self.edge.config.repos[0].clone()),
-            history: History::new([Arc::new(generation)]),
-            window: None,
-            confirmed: Arc::default(),
-        };
+        let repo = Arc::new(self.edge.config.repos[0].clone());
+        let view = RepoView::new(repo, History::new([Arc::new(generation)]), None);
         view.confirmed.note(clock::now());
         self.edge.published.repos.store(Arc::new(Repos::new(vec![Arc::new(view)])));
         let mut mirrors =

@@ -242,7 +242,7 @@ impl Node {
             checksums: None,
         };
         let published = Published::default();
-        let view = RepoView { repo: Arc::new(repo), history, window: None, confirmed: Arc::default() };
+        let view = RepoView::new(Arc::new(repo), history, None);
         published.repos.store(Arc::new(Repos::new(vec![Arc::new(view)])));
         Arc::new(published)
     }

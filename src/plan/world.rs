@@ -184,9 +184,7 @@ impl Change {
         let all = [old, new].concat();
         let second = generation(repo, &metadata[1], &all, Some(&first), (time(published), time(flips)));
         let window = Window::opened_by(&second, repo);
-        let view = |history, window| {
-            Arc::new(RepoView { repo: repo.clone(), history, window, confirmed: Arc::default() })
-        };
+        let view = |history, window| Arc::new(RepoView::new(repo.clone(), history, window));
         let before = view(History::new([Arc::new(first.clone())]), None);
         Self { before, after: view(History::new([Arc::new(first), Arc::new(second)]), window), flips }
     }

@@ -85,7 +85,7 @@ pub fn decide(facts: &Facts<'_>, has_room: &dyn Fn(usize) -> bool) -> Decision {
     if facts.client.recovery == Recovery::Boots {
         return Decision::Serve(Reason::Firmware);
     }
-    if listed.until.is_some() {
+    if listed.until.is_some() || place.view.is_leaving(place.relative, listed) {
         return Decision::Serve(Reason::Superseded);
     }
     let kept = keeps(facts, place, listed);
@@ -235,7 +235,8 @@ pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holdin
         let counts = |same: &Listed| {
             same.entry.digest == listed.entry.digest
                 && same.entry.kind.is_provable()
-                && (same.until.is_none() || listed.until.is_some())
+                && (listed.until.is_some()
+                    || same.until.is_none() && !view.is_leaving(place.relative, same))
         };
         let same = view.history.find(place.relative).filter(counts);
         // The twin's path may be too long to be one.

@@ -43,12 +43,7 @@ fn repos(path: &str, facts: FileFacts, checksums: Option<&str>) -> Repos {
         verified: true,
     };
     let history = History::new([Arc::new(generation)]);
-    Repos::new(vec![Arc::new(RepoView {
-        repo: Arc::new(repo),
-        history,
-        window: None,
-        confirmed: Arc::default(),
-    })])
+    Repos::new(vec![Arc::new(RepoView::new(Arc::new(repo), history, None))])
 }
 
 /// So many mirrors, all proven to hold it.
@@ -129,6 +124,28 @@ fn a_redirect_names_the_next_best_and_never_one_that_failed_the_client() {
     assert_eq!(named(decided(5, "libdnf", Past { failed, ..Past::default() })), [4]);
     let past = Past { failed, ..Past::default() };
     assert_eq!(decided(4, "libdnf", past), Decision::Serve(Reason::NoFreshMirror));
+}
+
+#[test]
+fn what_the_coming_push_removes_or_replaces_stays_with_the_node() {
+    let other = FileFacts { digest: Some(Sha256::of(b"other").into()), ..package() };
+    for (coming, reason) in [
+        (None, Reason::Offload),
+        (Some(("a.rpm", package())), Reason::Offload),
+        (Some(("b.rpm", package())), Reason::Superseded),
+        (Some(("a.rpm", other)), Reason::Superseded),
+        (Some(("a.rpm", FileFacts { size: 1001, ..package() })), Reason::Superseded),
+    ] {
+        let now = repos("a.rpm", package(), None);
+        let coming =
+            coming.map(|(path, file)| repos(path, file, None).views()[0].history.current().cloned().unwrap());
+        let now = now.with(0, RepoView { coming, ..RepoView::clone(&now.views()[0]) });
+        // Nor is it shed.
+        let decision = with_facts(&now, &mirrors(2), "7/os/a.rpm", "libdnf", |facts| {
+            decide(&Facts { shed: if reason == Reason::Superseded { 1.0 } else { 0.0 }, ..facts }, &|_| true)
+        });
+        assert_eq!(decision.reason(), reason);
+    }
 }
 
 #[test]

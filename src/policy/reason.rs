@@ -139,7 +139,7 @@ impl Reason {
                 "a redirect was due, but no mirror that fits this client is proven to hold the file"
             }
             Self::Superseded => {
-                "a push has removed the file from its repo, so that a mirror may lose it at any moment"
+                "a push removes the file from its repo, so that a mirror may lose it at any moment"
             }
             Self::Bounce => "the client asked again for what it was redirected for: the mirror failed it",
             Self::CoolOff => "the client was failed by a mirror lately and gets no redirects for a while",

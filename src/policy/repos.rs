@@ -4,7 +4,7 @@ use super::{Confirmed, Currency, MirrorTable, Phase, Window};
 use crate::clock::Timestamp;
 use crate::config::{Push, Repo};
 use crate::http::TreePath;
-use crate::repo::{History, Listed};
+use crate::repo::{Entry, Generation, History, Listed};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +20,26 @@ pub struct RepoView {
     pub window: Option<Window>,
     /// What the origin's polls say of its currency.
     pub confirmed: Arc<Confirmed>,
+    /// The generation that the origin shows, from when its metadata are verified to the flip. Mirrors that sync from the origin
+    /// follow it already.
+    pub coming: Option<Arc<Generation>>,
 }
 
 impl RepoView {
+    /// A repo that nothing else is known of.
+    #[must_use]
+    pub fn new(repo: Arc<Repo>, history: History, window: Option<Window>) -> Self {
+        Self { repo, history, window, confirmed: Arc::default(), coming: None }
+    }
+
+    /// Whether the push that is on its way removes or replaces the file, so that a mirror may lose it at any moment.
+    #[must_use]
+    pub fn is_leaving(&self, relative: &str, listed: &Listed) -> bool {
+        let Some(coming) = &self.coming else { return false };
+        let holds = |next: Entry| (next.size, next.digest) == (listed.entry.size, listed.entry.digest);
+        !coming.catalogue.find(relative).is_some_and(holds)
+    }
+
     /// How sure it is that what it offers is current.
     #[must_use]
     pub fn currency(&self, push: &Push, now: Timestamp) -> Currency {
@@ -209,7 +226,7 @@ mod tests {
             );
             history = history.with(next, std::time::Duration::MAX, now);
         }
-        Arc::new(RepoView { repo: Arc::new(repo), history, window: None, confirmed: Arc::default() })
+        Arc::new(RepoView::new(Arc::new(repo), history, None))
     }
 
     #[test]

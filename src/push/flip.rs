@@ -58,6 +58,16 @@ pub(super) async fn repin(shared: &Arc<Shared>, index: usize, pinned: Pinned) {
     publish(shared, index, history, view.window, |_, _| {});
 }
 
+/// Publishes that `coming` is on its way, or that nothing is.
+pub(super) async fn announce(shared: &Arc<Shared>, index: usize, coming: Option<Arc<Generation>>) {
+    let id = |coming: &Option<Arc<Generation>>| coming.as_ref().map(|generation| generation.id);
+    if id(&shared.view(index).coming) == id(&coming) {
+        return;
+    }
+    let _alone = shared.flips.lock().await;
+    store(shared, index, RepoView { coming, ..RepoView::clone(&shared.view(index)) });
+}
+
 /// Publishes other settings of repo `index`. Its window is the one that the current generation would have opened by them.
 pub(super) async fn set_repo(shared: &Arc<Shared>, index: usize, repo: Arc<Repo>) {
     let _alone = shared.flips.lock().await;
@@ -130,15 +140,16 @@ fn publish(
     told: impl FnOnce(&Shared, &Generation),
 ) {
     let Some(current) = history.current().cloned() else { return };
-    let view = RepoView { history, window, ..RepoView::clone(&shared.view(index)) };
+    let view = shared.view(index);
+    let coming = view.coming.clone().filter(|coming| coming.id != current.id);
+    let view = RepoView { history, window, coming, ..RepoView::clone(&view) };
     replace(shared, index, view, |shared| told(shared, &current));
 }
 
-/// The one place that replaces [`Published::repos`](crate::policy::Published). The caller holds `flips`.
+/// Publishes another view of repo `index`, and has all who follow the flips look at it. The caller holds `flips`.
 fn replace(shared: &Shared, index: usize, view: RepoView, told: impl FnOnce(&Shared)) {
     let mut phases = shared.phases();
-    let repos = shared.published.repos.load();
-    shared.published.repos.store(Arc::new(repos.with(index, view)));
+    store(shared, index, view);
     told(shared);
     observe(shared, &mut phases, index, clock::now());
     drop(phases);
@@ -146,6 +157,12 @@ fn replace(shared: &Shared, index: usize, view: RepoView, told: impl FnOnce(&Sha
     // Those that wait, and the one that is busy.
     shared.flipped.notify_waiters();
     shared.flipped.notify_one();
+}
+
+/// The one place that replaces [`Published::repos`](crate::policy::Published). The caller holds `flips`.
+fn store(shared: &Shared, index: usize, view: RepoView) {
+    let repos = shared.published.repos.load();
+    shared.published.repos.store(Arc::new(repos.with(index, view)));
 }
 
 /// To the state directory, if there is one.

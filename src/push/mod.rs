@@ -122,10 +122,8 @@ impl Pushes {
     ) -> Self {
         let repos: Vec<_> = config.repos.iter().map(|repo| Watched::new(repo, state_dir)).collect();
         let view = |watched: &Watched| RepoView {
-            repo: Arc::clone(&watched.repo),
-            history: History::default(),
-            window: None,
             confirmed: Arc::clone(&watched.confirmed),
+            ..RepoView::new(Arc::clone(&watched.repo), History::default(), None)
         };
         published
             .repos

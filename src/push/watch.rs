@@ -171,6 +171,7 @@ impl<'a> Watcher<'a> {
                 self.unchanged = Some(asked);
                 self.attempt = None;
                 self.gate.rest();
+                flip::announce(self.shared, self.index, None).await;
                 self.shared.repos[self.index].confirmed.note_current();
                 self.shared.release(self.index, None);
                 self.shared.repos[self.index].status().settle();
@@ -253,6 +254,8 @@ impl<'a> Watcher<'a> {
                 version = newer;
                 continue;
             }
+            let coming = Arc::new(read.generation.clone());
+            flip::announce(self.shared, self.index, Some(coming)).await;
             match self.offer(read, attempt).await {
                 Ok(()) => {
                     (self.known, self.attempt) = (version.validators, None);

@@ -171,6 +171,30 @@ async fn a_hold_ends_when_the_origin_takes_the_push_back() {
 }
 
 #[tokio::test]
+async fn what_a_push_removes_is_leaving_from_when_its_metadata_are_read_to_its_end() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let (_server, mut node, first) = offering(&dir, &tree).await;
+    let is_leaving = |node: &Node| {
+        let view = node.view(0);
+        view.is_leaving("Packages/a.rpm", &view.history.find("Packages/a.rpm").unwrap())
+    };
+    assert!(!is_leaving(&node));
+    let mut spoilt = repo(&[("b", "b")]);
+    spoilt.remove("Packages/b.rpm");
+    tree.put(ROOT, &spoilt);
+    node.held().await;
+    assert!(is_leaving(&node), "mirrors may follow the origin already");
+    // The origin takes the push back.
+    tree.put(ROOT, &first);
+    until(|| !is_leaving(&node)).await;
+    // One that keeps it.
+    tree.put(ROOT, &repo(&[("a", "one"), ("c", "c")]));
+    node.offered(2).await;
+    assert!(!is_leaving(&node) && node.view(0).coming.is_none());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn drpms_that_are_wrong_are_left_out() {
     let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
     let (_server, mut node, _) = offering(&dir, &tree).await;

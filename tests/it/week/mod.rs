@@ -3,8 +3,8 @@
 //!
 //! Mirrors sync as real ones do: packages first or metadata first, in one stage in any order, deleting before or after, by
 //! halves, a third of them from other mirrors and so from what is half-synced itself; a few have flipped bytes, a few die for
-//! hours. They sync from the nodes, whose tree changes at the flip. Clients have three transfers at a time and librepo's
-//! failure budget.
+//! hours. They sync from the origin, whose tree changes before the node flips. Clients have three transfers at a time and
+//! librepo's failure budget.
 
 mod clients;
 mod disks;
@@ -27,15 +27,19 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// When the mirrors are first looked at; the first push comes later.
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-/// From the publication of a push to the flip.
-const FLIP: Duration = Duration::from_secs(60);
+/// From the publication of a push until the node has read its metadata.
+const READ: Duration = Duration::from_secs(5);
+/// And to the flip: warming may take long.
+const FLIP: Duration = Duration::from_secs(600);
 
 /// What happens at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// The origin publishes a new generation.
     Push,
-    /// The node has noticed, verified and warmed it, and flips to it.
+    /// The node has noticed it, and verified its metadata.
+    Verify,
+    /// It has warmed it, and flips to it.
     Flip,
     /// A mirror begins to sync.
     Sync(usize),
@@ -151,6 +155,7 @@ impl Week {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Push => self.push(),
+            Event::Verify => self.origin.verified(self.now),
             Event::Flip => self.flip(),
             Event::Sync(mirror) => self.sync(mirror),
             Event::Step(mirror) => self.step(mirror),
@@ -165,6 +170,7 @@ impl Week {
 
     fn push(&mut self) {
         self.origin.push(&mut self.rng, self.now);
+        self.agenda.add(self.now.plus(READ), Event::Verify);
         self.agenda.add(self.now.plus(FLIP), Event::Flip);
     }
 

@@ -6,7 +6,7 @@ use freshet::config::{Delivery, Repo, Scope};
 use freshet::http::TreePath;
 use freshet::policy::{RepoView, Repos, Window};
 use freshet::repo::{Generation, History, ListedFile, Record, Repomd, Sha256};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub struct File {
     pub sha256: Sha256,
 }
 
-/// Files by their path below the repo.
-pub type Files = HashMap<Arc<str>, File>;
+/// Files by their path below the repo, in order: a seed always draws the same week.
+pub type Files = BTreeMap<Arc<str>, File>;
 
 /// The origin, and the node's view of it.
 pub struct Origin {
@@ -33,6 +33,8 @@ pub struct Origin {
     records: Vec<Record>,
     /// As the node offers it.
     pub repos: Repos,
+    /// What it published last, until the node offers it.
+    coming: Option<Generation>,
     /// When it last pushed.
     pub pushed: Timestamp,
 }
@@ -46,9 +48,11 @@ impl Origin {
             files: Files::new(),
             records: Vec::new(),
             repos: Repos::default(),
+            coming: None,
             pushed: now,
         };
         origin.publish(rng);
+        origin.verified(now);
         origin.flip(now);
         origin
     }
@@ -104,8 +108,8 @@ impl Origin {
         self.files = files;
     }
 
-    /// The node offers what the origin has published.
-    pub fn flip(&mut self, now: Timestamp) {
+    /// The node has verified the metadata of what the origin has published.
+    pub fn verified(&mut self, now: Timestamp) {
         let listed = |(path, file): (&Arc<str>, &File)| ListedFile {
             path: path.to_string(),
             size: file.size,
@@ -113,18 +117,32 @@ impl Origin {
         };
         let packages =
             self.files.iter().filter(|(path, _)| path.starts_with("Packages/")).map(listed).collect();
-        let old = self.repos.views().first();
-        let history = old.map(|view| view.history.clone()).unwrap_or_default();
+        let view = self.view();
         let repomd = Repomd { records: self.records.clone(), ..Repomd::default() };
         let bytes = self.repomd().into();
-        let previous = history.current().map(|current| &**current);
+        let previous = view.history.current().map(|current| &**current);
         let generation =
             Generation::assemble(&bytes, &repomd, packages, vec![], vec![], previous, self.pushed, now);
-        let repo = repo();
+        self.coming = Some(generation.clone());
+        self.show(RepoView { coming: Some(Arc::new(generation)), ..view });
+    }
+
+    /// The node offers it.
+    pub fn flip(&mut self, now: Timestamp) {
+        let mut generation = self.coming.take().expect("it is verified first");
+        generation.flipped = now;
+        let RepoView { repo, history, .. } = self.view();
         let window = Window::opened_by(&generation, &repo);
-        let history = history.with(generation, 2 * DAY, now);
-        self.repos =
-            Repos::new(vec![Arc::new(RepoView { repo, history, window, confirmed: Arc::default() })]);
+        self.show(RepoView::new(repo, history.with(generation, 2 * DAY, now), window));
+    }
+
+    fn view(&self) -> RepoView {
+        let known = self.repos.views().first().map(|view| RepoView::clone(view));
+        known.unwrap_or_else(|| RepoView::new(repo(), History::default(), None))
+    }
+
+    fn show(&mut self, view: RepoView) {
+        self.repos = Repos::new(vec![Arc::new(view)]);
     }
 
     pub fn history(&self) -> &History {
