@@ -162,4 +162,15 @@ mod tests {
         let waiting = state(1, true, Some("no signature yet"));
         assert_eq!(waiting.standing(), "idle: no signature yet");
     }
+
+    #[test]
+    fn a_newer_error_is_told_instead_of_the_hold_beside_it() {
+        let state = r#"{
+            "id": "updates",
+            "held": {"file": "a.rpm", "fault": "absent", "files": 1},
+            "push": {"step": "idle", "last_error": "the origin is down", "unfinished": false, "answered": 2}
+        }"#;
+        let state: State = serde_json::from_str(state).unwrap();
+        assert_eq!(state.outcome(2), Outcome::Failed("the origin is down".to_owned()));
+    }
 }

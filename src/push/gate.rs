@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 
 /// Once so many files are wrong, no more are looked at: there is enough to tell.
 const MAX_FAULTS: usize = 100;
-/// When a hold ends, what was seen longer ago than this is looked at again: it may have gone meanwhile.
-const TRUSTED: Duration = Duration::from_secs(60);
+/// Once what was seen is in doubt, what was seen longer ago than this is looked at again: it may have gone meanwhile.
+pub(super) const TRUSTED: Duration = Duration::from_secs(60);
 
 /// What is known of the new files of a push.
 pub(super) struct Gate<'a> {
@@ -36,7 +36,7 @@ pub(super) struct Gate<'a> {
     of: Option<Sha256>,
     /// What was seen a while ago may have gone since: there was a hold, or the origin showed something else.
     is_doubted: bool,
-    /// Since when the origin, which answers, doesn't let the push be read.
+    /// Since when the origin, which answers, doesn't let any file of the push be read.
     troubled: Option<Instant>,
 }
 
@@ -105,8 +105,8 @@ impl<'a> Gate<'a> {
             self.check(id)?;
         }
         if std::mem::take(&mut self.is_doubted) {
-            let now = clock::monotonic();
-            let is_trusted = |seen: &Instant| now.saturating_duration_since(*seen) < TRUSTED;
+            let (now, trusted) = (clock::monotonic(), self.shared.trusted);
+            let is_trusted = |seen: &Instant| now.saturating_duration_since(*seen) < trusted;
             self.files.values_mut().for_each(|found| found.seen = found.seen.filter(is_trusted));
         }
         // Looks into a directory cost next to nothing.
@@ -259,6 +259,7 @@ impl<'a> Gate<'a> {
                     if let Some(found) = self.files.get_mut(&object) {
                         (found.is_read, found.is_to_be_read, found.fault) = (true, false, None);
                     }
+                    self.troubled = None;
                     self.clear(&object);
                 }
                 Some(Fetched::Failed(object, error)) => {

@@ -88,6 +88,8 @@ struct Shared {
     /// A view was replaced: its window may end before the others do.
     reviewed: Notify,
     started: Instant,
+    /// How long a look at a file counts once what was seen is in doubt.
+    trusted: Duration,
 }
 
 /// One repo, as its task sees it.
@@ -147,6 +149,7 @@ impl Pushes {
             ahead: Mutex::default(),
             reviewed: Notify::new(),
             started: clock::monotonic(),
+            trusted: gate::TRUSTED,
             repos,
             config,
         };

@@ -196,3 +196,24 @@ pub(super) enum News {
     /// Nothing is.
     Nothing,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::Sha256;
+
+    #[test]
+    fn a_hold_ends_what_was_unfinished() {
+        let held = Held { generation: Sha256::of(b"1"), file: "a".into(), fault: "absent".into(), files: 1 };
+        let mut status = Status::default();
+        status.fail("no signature yet", true);
+        assert!(status.is_unfinished);
+        assert_eq!(status.hold(&held, Timestamp::from_secs(1)), News::Push);
+        assert!(!status.is_unfinished, "who waits for the push has an answer");
+        assert_eq!(status.last_error.as_deref(), Some("held: a: absent"));
+        // A later error is told instead, though the hold stands beside it.
+        status.fail("the origin can't be reached", false);
+        assert_eq!(status.last_error.as_deref(), Some("the origin can't be reached"));
+        assert!(status.held.is_some());
+    }
+}

@@ -84,7 +84,7 @@ struct Tree {
     gate: Mutex<Option<String>>,
     reached: Notify,
     open: Notify,
-    /// Answered with this status.
+    /// Answered with this status, by path, or by method and path.
     statuses: Mutex<HashMap<String, u16>>,
     /// Each HEAD takes so long.
     latency: Mutex<Duration>,
@@ -125,7 +125,10 @@ impl Tree {
             tokio::time::sleep(latency).await;
             self.heads.fetch_sub(1, Ordering::Relaxed);
         }
-        let status = self.statuses.lock().unwrap().get(&path).copied();
+        let status = {
+            let (statuses, asked) = (self.statuses.lock().unwrap(), format!("{} {path}", request.method()));
+            statuses.get(&path).or_else(|| statuses.get(&asked)).copied()
+        };
         if let Some(status) = status {
             let mut response = Response::new(Full::default());
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -206,6 +209,11 @@ impl Node {
     }
 
     async fn start_with(dir: &Path, config: Config) -> Self {
+        Self::start_trusting(dir, config, super::gate::TRUSTED).await
+    }
+
+    /// That looks again at what it saw longer ago than `trusted`, once that is in doubt.
+    async fn start_trusting(dir: &Path, config: Config, trusted: Duration) -> Self {
         let origin = match &config.origin {
             Origin::Http { url, .. } => {
                 let settings = http::Settings::new(url, "node");
@@ -221,7 +229,7 @@ impl Node {
             Settings { absent_for: brief, failed_for: brief, ..Settings::new(dir.join("cache"), 64 << 20) };
         let store = Store::open(origin, &settings, &Handle::current()).unwrap();
         let (published, flipped) = (Arc::<Published>::default(), Arc::<Notify>::default());
-        let pushes = Pushes::new(
+        let mut pushes = Pushes::new(
             Arc::new(config),
             Arc::clone(&published),
             store,
@@ -229,6 +237,7 @@ impl Node {
             Some(&dir.join("state")),
             Arc::clone(&flipped),
         );
+        Arc::get_mut(&mut pushes.shared).unwrap().trusted = trusted;
         pushes.restore().await;
         let (handle, (shutdown, stop)) = (pushes.handle(), channel::channel(false));
         let events = handle.subscribe();

@@ -6,10 +6,22 @@ const ROOT: &str = "7/updates";
 
 /// The node of one repo, which has offered a first generation of package `a`.
 async fn offering(dir: &TempDir, tree: &Arc<Tree>) -> (Server, Node, Files) {
+    offering_with(dir, tree, |_| {}, crate::push::gate::TRUSTED).await
+}
+
+/// The same with settings that `change` has made, and where what was seen longer ago than `trusted` can be in doubt.
+async fn offering_with(
+    dir: &TempDir,
+    tree: &Arc<Tree>,
+    change: impl FnOnce(&mut Config),
+    trusted: Duration,
+) -> (Server, Node, Files) {
     let server = Server::start(tree).await;
     let first = repo(&[("a", "one")]);
     tree.put(ROOT, &first);
-    let mut node = Node::start(dir.path(), &url(&server), &updates("")).await;
+    let mut config = Node::config(dir.path(), &url(&server), &updates(""));
+    change(&mut config);
+    let mut node = Node::start_trusting(dir.path(), config, trusted).await;
     node.offered(1).await;
     (server, node, first)
 }
@@ -21,6 +33,21 @@ impl Node {
             _ => None,
         };
         self.event(held).await
+    }
+
+    /// The file that holds a push; None: a push is offered.
+    async fn held_or_offered(&mut self) -> Option<String> {
+        let outcome = |event: &Event| match event {
+            Event::Held { held, .. } => Some(Some(held.file.clone())),
+            Event::Offered { .. } => Some(None),
+            _ => None,
+        };
+        self.event(outcome).await
+    }
+
+    /// Waits for an attempt that ends at this file, by its name.
+    async fn failed_at(&mut self, name: &str) {
+        while !self.failure().await.contains(name) {}
     }
 
     fn without(&self) -> Vec<String> {
@@ -134,6 +161,101 @@ async fn what_was_found_out_is_not_asked_again() {
     node.offered(2).await;
     assert_eq!(node.current(0), Some(id(&newer)));
     assert_eq!((tree.count(&Method::HEAD, &path("b")), tree.count(&Method::GET, &path("b"))), (1, 1));
+    assert!(node.handle.states()[0].held.is_none());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_seen_before_a_hold_or_another_state_of_the_origin_is_seen_again() {
+    let path = |name: &str| format!("{ROOT}/Packages/{name}.rpm");
+    for case in ["a hold", "what is on offer", "another push"] {
+        let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+        // So that `c` is read, and `seen` isn't.
+        let warm = |config: &mut Config| config.push.warm = 1;
+        let (_server, mut node, first) = offering_with(&dir, &tree, warm, Duration::ZERO).await;
+        let mut push = repo(&[("c", "c"), ("seen", "is too long to be read")]);
+        if case == "a hold" {
+            let c = push.remove("Packages/c.rpm").unwrap();
+            tree.put(ROOT, &push);
+            // All are looked at, whatever is wrong with one of them.
+            for _ in 0..4 {
+                assert_eq!(node.held().await.file, path("c"));
+            }
+            tree.files.lock().unwrap().remove(&path("seen"));
+            push = Files::from([("Packages/c.rpm".to_owned(), c)]);
+        } else {
+            // Seen, both of them: then it can't be read.
+            tree.statuses.lock().unwrap().insert(format!("GET {}", path("c")), 503);
+            tree.put(ROOT, &push);
+            node.failed_at("Packages/c.rpm").await;
+            if case == "what is on offer" {
+                tree.put(ROOT, &first);
+                until(|| node.handle.states()[0].last_error.is_none()).await;
+            } else {
+                push = repo(&[("d", "d"), ("seen", "is too long to be read")]);
+            }
+            tree.files.lock().unwrap().remove(&path("seen"));
+            push.remove("Packages/seen.rpm");
+        }
+        tree.put(ROOT, &push);
+        tree.statuses.lock().unwrap().clear();
+        let held = loop {
+            let outcome = node.held_or_offered().await;
+            if outcome != Some(path("c")) {
+                break outcome;
+            }
+        };
+        assert_eq!(held, Some(path("seen")), "{case}");
+        tree.put(ROOT, &repo(&[("seen", "is too long to be read")]));
+        node.offered(2).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hold_for_wrong_bytes_reads_one_wrong_file_at_each_poll() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let one_by_one = |config: &mut Config| config.push.warm_parallel = 1;
+    let (_server, mut node, _) = offering_with(&dir, &tree, one_by_one, crate::push::gate::TRUSTED).await;
+    let names = ["b", "c", "d", "e", "f", "g"];
+    let good = repo(&names.map(|name| (name, "right")));
+    let mut spoilt = good.clone();
+    let paths = names.map(|name| format!("Packages/{name}.rpm"));
+    spoilt.extend(paths.clone().map(|path| (path, Bytes::from("wrong"))));
+    tree.put(ROOT, &spoilt);
+    let count = |method: &Method, path: &str| tree.count(method, &format!("{ROOT}/{path}"));
+    // It is looked at at each poll.
+    let polls = || count(&Method::HEAD, &paths[0]);
+    while polls() < 20 {
+        assert!(node.held().await.fault.contains("SHA-256"));
+    }
+    let (polls, reads) = (polls(), paths.iter().map(|path| count(&Method::GET, path)).sum::<usize>());
+    assert!(reads <= names.len() + polls, "{reads} reads in {polls} polls");
+    tree.put(ROOT, &good);
+    node.offered(2).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_can_be_seen_and_never_read_holds_a_push_in_time() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let brief = |config: &mut Config| config.push.warm_for = Duration::from_millis(300);
+    let (_server, mut node, first) = offering_with(&dir, &tree, brief, crate::push::gate::TRUSTED).await;
+    let path = format!("{ROOT}/Packages/b.rpm");
+    tree.statuses.lock().unwrap().insert(format!("GET {path}"), 503);
+    tree.put(ROOT, &repo(&[("b", "b")]));
+    let told = |event: &Event| match event {
+        Event::Failed { error, .. } => Some(error.clone()),
+        Event::Held { .. } => Some("held".to_owned()),
+        _ => None,
+    };
+    let first_told = node.event(told).await;
+    assert!(first_told.contains("Packages/b.rpm"), "not at once: {first_told}");
+    let held = node.held().await;
+    assert_eq!((held.file, held.files), (path, 1));
+    assert_eq!(node.current(0), Some(id(&first)));
+    tree.statuses.lock().unwrap().clear();
+    node.offered(2).await;
     assert!(node.handle.states()[0].held.is_none());
     node.stop().await;
 }
@@ -260,6 +382,44 @@ async fn a_signature_that_the_origin_does_not_have_holds_nothing_however_it_says
     assert!(node.view(0).history.current().unwrap().pinned("repodata/repomd.xml.asc").is_none());
     tree.put(ROOT, &Files::from([("repodata/repomd.xml.asc".to_owned(), SIGNATURES[0].into())]));
     until(|| node.view(0).history.current().unwrap().pinned("repodata/repomd.xml.asc").is_some()).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_signature_that_comes_before_its_repomd_waits_for_it() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let signed = |files: Files, by: &'static str| {
+        let signature = ("repodata/repomd.xml.asc".to_owned(), by.into());
+        files.into_iter().chain([signature]).collect::<Files>()
+    };
+    tree.put(ROOT, &signed(repo(&[("a", "one")]), SIGNATURES[0]));
+    // Polls are those that the test asks for.
+    let mut config = Node::config(dir.path(), &url(&server), &updates(""));
+    config.push.poll = Duration::from_secs(3600);
+    let mut node = Node::start_with(dir.path(), config).await;
+    node.offered(1).await;
+    let taken = |node: &Node| {
+        let view = node.view(0);
+        let current = view.history.current().unwrap();
+        (current.sequence, current.pinned("repodata/repomd.xml.asc").map(|pinned| pinned.body.clone()))
+    };
+    assert_eq!(taken(&node), (1, Some(SIGNATURES[0].into())));
+    // Signatures first, as some tools upload them.
+    tree.put(ROOT, &Files::from([("repodata/repomd.xml.asc".to_owned(), SIGNATURES[1].into())]));
+    let asked = || tree.count(&Method::GET, &format!("{ROOT}/repodata/repomd.xml.asc"));
+    let before = asked();
+    until(|| {
+        node.handle.poll_now(None);
+        asked() > before + 5
+    })
+    .await;
+    // The looks but the last are over.
+    assert_eq!(taken(&node), (1, Some(SIGNATURES[0].into())), "it is not that of the repomd.xml on offer");
+    tree.put(ROOT, &repo(&[("a", "two")]));
+    node.handle.poll_now(None);
+    node.offered(2).await;
+    assert_eq!(taken(&node), (2, Some(SIGNATURES[1].into())));
     node.stop().await;
 }
 

@@ -272,6 +272,28 @@ fn a_fill_in_progress_ends_unclean_when_the_disk_fills() {
 }
 
 #[test]
+fn a_push_counts_as_read_what_was_right_and_had_no_room_and_not_what_broke_off() {
+    let bench = Bench::new();
+    // All of it comes into memory; there is no room for it on disk.
+    let bytes = body(100_000);
+    let stub = Stub::fixed(response("200 OK", &[], &bytes));
+    let store = bench.with(&stub.url, &Settings { disk_bytes: 50_000, ..bench.settings() });
+    let right = bench.run(store.complete(&listed("x", &bytes)));
+    assert!(matches!(right, Err(FetchError::NotStored)), "{right:?}");
+
+    // Without a length it is filled on disk until that is full.
+    let bench = Bench::new();
+    let bytes = body(12_000_000);
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    let chunk = format!("{:x}\r\n", bytes.len());
+    let stub = Stub::fixed([head.as_bytes(), chunk.as_bytes(), &bytes, b"\r\n0\r\n\r\n"].concat());
+    let store = bench.with(&stub.url, &Settings { disk_bytes: 9 * MIB, ..bench.settings() });
+    let cut = bench.run(store.complete(&unlisted("x")));
+    let is_no_room = |error: &FillError| matches!(error, FillError::NoRoom);
+    assert!(matches!(&cut, Err(FetchError::Body(error)) if is_no_room(error)), "{cut:?}");
+}
+
+#[test]
 fn a_shutdown_ends_readers_unclean() {
     let bench = Bench::new();
     let (gate, opened) = mpsc::channel::<()>();
