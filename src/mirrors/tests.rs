@@ -493,6 +493,26 @@ async fn a_mirror_that_is_back_is_sampled_before_it_takes_anything() {
     node.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubt_about_a_file_that_a_push_replaces_at_the_same_length_ends() {
+    let old = files(&["a", "b", "c", "d", "e"]);
+    let mirror = TestMirror::start().await;
+    mirror.show(1);
+    mirror.put_all(&old);
+    mirror.put("Packages/a.rpm", "xxx");
+    let mut node = Node::start(&[&mirror], first(&old), None);
+    let caught = |state: &MirrorState| state.pairs[0].note.contains("Packages/a.rpm has other bytes");
+    node.until(caught, |state| state.pairs[0].proof.is_none()).await;
+    // Signed anew, say; the other files, of which the node has the bytes at hand, are right.
+    let mut new = old.clone();
+    new[0].1 = b"new".to_vec();
+    mirror.put("Packages/a.rpm", "new");
+    mirror.show(2);
+    node.flip(&new);
+    node.until_current(2).await;
+    node.stop().await;
+}
+
 /// As a prober that was not run has it.
 fn node_state(mirror: &TestMirror) -> [Arc<MirrorState>; 2] {
     let untried = MirrorState::untried(Arc::new(super::tests::mirror(0, &mirror.url())), 1);

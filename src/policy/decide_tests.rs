@@ -2,7 +2,7 @@ use super::*;
 use crate::config::{Mirror, Repo};
 use crate::http::TreePath;
 use crate::policy::{Failed, MirrorState, Pair, Proof, Reach, RepoView};
-use crate::repo::{Catalogue, FileFacts, Generation, History, Sha256};
+use crate::repo::{Catalogue, FileFacts, Generation, History, ListedFile, Repomd, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -239,5 +239,66 @@ fn unlisted_images_are_for_everybody_but_boot_loaders_and_unlisted_packages_are_
             sighted(&Facts { place: None, ..facts }, &holding, &|_| true)
         });
         assert_eq!(decision.reason(), reason, "{} for {user_agent}", path.as_str());
+    }
+}
+
+/// A repo with these files (path, content) in each of its generations, `twin` being the number of its twin.
+fn generations(id: &str, twin: Option<usize>, generations: &[&[(&str, &str)]]) -> Arc<RepoView> {
+    let listed = |(path, content): &(&str, &str)| ListedFile {
+        path: (*path).to_owned(),
+        size: content.len() as u64,
+        digest: Some(Sha256::of(content.as_bytes()).into()),
+    };
+    let mut history = History::default();
+    for files in generations {
+        let repomd = format!("{id} {files:?}").into();
+        let files = files.iter().map(listed).collect();
+        let previous = history.current().cloned();
+        let next = Generation::assemble(
+            &repomd,
+            &Repomd::default(),
+            files,
+            vec![],
+            vec![],
+            previous.as_deref(),
+            NOW,
+            NOW,
+        );
+        history = history.with(next, Duration::from_secs(3600), NOW);
+    }
+    let only = repos("a.rpm", package(), None);
+    let view = RepoView::clone(&only.views()[0]);
+    let path = TreePath::new(&format!("7/{id}")).unwrap();
+    let repo = Repo { id: id.to_owned(), path, twin, ..Repo::clone(&view.repo) };
+    Arc::new(RepoView { repo: Arc::new(repo), history, ..view })
+}
+
+#[test]
+fn a_twin_stands_for_a_file_only_by_what_it_lists_under_that_name_itself() {
+    let (a, other) = (("a.rpm", "bytes"), ("a.rpm", "other"));
+    // (what rapid listed, what its twin listed, whether mirrors of the twin count)
+    type Listing<'a> = &'a [&'a [(&'a str, &'a str)]];
+    let cases: [(Listing<'_>, Listing<'_>, bool); 6] = [
+        (&[&[a]], &[&[a]], true),
+        (&[&[a]], &[&[]], false),
+        (&[&[a]], &[&[other]], false),
+        // Replaced by the right bytes at the same length: a mirror's may be the others.
+        (&[&[a]], &[&[other], &[a]], false),
+        // A push has removed it there: mirrors of the twin may have deleted it.
+        (&[&[a]], &[&[a], &[]], false),
+        // From both: then its clients are those of yesterday, here as there.
+        (&[&[a], &[]], &[&[a], &[]], true),
+    ];
+    for (rapid, updates, counts) in cases {
+        let repos =
+            Repos::new(vec![generations("rapid", Some(1), rapid), generations("updates", None, updates)]);
+        let path = TreePath::new("7/rapid/a.rpm").unwrap();
+        let place = repos.locate(&path).unwrap();
+        let listed = place.listed.unwrap();
+        let holdings = holdings(&repos, &place, &listed);
+        let paths: Vec<_> = holdings.iter().map(|holding| holding.path.as_str()).collect();
+        let expected: &[&str] =
+            if counts { &["7/rapid/a.rpm", "7/updates/a.rpm"] } else { &["7/rapid/a.rpm"] };
+        assert_eq!(paths, expected, "{rapid:?} {updates:?}");
     }
 }

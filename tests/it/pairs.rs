@@ -5,15 +5,15 @@ use super::support::config;
 use super::support::node::Node;
 use super::support::origin::Origin;
 use super::support::repo::{Push, REPO, Tree};
-use super::support::scratch;
+use super::support::{scratch, wait_until};
 use std::fs;
 
 const REPOMD: &str = "repodata/repomd.xml";
 
-/// Gives a file of a tree's repodata another content, at once.
 /// What makes a text OpenPGP data, as far as a node looks.
 const ARMOUR: &str = "-----BEGIN PGP MESSAGE-----\n";
 
+/// Gives a file of a tree's repodata another content, at once.
 fn put(tree: &Tree, end: &str, text: &str) {
     let path = tree.repo().join(format!("{REPOMD}{end}"));
     fs::write(path.with_extension("new"), text).unwrap();
@@ -61,10 +61,36 @@ fn signed(dir: &std::path::Path) -> (Tree, Origin, Node) {
 
 /// Another repomd.xml, and its signature after it: before it the node would take that for a new one of the old repomd.xml.
 fn push(tree: &Tree, node: &Node) {
-    let repomd = fs::read_to_string(tree.repo().join(REPOMD)).unwrap();
-    put(tree, "", &repomd.replace("<revision>", "<revision>9"));
+    push_unsigned(tree);
     sign(tree, "second");
     node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+}
+
+fn push_unsigned(tree: &Tree) {
+    let repomd = fs::read_to_string(tree.repo().join(REPOMD)).unwrap();
+    put(tree, "", &repomd.replace("<revision>", "<revision>9"));
+}
+
+#[test]
+fn the_signature_of_another_repomd_is_not_passed_on_from_the_origin() {
+    let dir = scratch();
+    let (tree, origin, node) = signed(dir.path());
+    let asc = format!("{REPO}/{REPOMD}.asc");
+    assert_eq!(Client::new(&node, "zypper").file(".asc"), "first");
+    // That of the old repomd.xml stays; the push is offered without one in the end.
+    push_unsigned(&tree);
+    node.wait_status("the push is offered", |status| status["repos"][0]["generation"]["sequence"] == 2);
+    assert!(!origin.seen_for(&asc).is_empty(), "it is there");
+    let mut client = Client::new(&node, "zypper");
+    client.file("");
+    for client in [&mut client, &mut Client::new(&node, "other")] {
+        let answer = client.get(&format!("/{asc}"));
+        assert_eq!(answer.status, 404, "{}", answer.text());
+    }
+    // A key is the distribution's, not one repomd.xml's.
+    assert_eq!(client.file(".key"), "key of first");
+    sign(&tree, "second");
+    wait_until("its own signature is taken", || client.get(&format!("/{asc}")).text().ends_with("second"));
 }
 
 #[test]

@@ -38,8 +38,9 @@ impl Worker {
                     Settled::Yes => self.slots[repo].doubted = None,
                     Settled::Wrong(doubt) => {
                         // What it was proven to hold before is in doubt as well.
-                        let pair = &mut self.state.pairs[repo];
+                        let (pair, Missed { path, why, .. }) = (&mut self.state.pairs[repo], doubt.missed());
                         (pair.proof, pair.exceptions) = (None, Exceptions::default());
+                        pair.note = format!("{path} {why}").into();
                         self.slots[repo].doubted = Some(doubt);
                     }
                 }

@@ -175,6 +175,42 @@ async fn a_doubt_stays_until_the_very_part_is_right() {
 }
 
 #[tokio::test]
+async fn wrong_bytes_of_a_new_file_take_away_what_was_proven_before() {
+    let mut worker = worker();
+    worker.finish(Ok(Done::Alive(Ok(()))));
+    worker.state.pairs[0].proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });
+    let base = Base::of(&worker.state.pairs[0]);
+    let check = Findings::begin(worker.history(0), base, 1, 9, &mut fastrand::Rng::new());
+    let file = judge::File { path: "Packages/b.rpm".to_owned(), size: 10, digest: None };
+    let part = crate::http::ByteRange { start: 2, end: 4 };
+    let doubt = Doubt { file, part, ours: bytes::Bytes::from_static(b"xy") };
+    let (check, result) = (Arc::new(Mutex::new(check)), Err(doubt.missed()));
+    let settled = Settled::Wrong(doubt);
+    worker.slots[0].running = true;
+    worker.finish(Ok(Done::Verified { repo: 0, check, result, ranges: None, settled }));
+    assert_eq!(worker.state.pairs[0].proof, None);
+    assert_eq!(worker.state.pairs[0].note, "Packages/b.rpm has other bytes than listed, from byte 2 on");
+    assert!(worker.slots[0].doubted.is_some() && worker.slots[0].due <= now(), "it is checked anew at once");
+}
+
+#[tokio::test]
+async fn one_broken_repo_keeps_no_mirror_out_that_is_back_and_a_busy_mirror_is_waited_for() {
+    let busy = Failure::Busy { status: 429, after: Some(Duration::from_secs(60)) };
+    for (failure, is_back) in [(Failure::Status(500), true), (busy, false)] {
+        let mut worker = worker();
+        worker.finish(Ok(Done::Alive(Ok(()))));
+        let proof = Some(Proof { sequence: 1, shown: 1, verified: clock::now() });
+        worker.state.pairs[0].proof = proof;
+        worker.finish(Ok(Done::Alive(Err(Failure::Timeout(TIMEOUT)))));
+        worker.finish(Ok(Done::Alive(Ok(()))));
+        assert!(worker.slots[0].awaited && !worker.state.reach.is_up(), "it is to show what it has");
+        worker.finish(Ok(Done::Looked { repo: 0, result: Err(failure), took: Duration::ZERO }));
+        let pair = &worker.state.pairs[0];
+        assert_eq!((worker.state.reach.is_up(), pair.proof.is_none()), (is_back, is_back), "{pair:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_mirror_is_slow_once_it_was_so_twice() {
     let mut worker = worker();
     for (measured, told) in
