@@ -95,7 +95,7 @@ fn a_push_is_offered_at_once_and_old_clients_keep_what_they_need() {
     // poll + 2 s, and what the waiting itself may be late by on a busy machine.
     let offered = pushed.elapsed();
     assert!(
-        offered < Duration::from_millis(200) + Duration::from_secs(2) + Duration::from_secs(5),
+        offered < Duration::from_millis(200) + Duration::from_secs(2) + Duration::from_secs(20),
         "{offered:?}"
     );
     println!("offered after {offered:?}");

@@ -31,8 +31,7 @@ fn a_mirror_is_as_good_as_the_worse_of_its_families() {
     let tree = |name: &str| Tree::link(Push::First, &dir.path().join(name));
     let (master, over_v4, over_v6) = (tree("master"), tree("v4"), tree("v6"));
     let origin = Origin::serve(master.root());
-    let v4 = Origin::serve(over_v4.root());
-    let mut v6 = Origin::beside(&v4, over_v6.root());
+    let [v4, mut v6] = Origin::serve_both([over_v4.root(), over_v6.root()]);
     let hosts = dir.path().join("hosts");
     fs::write(&hosts, "127.0.0.1 localhost both.test\n::1 both.test\n").unwrap();
     let command = WITH_NAME.map(|word| word.replace("{hosts}", hosts.to_str().unwrap()));

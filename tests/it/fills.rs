@@ -332,7 +332,10 @@ fn a_byte_of_a_large_file_costs_a_block_and_is_kept() {
     assert!(get(&node, "bytes=-5").body == body[LENGTH - 5..]);
     assert!(get(&node, "bytes=30000001-30000009").body == body[30_000_001..=30_000_009]);
     assert!(total() <= 4 << 20, "{}", total());
-    node.wait_status("the parts are put away", |status| status["cache"]["events"]["parts_kept"] == 1);
+    // More than once, if the requests were far apart.
+    node.wait_status("the parts are put away", |status| {
+        status["cache"]["events"]["parts_kept"].as_u64() >= Some(1) && status["cache"]["flights"] == 0
+    });
     assert!(node.sigterm().success());
     node.launch();
     assert!(node.get("/f.iso").body == body);

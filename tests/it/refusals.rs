@@ -10,6 +10,10 @@ use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 
 fn tree_and_node() -> (tempfile::TempDir, Node) {
+    tree_and_node_with("")
+}
+
+fn tree_and_node_with(keys: &str) -> (tempfile::TempDir, Node) {
     let dir = scratch();
     let tree = dir.path().join("tree");
     fs::create_dir_all(tree.join("sub")).unwrap();
@@ -21,7 +25,7 @@ fn tree_and_node() -> (tempfile::TempDir, Node) {
     symlink(dir.path().join("secret"), tree.join("abs")).unwrap();
     symlink("sub", tree.join("in")).unwrap();
     symlink("../..", tree.join("sub/up")).unwrap();
-    let node = Node::start(&config::in_place(&tree, "http.head_timeout = \"1s\""));
+    let node = Node::start(&config::in_place(&tree, keys));
     (dir, node)
 }
 
@@ -115,7 +119,7 @@ fn methods_and_malformed_requests() {
 
 #[test]
 fn a_head_that_never_ends_is_cut_off() {
-    let (_dir, node) = tree_and_node();
+    let (_dir, node) = tree_and_node_with("http.head_timeout = \"1s\"");
     let mut connection = Connection::open(node.http()).unwrap();
     connection.send("GET /f HTTP/1.1\r\nHost:").unwrap();
     assert!(matches!(connection.end(), End::Closed | End::Reset));

@@ -73,7 +73,9 @@ fn mistakes_change_nothing_and_the_rest_waits_for_a_restart() {
     node.configure(&configuration(&origin, &mirror, "fast", "24h"));
     node.signal("HUP");
     wait_until("the mistake to be named", || node.log().contains("egress.capacity = \"fast\""));
-    assert_eq!(node.metric("freshet_config_reloads_total{outcome=\"refused\"}"), Some(1.0));
+    wait_until("it to be counted", || {
+        node.metric("freshet_config_reloads_total{outcome=\"refused\"}") == Some(1.0)
+    });
     assert_eq!(node.status()["egress"]["capacity"], 1_000_000_000_u64);
 
     let other = configuration(&origin, &mirror, "2 Gbit/s", "24h");

@@ -117,7 +117,8 @@ fn what_cant_be_read_is_not_current() {
     let origin = Origin::serve(tree.root());
     let node = node(&origin);
     let current = "freshet_repo_current{repo=\"updates/7.9.2009/x86_64\"}";
-    assert_eq!(node.status()["repos"][0]["currency"], "confirmed");
+    // A busy host may have missed some polls.
+    node.wait_status("it is current", |status| status["repos"][0]["currency"] == "confirmed");
     assert_eq!(node.metric(current), Some(1.0));
     let ready = || client::get(node.admin(), "/readyz");
     assert_eq!(ready().text(), "ready\n");

@@ -73,13 +73,27 @@ impl Port {
         Self { addr, _bound: socket }
     }
 
+    /// One that is free on 127.0.0.1 and on ::1.
+    pub fn reserve_both() -> [Self; 2] {
+        // Those of which another has the half stay taken until there is one.
+        let mut taken = Vec::new();
+        loop {
+            let port = Self::reserve();
+            match port.on_ipv6() {
+                Ok(other) => return [port, other],
+                Err(_) => taken.push(port),
+            }
+            assert!(taken.len() < 100, "no port is free on both addresses");
+        }
+    }
+
     /// The same number on ::1.
-    pub fn on_ipv6(&self) -> Self {
+    fn on_ipv6(&self) -> std::io::Result<Self> {
         let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, self.addr.port()));
         let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
         socket.set_reuse_address(true).expect("SO_REUSEADDR");
-        socket.bind(&addr.into()).expect("a port that is free on ::1, too");
-        Self { addr, _bound: socket }
+        socket.bind(&addr.into())?;
+        Ok(Self { addr, _bound: socket })
     }
 
     /// The same number on another address of loopback.

@@ -142,23 +142,22 @@ impl Shared {
 impl Origin {
     /// Serves the files below `root`.
     pub fn serve(root: &Path) -> Self {
-        let mut origin = Self { port: Port::reserve(), shared: Arc::default(), running: None };
-        origin.switch(root);
-        origin.revive();
-        origin
+        Self::serve_at(Port::reserve(), root)
     }
 
-    /// Another one on ::1, at the same port: to whoever asks by name the two are one host.
-    pub fn beside(other: &Self, root: &Path) -> Self {
-        let mut origin = Self { port: other.port.on_ipv6(), shared: Arc::default(), running: None };
-        origin.switch(root);
-        origin.revive();
-        origin
+    /// Two, on 127.0.0.1 and on ::1 at the same port: to whoever asks by name they are one host.
+    pub fn serve_both(roots: [&Path; 2]) -> [Self; 2] {
+        let [v4, v6] = Port::reserve_both();
+        [Self::serve_at(v4, roots[0]), Self::serve_at(v6, roots[1])]
     }
 
     /// Another one on this address of loopback, at the same port: one more host behind a name.
     pub fn behind(other: &Self, ip: Ipv4Addr, root: &Path) -> Self {
-        let mut origin = Self { port: other.port.on(ip), shared: Arc::default(), running: None };
+        Self::serve_at(other.port.on(ip), root)
+    }
+
+    fn serve_at(port: Port, root: &Path) -> Self {
+        let mut origin = Self { port, shared: Arc::default(), running: None };
         origin.switch(root);
         origin.revive();
         origin

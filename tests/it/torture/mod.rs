@@ -10,7 +10,7 @@ mod tree;
 
 use super::support::node::Node;
 use super::support::origin::Origin;
-use super::support::{now, scratch, wait_for, wait_until};
+use super::support::{PATIENCE, now, scratch, wait_for, wait_until};
 use harm::{files, lose_power};
 use load::Ground;
 use serde_json::Value;
@@ -184,14 +184,14 @@ fn settled(node: &mut Node) -> String {
         let status = node.status();
         (status["cache"]["disk_bytes"].as_u64().expect("a number"), on_disk(&cache))
     };
-    let deadline = now() + Duration::from_secs(10);
+    let deadline = now() + PATIENCE / 2;
     let (counted, there) = wait_for("a moment", || {
         let (counted, there) = figures(node);
         (counted == there || now() > deadline).then_some((counted, there))
     });
     assert_eq!(counted, there, "what is counted is what is there");
     assert!(counted <= DISK_BYTES, "{counted}");
-    let deadline = now() + Duration::from_secs(10);
+    let deadline = now() + PATIENCE / 2;
     let (of_cache, others) = wait_for("a moment", || {
         let at_hand = node.status()["cache"]["open_files"].as_u64().expect("a number") as usize;
         let (of_cache, of_tmp, others) = open(node);
