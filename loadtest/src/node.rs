@@ -31,6 +31,8 @@ pub struct Sample {
     pub at: Duration,
     /// Bytes on the wire since its start.
     pub wire_bytes: f64,
+    /// Bytes that loopback has carried, whoever's they are.
+    pub loopback_bytes: f64,
     /// Bytes beyond the capacity since its start.
     pub yielded_bytes: f64,
     /// Resident, in bytes.
@@ -106,6 +108,7 @@ log.access = "{at}/access.log"
         Ok(Sample {
             at,
             wire_bytes: value("freshet_egress_wire_bytes_total")?,
+            loopback_bytes: loopback_bytes()?,
             yielded_bytes: value("freshet_egress_yielded_bytes_total")?,
             memory: Memory::of(&[self.running.pid()])?,
         })
@@ -130,10 +133,25 @@ pub fn watch(node: &Node, ended: &AtomicBool) -> anyhow::Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// Bits per second on the wire between one sample and the next.
+/// Bits per second on the wire between one sample and the next, as the node counts them: when the kernel takes them.
 pub fn rates(samples: &[Sample]) -> Vec<f64> {
-    let rate = |pair: &[Sample]| {
-        (pair[1].wire_bytes - pair[0].wire_bytes) * 8.0 / (pair[1].at - pair[0].at).as_secs_f64()
-    };
+    rates_of(samples, |sample| sample.wire_bytes)
+}
+
+/// The same as loopback counts them: when they are sent.
+pub fn carried(samples: &[Sample]) -> Vec<f64> {
+    rates_of(samples, |sample| sample.loopback_bytes)
+}
+
+fn rates_of(samples: &[Sample], bytes: impl Fn(&Sample) -> f64) -> Vec<f64> {
+    let rate =
+        |pair: &[Sample]| (bytes(&pair[1]) - bytes(&pair[0])) * 8.0 / (pair[1].at - pair[0].at).as_secs_f64();
     samples.windows(2).map(rate).collect()
+}
+
+/// What `lo` has sent.
+fn loopback_bytes() -> anyhow::Result<f64> {
+    let text = fs::read_to_string("/proc/self/net/dev")?;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:")).context("no lo")?;
+    Ok(line.split_whitespace().nth(8).context("no bytes of lo")?.parse()?)
 }

@@ -2,6 +2,7 @@
 
 use super::access_log::Record;
 use super::asked::Asked;
+use super::egress::SHORTEST_QUEUE;
 use super::pacer::Flow;
 use super::peer::Peer;
 use super::waits::Waits;
@@ -55,6 +56,8 @@ pub struct Tally {
     ended: Cell<bool>,
     /// The node is to go on, not the client.
     ours: Cell<bool>,
+    /// The egress knows that it has begun.
+    begun: Cell<bool>,
     /// The transfer, as the pacer knows it.
     flow: Flow,
 }
@@ -79,6 +82,7 @@ impl Tally {
             bytes,
             ended,
             ours,
+            begun: Cell::new(false),
             flow,
         })
     }
@@ -100,7 +104,12 @@ impl Tally {
 
     /// The head of the response is ready.
     pub fn answered(&self, verdict: Verdict) {
-        self.peer.edge.egress.takes_on(verdict.body_bytes.unwrap_or(0));
+        let egress = &self.peer.edge.egress;
+        egress.takes_on(verdict.body_bytes.unwrap_or(0));
+        if egress.pacer.is_on() && verdict.body_bytes.is_none_or(|bytes| bytes > SHORTEST_QUEUE.into()) {
+            egress.begins();
+            self.begun.set(true);
+        }
         let first = self.verdict.set(verdict).is_ok();
         debug_assert!(first, "one response for each request");
         self.is_ready();
@@ -162,6 +171,9 @@ impl Drop for Tally {
         let edge = &self.peer.edge;
         let verdict = self.verdict.take().unwrap_or(CLIENT_LEFT);
         edge.egress.pacer.leaves(&self.flow);
+        if self.begun.get() {
+            edge.egress.is_over();
+        }
         edge.egress.is_relieved(verdict.body_bytes.unwrap_or(0).saturating_sub(self.bytes.get()));
         let complete = self.is_complete(&verdict);
         let took = now - self.asked.started;

@@ -9,7 +9,7 @@ use crate::policy::egress::{self, MOST_BACKLOG, Pressure, shed_share};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -22,6 +22,14 @@ const QUICK: Duration = Duration::from_millis(100);
 /// Of the capacity, what is left to freshet at least, whatever else goes through the interface.
 const OWN_SHARE: f64 = 0.1;
 
+/// What the kernel's queues of all transfers may hold, in time of the capacity. It counts as sent and isn't yet: where clients take
+/// it all at once, so much more is on the wire.
+const QUEUED: Duration = Duration::from_millis(20);
+/// A queue is no shorter: below it, calls would cost more than they send.
+pub const SHORTEST_QUEUE: u32 = 32 << 10;
+/// A queue is no longer: what TCP itself has at most.
+const LONGEST_QUEUE: u32 = 4 << 20;
+
 /// The budget, and the latest measurement.
 #[derive(Debug)]
 pub struct Egress {
@@ -30,6 +38,8 @@ pub struct Egress {
     pub pacer: Pacer,
     /// What the node takes on, against the rate that it aims for.
     taken: Budget,
+    /// Responses under way that are longer than the shortest queue.
+    transfers: AtomicUsize,
     bits_per_second: AtomicU64,
     /// Of the last second, and of the last tenth of one; `f64` as bits.
     pressure: AtomicU64,
@@ -47,6 +57,7 @@ impl Egress {
             settings: watch::Sender::new(settings.clone()),
             pacer: Pacer::new(metrics.clone()),
             taken: Budget::new(0),
+            transfers: AtomicUsize::new(0),
             bits_per_second: AtomicU64::default(),
             pressure: AtomicU64::default(),
             quick_pressure: AtomicU64::default(),
@@ -119,6 +130,22 @@ impl Egress {
         }
     }
 
+    /// A response has begun that is longer than the shortest queue; it [is over](Self::is_over) in the end.
+    pub fn begins(&self) {
+        self.transfers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that had [begun](Self::begins).
+    pub fn is_over(&self) {
+        self.transfers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Unsent bytes that the kernel may hold of a fast client's connection; 0: as the system has it.
+    #[must_use]
+    pub fn queue_bytes(&self) -> u32 {
+        queue_bytes(self.pacer.bytes_per_second(), self.transfers.load(Ordering::Relaxed))
+    }
+
     /// Measures until `shutdown` turns true.
     pub async fn measure(&self, mut shutdown: watch::Receiver<bool>) {
         let mut changed = self.settings.subscribe();
@@ -165,6 +192,16 @@ impl Egress {
         self.metrics.pressure.set(pressure(shown));
         self.metrics.shed_share.set(self.shed());
     }
+}
+
+/// Each transfer's part of what all queues may hold, as a power of two so that it seldom changes. 0: nothing bounds it.
+fn queue_bytes(bytes_per_second: u64, transfers: usize) -> u32 {
+    if bytes_per_second == 0 {
+        return 0;
+    }
+    let all = bytes_per_second / 1000 * u64::try_from(QUEUED.as_millis()).unwrap_or(1);
+    let each = u32::try_from(all / (transfers as u64).max(1)).unwrap_or(u32::MAX);
+    (1 << each.max(1).ilog2()).clamp(SHORTEST_QUEUE, LONGEST_QUEUE)
 }
 
 #[expect(
@@ -238,6 +275,23 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_queues_hold_what_the_capacity_takes_20_ms_for_as_far_as_they_may_be_that_short() {
+        let gigabyte = 1_000_000_000;
+        for (rate, transfers, expected) in [
+            (0, 5, 0),
+            (gigabyte, 0, LONGEST_QUEUE),
+            (gigabyte, 3, LONGEST_QUEUE),
+            (gigabyte, 100, 128 << 10),
+            (gigabyte, 100_000, SHORTEST_QUEUE),
+            (1000, 1, SHORTEST_QUEUE),
+        ] {
+            assert_eq!(queue_bytes(rate, transfers), expected, "{rate} B/s, {transfers} transfers");
+            let all = u64::from(expected) * transfers as u64;
+            assert!(expected == SHORTEST_QUEUE || all <= rate / 50, "{rate} B/s, {transfers} transfers");
+        }
+    }
 
     #[test]
     fn rates_are_those_of_the_last_second_and_of_the_last_tenth() {

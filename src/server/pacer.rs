@@ -108,7 +108,13 @@ impl Pacer {
     /// Whether there is a bound at all.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.budget.bytes_per_second() > 0
+        self.bytes_per_second() > 0
+    }
+
+    /// Its rate; 0 is no bound.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> u64 {
+        self.budget.bytes_per_second()
     }
 
     /// What the budget counts time by.

@@ -2,6 +2,7 @@
 
 use super::Edge;
 use super::clients::{self, SharedTrail};
+use super::egress::SHORTEST_QUEUE;
 use super::h2::outgoing::Outgoing;
 use super::pacer::Flow;
 use super::seats::Seat;
@@ -278,14 +279,14 @@ pub struct Socket {
 enum Queue {
     /// Little, until the client has taken a mebibyte within a second: so many bytes since then.
     Short { since: Instant, bytes: u64 },
-    /// What the kernel holds to be right.
-    Long,
+    /// Its part of what the capacity allows for all; 0: what the kernel holds to be right.
+    Long { bytes: u32 },
 }
 
 /// Unsent bytes up to which a socket counts as writable (TCP_NOTSENT_LOWAT). What lies in a queue is counted as sent, and ten
 /// thousand slow clients would have gigabytes in theirs, which ends in less for everybody. Shorter ones take more calls: 10,000
 /// clients of 4 kB/s each, with nobody beside them, took 0.12 of a core with 16 KiB, 0.10 with 32, 0.09 with 64.
-const SHORT_QUEUE: u32 = 32 << 10;
+const SHORT_QUEUE: u32 = SHORTEST_QUEUE;
 /// A client that takes so much within [`FAST_WITHIN`] gets a long queue, which takes fewer calls for the same bytes.
 const FAST_BYTES: u64 = 1 << 20;
 const FAST_WITHIN: Duration = Duration::from_secs(1);
@@ -306,7 +307,10 @@ impl Socket {
     fn wrote(&self, bytes: usize) {
         let now = clock::monotonic();
         self.peer.sent(bytes, now);
-        let Queue::Short { since, bytes: before } = self.queue.get() else { return };
+        let (since, before) = match self.queue.get() {
+            Queue::Short { since, bytes } => (since, bytes),
+            Queue::Long { bytes } => return self.keeps_long(bytes),
+        };
         let bytes = before + bytes as u64;
         let is_late = now.saturating_duration_since(since) > FAST_WITHIN;
         self.queue.set(if is_late {
@@ -314,10 +318,24 @@ impl Socket {
         } else if bytes < FAST_BYTES {
             Queue::Short { since, bytes }
         } else {
-            // 0: as the system has it.
-            let _ = socket2::SockRef::from(&self.tcp).set_tcp_notsent_lowat(0);
-            Queue::Long
+            self.long(self.peer.edge.egress.queue_bytes())
         });
+    }
+
+    fn long(&self, bytes: u32) -> Queue {
+        // Fails only if the connection has.
+        let _ = socket2::SockRef::from(&self.tcp).set_tcp_notsent_lowat(bytes);
+        Queue::Long { bytes }
+    }
+
+    /// A queue follows the number of transfers: at once where it has to be shorter, and else not at each change.
+    fn keeps_long(&self, bytes: u32) {
+        let wanted = self.peer.edge.egress.queue_bytes();
+        // 0 is no bound.
+        let [is, should] = [bytes, wanted].map(|bytes| if bytes == 0 { u32::MAX } else { bytes });
+        if should < is || should / 4 >= is {
+            self.queue.set(self.long(wanted));
+        }
     }
 
     /// Bytes that the kernel may hold at most which the client hasn't taken.

@@ -41,6 +41,9 @@ pub struct Hold {
     /// Seconds of each, 5 to 600. Default: what its marks need, 30 to 60.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Gbit/s of capacity, 1 to 100, in place of each scenario's own: where a core can't fill that.
+    #[arg(long)]
+    gigabits: Option<u64>,
     /// A twentieth of everything, a few seconds each: whether measuring works. No mark counts but that nobody fails.
     #[arg(long)]
     quick: bool,
@@ -59,6 +62,8 @@ struct Report {
     capacity_bits_per_second: u64,
     /// On the wire, by the node's count.
     egress_bits_per_second: Vec<f64>,
+    /// By the count of loopback, which has all that is on it.
+    carried_bits_per_second: Vec<f64>,
     cpu_seconds: f64,
     seconds: f64,
     marks: Vec<Mark>,
@@ -79,7 +84,11 @@ pub fn run(line: &Hold, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let binary = peer::binary(line.freshet.as_deref())?;
     raise_open_files()?;
     child::pin(child::LOAD).context("two cores are needed: one for the node, one for the crowd")?;
-    let all = scenario::all(line.quick);
+    ensure!(line.gigabits.is_none_or(|gigabits| (1..=100).contains(&gigabits)), "--gigabits is 1 to 100");
+    let mut all = scenario::all(line.quick);
+    for scenario in &mut all {
+        scenario.capacity = line.gigabits.map_or(scenario.capacity, |gigabits| gigabits * 1_000_000_000);
+    }
     for key in &line.only {
         ensure!(all.iter().any(|scenario| scenario.key == key), "no scenario is called {key}");
     }
@@ -139,6 +148,7 @@ fn one(
         scenario: scenario.key,
         capacity_bits_per_second: scenario.capacity,
         egress_bits_per_second: node::rates(&last.samples),
+        carried_bits_per_second: node::carried(&last.samples),
         cpu_seconds: last.cpu,
         seconds: last.seconds,
         marks,

@@ -3,7 +3,7 @@
 use super::Seen;
 use super::crowd::{Group, Tally, Wanted};
 use super::verdict::{self, Mark, percent};
-use crate::node::{Sample, rates};
+use crate::node::{Sample, carried, rates};
 use crate::peers::site::Files;
 use freshet::policy::fair::FLOOR;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ const SETTLED: usize = 3;
 /// The promise is that of librepo's patience, with room to spare.
 const LONGEST_START: Duration = Duration::from_secs(20);
 const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// Of the capacity, in a second: the kernel's queues hold what takes 20 ms, and the budget as much.
+const MOST_CARRIED: f64 = 1.05;
 const METADATA_P99: Duration = Duration::from_millis(50);
 /// Bytes that a slow connection may cost.
 const MEMORY_EACH: u64 = 40 << 10;
@@ -129,6 +131,9 @@ impl Scenario {
         if matches!(self.key, "default" | "tight" | "alone" | "reload") {
             marks.push(received(last));
         }
+        if matches!(self.key, "default" | "tight" | "alone") {
+            marks.extend(self.on_the_wire(last));
+        }
         match self.key {
             "default" => {
                 marks.push(verdict::seconds(&shares, SETTLED, self.thresholds.0, 1.0));
@@ -168,6 +173,25 @@ impl Scenario {
             _ => {}
         }
         marks
+    }
+}
+
+impl Scenario {
+    /// What loopback carries may be what the kernel's queues held, beside what the node sends. Nothing is said where there is other
+    /// traffic on it: in a network namespace of its own there is none.
+    fn on_the_wire(&self, seen: &Seen) -> Option<Mark> {
+        let sum = |rates: &[f64]| rates.iter().sum::<f64>();
+        let (counted, carried) = (rates(&seen.samples), carried(&seen.samples));
+        if sum(&carried) > sum(&counted) * 1.05 {
+            return None;
+        }
+        let shares: Vec<f64> = carried.iter().map(|rate| rate / self.capacity as f64).collect();
+        let highest = verdict::bounds(shares.get(SETTLED..)?).1;
+        Some(Mark::new(
+            "the wire carries no more than 105 % in any second",
+            percent(highest),
+            highest <= MOST_CARRIED,
+        ))
     }
 }
 
