@@ -124,6 +124,8 @@ fn own(config: &Config) -> Vec<PathBuf> {
 
 fn places(config: &Config, is_root: bool) -> Places {
     let mut places = Places { write: own(config), ..Places::default() };
+    // A cache whose directory is removed, or whose disk is another by now, is made anew.
+    places.write.extend(config.cache.disk.as_ref().map(|disk| beside(&disk.path)));
     if let config::Origin::Directory { path, retain, .. } = &config.origin {
         let is_linked = retain.as_deref().is_some_and(|dir| Retained::takes_hard_links_only(dir, path));
         let kind = if is_linked { &mut places.linked } else { &mut places.read };
@@ -178,7 +180,10 @@ mod tests {
             assert!(given(&places.read, path), "{path}: {places:?}");
         }
         assert!(!given(&places.read, "/etc") && given(&super::places(&config, false).read, "/etc"));
-        assert_eq!(places.write, [Path::new("/var/lib/freshet"), Path::new("/var/cache/freshet")]);
+        let own = ["/var/lib/freshet", "/var/cache/freshet"].map(PathBuf::from);
+        assert!(places.write.iter().all(|place| own.contains(place)), "not all of /var/cache: {places:?}");
+        let nested = Config::parse(&text.replace("/var/cache", "/data/x"), Path::new("/f.toml")).unwrap().0;
+        assert!(given(&super::places(&nested, true).write, "/data/x"), "where it can be made anew");
         assert_eq!(places.append, [Path::new("/var/log/freshet.log")], "not all of /var/log");
         assert_eq!(places.linked, [] as [PathBuf; 0]);
     }

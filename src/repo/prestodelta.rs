@@ -32,7 +32,7 @@ pub fn parse(
             Step::Close(4, "checksum", text) => draft.checksum(&checksum_kind, text),
             Step::Close(4, "size", text) => draft.size = text.parse().ok(),
             Step::Close(3, "delta", _) => {
-                parsed.take(std::mem::take(&mut draft), MAX_DRPMS_BYTES, &mut each)?
+                parsed.take(std::mem::take(&mut draft), MAX_DRPMS_BYTES, &mut each)?;
             }
             Step::Open(..) | Step::Close(..) => {}
         }

@@ -35,7 +35,7 @@ pub fn parse(
             }
             Step::Close(3, "checksum", text) => draft.checksum(&checksum_kind, text),
             Step::Close(2, "package", _) => {
-                parsed.take(std::mem::take(&mut draft), MAX_PACKAGES_BYTES, &mut each)?
+                parsed.take(std::mem::take(&mut draft), MAX_PACKAGES_BYTES, &mut each)?;
             }
             Step::Open(..) | Step::Close(..) => {}
         }
