@@ -1,6 +1,9 @@
 //! Putting a node together: build, start, reload, drain, in that order.
 
+mod confined;
 mod reload;
+
+pub use confined::confinement;
 
 use crate::admin::{self, Admin};
 use crate::clock;
@@ -53,6 +56,8 @@ pub struct Running {
     pushes: PushHandle,
     mirror_changes: watch::Receiver<u64>,
     bound: Bound,
+    /// The process was confined to what it was given at the start.
+    is_confined: bool,
     /// As it is in force: what a reload can't change is as it was at the start.
     config: Config,
 }
@@ -74,8 +79,24 @@ impl Running {
     /// # Errors
     /// An address can't be bound, a certificate or the origin's settings can't be used, a directory can't be made.
     pub fn start(config: Config) -> anyhow::Result<Self> {
+        Self::start_by(config, |_| false)
+    }
+
+    /// The same, in a process that is the node's alone and has no other thread: it gives up what the node doesn't need, for ever,
+    /// unless `node.confine` is false.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_confined(config: Config) -> anyhow::Result<Self> {
+        Self::start_by(config, confined::confine)
+    }
+
+    /// `confine` is called once the sockets are bound, before there is any other thread.
+    fn start_by(config: Config, confine: impl FnOnce(&Config) -> bool) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         raise_open_files(&config);
+        let (bound, admin_socket, sockets) = bind(&config)?;
+        let is_confined = confine(&config);
         let background = Builder::new_multi_thread()
             .worker_threads(BACKGROUND_THREADS)
             .max_blocking_threads(DISK_THREADS)
@@ -132,7 +153,6 @@ impl Running {
             looks,
         };
         let edge = Arc::new(Edge::new(config.clone(), parts));
-        let (bound, admin_socket, sockets) = bind(&config)?;
 
         let (handle, mirror_changes) = (pushes.handle(), prober.changes());
         let admin = Arc::new(Admin::new(edge.clone(), handle.clone(), draining.clone()));
@@ -146,6 +166,10 @@ impl Running {
                 async move { egress.pacer.run(down).await }
             },
         );
+        listen::start(&admin_socket).with_context(|| format!("listening on {}", bound.admin))?;
+        for listener in sockets.iter().flatten() {
+            listen::start(&listener.socket).context("listening")?;
+        }
         let tasks = vec![
             background.spawn(pushes.run(down.clone())),
             background.spawn(prober.run(down.clone())),
@@ -171,6 +195,7 @@ impl Running {
             pushes: handle,
             mirror_changes,
             bound,
+            is_confined,
             config: Config::clone(&config),
         })
     }

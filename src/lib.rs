@@ -30,6 +30,7 @@ pub mod app;
 pub mod ask;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod demo;
 pub mod geo;
 pub mod http;

@@ -201,8 +201,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             trace("info");
             match load(&path) {
                 Ok(config) => {
-                    let read = || Config::load(&path).map(|(config, _)| config);
-                    Running::start(config)?.until_signal(read)?;
+                    let read = || {
+                        let (config, warnings) = Config::load(&path)?;
+                        for warning in warnings {
+                            tracing::warn!("{warning}");
+                        }
+                        Ok(config)
+                    };
+                    Running::start_confined(config)?.until_signal(read)?;
                 }
                 Err(code) => return Ok(code),
             }
@@ -217,7 +223,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             config.admin.listen = addresses.admin.unwrap_or(config.admin.listen);
             let same = config.clone();
-            Running::start(config)?.until_signal(|| Ok(same.clone()))?;
+            Running::start_confined(config)?.until_signal(|| Ok(same.clone()))?;
         }
         Command::Check { config } => match load(&config) {
             Ok(resolved) => {
@@ -227,6 +233,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 for warning in freshet::app::preflight(&resolved) {
                     println!("{}: warning: {warning}", config.display());
                 }
+                println!("{}: {}", config.display(), freshet::app::confinement(&resolved));
                 println!("{}: no mistakes", config.display());
             }
             Err(code) => return Ok(code),

@@ -4,6 +4,9 @@ use super::Running;
 use crate::config::{Changes, Config};
 use std::sync::Arc;
 
+/// What errors say of a file that may not be opened.
+const DENIED: &str = "Permission denied";
+
 impl Running {
     /// Takes over what can be of `new`, and tells what needs a restart. No connection is dropped.
     pub fn reload(&mut self, new: &Config) {
@@ -35,6 +38,11 @@ impl Running {
     pub fn refuses(&self, mistakes: &[crate::config::Mistake]) {
         for mistake in mistakes {
             tracing::error!("{mistake}");
+        }
+        if self.is_confined && mistakes.iter().any(|mistake| mistake.text.contains(DENIED)) {
+            tracing::error!(
+                "the process keeps to what it was given when it started (node.confine): files elsewhere need a restart"
+            );
         }
         tracing::error!(
             mistakes = mistakes.len(),

@@ -114,6 +114,7 @@ pub(super) fn readable(t: &Table<'_>, key: &'static str, path: &Path) {
     if path.as_os_str().is_empty() {
         return; // reported already
     }
+    t.report.source(path);
     let opened = path.metadata().and_then(|found| {
         if found.is_file() {
             std::fs::File::open(path).map(drop)
@@ -145,6 +146,7 @@ impl Default for Admin {
 /// The token in the file at `path`; None, and reported, if there is none.
 fn token(t: &Table<'_>, path: &Path) -> Option<String> {
     let key = "token_file";
+    t.report.source(path);
     let text = match super::load::text_of(path) {
         Ok(text) => text,
         Err(error) => {

@@ -37,12 +37,13 @@ impl Config {
     /// All mistakes in them, those of `path` first and by line.
     pub fn parse(text: &str, path: &Path) -> Result<(Self, Vec<Warning>), Vec<Mistake>> {
         let report = Report::default();
+        report.source(path);
         let source = Source::new(path, text);
         let config = toml(&report, &source, text).map(|entries| {
             let mut root = Table::root(&report, &source, entries);
             let config = sections(&mut root);
             root.finish();
-            config
+            Self { sources: report.take_sources(), ..config }
         });
         let config = config.unwrap_or_else(|| Self::for_tree(Path::new("")));
         report.into_result(config, path)
@@ -77,6 +78,7 @@ impl Config {
             networks: Vec::new(),
             geoip: Vec::new(),
             log: Log::default(),
+            sources: Vec::new(),
         }
     }
 }
@@ -141,6 +143,7 @@ fn sections(root: &mut Table<'_>) -> Config {
         origin,
         cache,
         node,
+        sources: Vec::new(),
     }
 }
 
@@ -149,6 +152,7 @@ fn included_tables(root: &mut Table<'_>) -> (Vec<mirrors::Placed>, Vec<Network>)
     let mut all = root.sections("mirror", mirrors::mirror);
     let mut networks = root.sections("network", mirrors::networks);
     for path in included(root) {
+        root.report.source(&path);
         match text_of(&path) {
             Ok(text) => {
                 let source = Source::new(&path, &text);
@@ -174,6 +178,8 @@ fn included(root: &mut Table<'_>) -> Vec<PathBuf> {
         if folder.to_string_lossy().contains('*') {
             root.mistake("include", "expected '*' only in the last part of a path");
         } else if name.contains('*') {
+            // Also where none matches yet.
+            root.report.source(&pattern);
             match folder.read_dir() {
                 Ok(entries) => all.append(&mut matching(entries, &name)),
                 Err(error) => {

@@ -78,6 +78,9 @@ pub struct Config {
     pub geoip: Vec<PathBuf>,
     /// `[log]`
     pub log: Log,
+    /// The files that were read for it or looked at, and that a reload looks at again: its own, what it includes (patterns with
+    /// a '*' as they are written), certificate, key, CA and token.
+    pub sources: Vec<PathBuf>,
 }
 
 /// Who this node is, and what it keeps.
@@ -96,6 +99,8 @@ pub struct Node {
     pub state: Option<PathBuf>,
     /// Threads that serve, 1 to 1024. Default: one for each core.
     pub workers: usize,
+    /// Once it has started, the process gives up whatever it needs no more. Default: true.
+    pub confine: bool,
 }
 
 /// The data listener, and the limits that hold for https as well.

@@ -36,7 +36,17 @@ pub(super) fn node(t: &mut Table<'_>, storage: &Storage<'_>) -> Node {
         urls,
         state,
         workers: t.or("workers", &kinds::count(1, 1024), default.workers),
+        confine: confine(t),
     }
+}
+
+/// `confine`
+fn confine(t: &mut Table<'_>) -> bool {
+    let confine = t.or("confine", &kinds::truth(), true);
+    if !confine {
+        t.warn("confine", "whoever takes the process over may do all that its user may; only for debugging");
+    }
+    confine
 }
 
 impl Default for Node {
@@ -48,6 +58,7 @@ impl Default for Node {
             urls: Vec::new(),
             state: None,
             workers: available_parallelism().map_or(1, usize::from),
+            confine: true,
         }
     }
 }

@@ -65,6 +65,7 @@ impl Place {
 pub(super) struct Report {
     mistakes: RefCell<Vec<Mistake>>,
     warnings: RefCell<Vec<Warning>>,
+    sources: RefCell<Vec<PathBuf>>,
 }
 
 impl Report {
@@ -76,6 +77,16 @@ impl Report {
     pub(super) fn warn(&self, place: &Place, what: &str) {
         let warning = Warning { file: place.file.clone(), line: place.line, text: place.says(what) };
         self.warnings.borrow_mut().push(warning);
+    }
+
+    /// Notes that `path` is read, or looked at, whenever the configuration is.
+    pub(super) fn source(&self, path: &Path) {
+        self.sources.borrow_mut().push(path.to_owned());
+    }
+
+    /// What was noted since this was last asked.
+    pub(super) fn take_sources(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut *self.sources.borrow_mut())
     }
 
     /// `value` with the warnings, or the mistakes if there are any; by line, `main`'s before those of other files.

@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -52,6 +53,14 @@ impl Retained {
         fs::create_dir_all(dir)?;
         let copies = Copies::new(dir.join(COPIES));
         Ok(Self { dir: dir.to_owned(), copies, no_reflinks: AtomicBool::new(false) })
+    }
+
+    /// Whether files of `tree` can be kept in `dir` by hard links and by nothing else: on one file system, which has no reflinks.
+    /// Leaves nothing behind.
+    #[must_use]
+    pub fn takes_hard_links_only(dir: &Path, tree: &Path) -> bool {
+        let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+        device(dir).is_some() && device(dir) == device(tree) && !takes_reflinks(dir)
     }
 
     /// With at most so many bytes of copies.
@@ -217,6 +226,19 @@ fn reflink(opened: &Opened, name: &Path) -> io::Result<()> {
         let _ = fs::remove_file(&incoming);
     }
     made
+}
+
+/// Tries it with a file of its own.
+fn takes_reflinks(dir: &Path) -> bool {
+    let names = ["probe.old", "probe.new"].map(|name| dir.join(name));
+    let taken = fs::write(&names[0], "x").and_then(|()| {
+        let (from, to) = (File::open(&names[0])?, File::create(&names[1])?);
+        Ok(rustix::fs::ioctl_ficlone(&to, &from)?)
+    });
+    for name in names {
+        let _ = fs::remove_file(name);
+    }
+    taken.is_ok()
 }
 
 /// Links the very inode that is open, whatever its name has become meanwhile.

@@ -235,8 +235,7 @@ pub fn holdings(repos: &Repos, place: &Place<'_>, listed: &Listed) -> Vec<Holdin
         let counts = |same: &Listed| {
             same.entry.digest == listed.entry.digest
                 && same.entry.kind.is_provable()
-                && (listed.until.is_some()
-                    || same.until.is_none() && !view.is_leaving(place.relative, same))
+                && (listed.until.is_some() || same.until.is_none() && !view.is_leaving(place.relative, same))
         };
         let same = view.history.find(place.relative).filter(counts);
         // The twin's path may be too long to be one.

@@ -44,6 +44,7 @@ use state::RepoDir;
 use status::{News, Status};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, broadcast, watch as channel};
@@ -53,6 +54,10 @@ use tokio::task::JoinSet;
 const POLLS: usize = 16;
 /// Pushes whose metadata are read at a time: they may be in memory whole.
 const VERIFICATIONS: usize = 4;
+/// Memory for lists while they are read, as they are at the origin, in MiB, of all repos together.
+const LISTS_MIB: u32 = 512;
+/// Metadata files that repomd.xml gives no size or checksum of, and that are in memory whole, at a time.
+const WHOLES: usize = 2;
 /// Files that are looked at at a time, of all repos together. At 20 ms for each 5000 take 2 s.
 const SIGHTS: usize = 64;
 /// Events that a slow subscriber may lag behind before it misses some.
@@ -75,6 +80,9 @@ struct Shared {
     repos: Vec<Watched>,
     polls: Semaphore,
     verifications: Semaphore,
+    /// Of [`LISTS_MIB`].
+    lists: Semaphore,
+    wholes: Semaphore,
     sights: Semaphore,
     warming: Semaphore,
     /// Held from before a generation's files are linked until it is published, so that no sweep of another flip removes
@@ -99,6 +107,8 @@ struct Watched {
     status: Mutex<Status>,
     /// As in all views of it.
     confirmed: Arc<Confirmed>,
+    /// How long it took to read the lists of the newest push that was read, in milliseconds.
+    reading: AtomicU64,
     /// Ends the wait for the next poll.
     wake: Notify,
     /// What the operator wants of the next round.
@@ -141,6 +151,8 @@ impl Pushes {
             events: broadcast::Sender::new(EVENTS),
             polls: Semaphore::new(POLLS),
             verifications: Semaphore::new(VERIFICATIONS),
+            lists: Semaphore::new(LISTS_MIB as usize),
+            wholes: Semaphore::new(WHOLES),
             sights: Semaphore::new(SIGHTS),
             warming: Semaphore::new(config.push.warm_parallel),
             flips: tokio::sync::Mutex::default(),
@@ -331,10 +343,21 @@ impl Watched {
             dir: state_dir.map(|dir| RepoDir::new(dir, &repo.id)),
             status: Mutex::default(),
             confirmed: Arc::default(),
+            reading: AtomicU64::new(0),
             wake: Notify::new(),
             order: Mutex::default(),
             base: OnceLock::new(),
         }
+    }
+
+    /// Notes how long the lists took to read.
+    fn note_reading(&self, time: Duration) {
+        self.reading.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long they took since this was last asked.
+    fn take_reading(&self) -> Duration {
+        Duration::from_millis(self.reading.swap(0, Ordering::Relaxed))
     }
 
     /// What the operator wants of this round. The next one has the same number, unless there is another order.

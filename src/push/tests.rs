@@ -422,6 +422,52 @@ async fn a_push_that_does_not_verify_leaves_the_old_generation_until_it_does() {
     node.stop().await;
 }
 
+/// The same repo with this as its primary.
+fn with_primary(files: &Files, packed: Vec<u8>) -> Files {
+    let mut files = files.clone();
+    let (body, path) = (Bytes::from(packed), "repodata/p");
+    let (sha256, size) = (Sha256::of(&body), body.len());
+    let record = format!(
+        "<repomd><data type=\"primary\"><checksum type=\"sha256\">{sha256}</checksum><location href=\"{path}\"/>\
+         <size>{size}</size></data></repomd>"
+    );
+    files.insert("repodata/repomd.xml".into(), record.into());
+    files.insert(path.into(), body);
+    files
+}
+
+#[tokio::test]
+async fn what_was_refused_is_read_again_only_when_it_changes_or_the_operator_asks() {
+    let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());
+    let server = Server::start(&tree).await;
+    let old = repo(&[("a", "0")]);
+    tree.put("7/updates", &old);
+    let mut node = Node::start(dir.path(), &url(&server), &updates("")).await;
+    node.offered(1).await;
+    let deep = format!("<metadata>{}", "<d>".repeat(1000));
+    let bomb = with_primary(&old, zstd::encode_all(deep.as_bytes(), 1).unwrap());
+    tree.put("7/updates", &bomb);
+    // Before the list is read, it is looked at.
+    let read = || tree.count(&Method::HEAD, "7/updates/repodata/p");
+    let first = node.failure().await;
+    assert!(first.contains("nested more than 64 deep"), "{first}");
+    assert_eq!(read(), 1);
+    for _ in 0..5 {
+        assert_eq!(node.failure().await, first, "the reason is kept");
+    }
+    assert_eq!(read(), 1, "and nothing is read");
+    assert_eq!(node.handle.states()[0].last_error.as_ref(), Some(&first));
+    assert_eq!(node.current(0), Some(id(&old)));
+
+    node.handle.poll_now(None);
+    until(|| read() == 2).await;
+    let new = repo(&[("a", "1")]);
+    tree.put("7/updates", &new);
+    node.offered(2).await;
+    assert_eq!((node.current(0), &node.handle.states()[0].last_error), (Some(id(&new)), &None));
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn an_older_generation_is_followed_only_where_the_operator_says_so() {
     let (dir, tree) = (TempDir::new().unwrap(), Arc::<Tree>::default());

@@ -2,7 +2,7 @@
 
 use super::fault::{Blame, Held, blame, denies, is_spare_record};
 use super::{Shared, images};
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::config::{Repo, Root};
 use crate::http::{PathError, TreePath};
 use crate::origin::{OriginError, PollValidators, Polled};
@@ -23,8 +23,10 @@ const KEY: &str = "repodata/repomd.xml.key";
 const RECORDS: usize = 4;
 /// The largest metadata file that is taken into memory: ten times Fedora's filelists.
 const MAX_WHOLE: u64 = 512 << 20;
-/// The largest list, decompressed: above it is a bomb.
-const MAX_PLAIN: u64 = 4 << 30;
+/// The largest list, as it is at the origin. The largest repo's, 100,000 packages, is so large if it isn't compressed at all.
+const MAX_LIST: u64 = 256 << 20;
+/// The largest list, decompressed: four times the largest repo's.
+const MAX_PLAIN: u64 = 1 << 30;
 
 /// Why a poll or a push came to nothing. The old generation stays in force, and the next poll tries again.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +47,15 @@ pub enum PushError {
         /// The path of repomd.xml.
         path: TreePath,
     },
-    /// A metadata document is damaged or refused: the origin's fault.
+    /// A metadata document is damaged or refused: the origin's fault. The bytes are those that repomd.xml names.
     #[error(transparent)]
     Repodata(#[from] RepodataError),
+    /// The same of a list that repomd.xml gives no checksum of: at the next look it may be another.
+    #[error("{0}")]
+    Unsummed(RepodataError),
+    /// The origin still shows what was refused before, for this reason. It isn't read again.
+    #[error("{0}")]
+    Refused(String),
     /// repomd.xml names no list of packages.
     #[error("repomd.xml names no primary")]
     NoPrimary,
@@ -92,6 +100,12 @@ impl PushError {
     #[must_use]
     pub const fn is_of_push(&self) -> bool {
         !matches!(self, Self::Poll { .. } | Self::NoRepomd { .. })
+    }
+
+    /// Whether the same repomd.xml can't but fail again.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Repodata(_) | Self::NoPrimary | Self::Path(_))
     }
 }
 
@@ -160,15 +174,20 @@ pub(super) async fn read(
     }
     let root = Root::of(&shared.config, repo);
     let mut repomd = repomd::parse(&version.body, &root)?;
+    let is_summed = repomd.record("primary").ok_or(PushError::NoPrimary)?.digest.is_some();
+    let _memory = shared.lists.acquire_many(lists_mib(&repomd)).await;
     let mut without = Vec::new();
     let asked = Asked { shared, repo, version, previous: previous.as_deref(), gaps };
     let lists = asked.fetch_all(&mut repomd, &mut without).await?;
     let pinned = asked.pinned(&mut without).await?;
-    let body = version.body.clone();
+    let (body, shared, begun) = (version.body.clone(), Arc::clone(shared), clock::monotonic());
     let assembled = spawn_blocking(move || {
-        let (packages, of_packages) = list(&lists.primary, |plain, each| primary::parse(plain, &root, each))?;
+        let packages = list("primary", &lists.primary, |plain, each| primary::parse(plain, &root, each));
+        shared.repos[index].note_reading(begun.elapsed());
+        let (packages, of_packages) =
+            packages.map_err(|error| if is_summed { error.into() } else { PushError::Unsummed(error) })?;
         let drpms = lists.prestodelta.as_ref().map_or(Ok(Default::default()), |bytes| {
-            list(bytes, |plain, each| prestodelta::parse(plain, &root, each))
+            list("prestodelta", bytes, |plain, each| prestodelta::parse(plain, &root, each))
         });
         // Clients can do without: they fetch whole packages.
         let (drpms, of_drpms) = drpms.unwrap_or_else(|error| {
@@ -179,9 +198,18 @@ pub(super) async fn read(
         let mut generation =
             Generation::assemble(&body, &repomd, packages, drpms, pinned, previous, published, flipped);
         generation.left_out += of_packages.left_out + of_drpms.left_out;
+        shared.repos[index].note_reading(begun.elapsed());
         Ok(Read { generation, without })
     });
     assembled.await.map_err(|stopped| PushError::Broken(stopped.to_string()))?
+}
+
+/// Memory, in MiB, that the lists which `repomd` names take while they are read; [`super::LISTS_MIB`] at most. A list whose size
+/// isn't given is taken for small.
+fn lists_mib(repomd: &Repomd) -> u32 {
+    let sizes = ["primary", "prestodelta"].map(|kind| repomd.record(kind).and_then(|record| record.size));
+    let bytes = sizes.into_iter().flatten().fold(0_u64, u64::saturating_add);
+    u32::try_from(bytes >> 20).unwrap_or(u32::MAX).saturating_add(1).min(super::LISTS_MIB)
 }
 
 /// The metadata files that are read here.
@@ -334,6 +362,7 @@ async fn fetch(shared: &Shared, path: TreePath, record: &Record) -> Result<Fetch
             // Nothing tells the bytes of this push from those in the cache. Once they are read, something does.
             let object = Object::unlisted(path.clone());
             shared.store.purge(&object).await;
+            let _permit = shared.wholes.acquire().await;
             let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
             let length = body.len() as u64;
             if size.is_some_and(|size| size != length) || digest.is_some_and(|digest| !digest.is_of(&body)) {
@@ -347,7 +376,7 @@ async fn fetch(shared: &Shared, path: TreePath, record: &Record) -> Result<Fetch
     // What isn't there is known at once; a fetch would wait for it.
     shared.store.see(&object, length).await.map_err(failed)?;
     if is_list {
-        let body = shared.store.whole(&object, MAX_WHOLE).await.map_err(failed)?;
+        let body = shared.store.whole(&object, MAX_LIST).await.map_err(failed)?;
         return Ok(Fetched { length, digest, body: Some(body) });
     }
     match shared.store.complete(&object).await {
@@ -359,12 +388,16 @@ async fn fetch(shared: &Shared, path: TreePath, record: &Record) -> Result<Fetch
 
 /// Reads a list of files.
 fn list(
+    document: &'static str,
     bytes: &Bytes,
     parse: impl FnOnce(Box<dyn BufRead + '_>, &mut dyn FnMut(ListedFile)) -> Result<Parsed, RepodataError>,
-) -> Result<(Vec<ListedFile>, Parsed), PushError> {
+) -> Result<(Vec<ListedFile>, Parsed), RepodataError> {
     let mut files = Vec::new();
-    let plain = compression::decompress(&bytes[..], MAX_PLAIN)
-        .map_err(|error| PushError::Unfinished(format!("a list of packages can't be unpacked: {error}")))?;
+    let plain = compression::decompress(&bytes[..], MAX_PLAIN).map_err(|error| RepodataError {
+        document,
+        at: 0,
+        fault: error.into(),
+    })?;
     let parsed = parse(plain, &mut |file| files.push(file))?;
     Ok((files, parsed))
 }

@@ -25,6 +25,10 @@ const PATIENCE: u32 = 3;
 const PATIENCE_FOR_IMAGES: u32 = 60;
 /// So many newer versions in a row are followed at once; an origin that changes faster waits for the next poll.
 const MAX_RESTARTS: usize = 3;
+/// After so many times as long as its lists took to read, a push is looked at again: a tenth of a core at most for each repo.
+const REST: u32 = 9;
+/// Lists that are read within this time, as those of real repos are, are read at each poll.
+const BRIEF: Duration = Duration::from_millis(500);
 /// How far the origin's clock and ours may differ.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
 /// The signature of a generation is looked at again after a tenth of its age, at most this.
@@ -50,7 +54,8 @@ pub(super) async fn repo(
             };
             shared.repos[index].status().answered = watcher.order.number;
             if again == Again::Later {
-                let wait = shared.config.push.poll.mul_f64(0.9 + 0.2 * fastrand::f64());
+                let poll = shared.config.push.poll.mul_f64(0.9 + 0.2 * fastrand::f64());
+                let wait = until_next(poll, shared.repos[index].take_reading());
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     () = shared.repos[index].wake.notified() => {}
@@ -62,6 +67,11 @@ pub(super) async fn repo(
         () = rounds => {}
         () = stopped(shutdown) => {}
     }
+}
+
+/// Until the next poll, where `reading` is what the lists of this one took to read.
+fn until_next(poll: Duration, reading: Duration) -> Duration {
+    if reading <= BRIEF { poll } else { poll.max(reading.saturating_mul(REST)) }
 }
 
 /// When to poll next.
@@ -81,6 +91,8 @@ struct Watcher<'a> {
     unchanged: Option<Timestamp>,
     /// The push that is tried.
     attempt: Option<Attempt>,
+    /// The repomd.xml that can't be used, and why. It isn't read again, unless the operator asks for it.
+    refused: Option<(Sha256, String)>,
     signature: PollValidators,
     signature_checked: Timestamp,
     replacement: Replacement,
@@ -124,6 +136,7 @@ impl<'a> Watcher<'a> {
             known: PollValidators::default(),
             unchanged: None,
             attempt: None,
+            refused: None,
             signature: PollValidators::default(),
             signature_checked: Timestamp::EPOCH,
             replacement: Replacement::default(),
@@ -245,9 +258,7 @@ impl<'a> Watcher<'a> {
             self.shared.release(self.index, Some(version.id));
             let attempt = self.attempt(version.id, asked);
             let gaps = self.gaps(attempt, &version)?;
-            let published = self.published(&version, attempt.detected);
-            let read = verify::read(self.shared, self.index, &version, published, attempt.detected, gaps);
-            let read = read.await?;
+            let read = self.read(&version, attempt, gaps).await?;
             asked = clock::now();
             // What was fetched one after the other must be of one state.
             if let Some(newer) = self.newer(&version).await? {
@@ -270,6 +281,30 @@ impl<'a> Watcher<'a> {
             }
         }
         Err(PushError::Unfinished("repomd.xml changes again and again".to_owned()))
+    }
+
+    /// Reads `version`, unless it is known that it can't be used.
+    async fn read(
+        &mut self,
+        version: &Version,
+        attempt: Attempt,
+        gaps: Gaps,
+    ) -> Result<verify::Read, PushError> {
+        if let Some((id, why)) = &self.refused
+            && *id == version.id
+            && !self.order.is_given
+        {
+            return Err(PushError::Refused(why.clone()));
+        }
+        self.refused = None;
+        let published = self.published(version, attempt.detected);
+        let read = verify::read(self.shared, self.index, version, published, attempt.detected, gaps).await;
+        if let Err(error) = &read
+            && error.is_final()
+        {
+            self.refused = Some((version.id, error.to_string()));
+        }
+        read
     }
 
     /// The version that the origin shows instead of `version` by now. An origin that is gone has shown nothing else.
@@ -390,6 +425,14 @@ fn published(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_long_to_read_is_read_the_less_often() {
+        let (ms, poll) = (Duration::from_millis, Duration::from_secs(15));
+        assert_eq!(until_next(poll, Duration::ZERO), poll);
+        assert_eq!(until_next(ms(10), ms(500)), ms(10), "the largest repos");
+        assert_eq!(until_next(poll, ms(4000)), ms(36_000));
+    }
 
     #[test]
     fn published_is_what_the_origin_says_where_it_can_be_true() {

@@ -19,7 +19,8 @@ pub struct Summed {
     pub size: Option<u64>,
 }
 
-/// What a list says: the files, in order, and how many lines were left out that name a file by a path that leads elsewhere.
+/// What a list says: the files, in order, each once, and how many lines were left out: that name a file by a path that leads
+/// elsewhere, or that was named before with another checksum. A file with several checksums is none of them.
 ///
 /// Lines that are none of this, and checksums of other kinds, say nothing. None of all but SHA-256 would prove anything.
 #[must_use]
@@ -27,17 +28,30 @@ pub fn parse(list: &[u8]) -> (Vec<Summed>, u32) {
     let text = String::from_utf8_lossy(list);
     // What follows is the signature's, not the list's.
     let text = text.split("\n-----BEGIN PGP SIGNATURE").next().unwrap_or_default();
-    let (mut files, mut sizes, mut left_out) = (Vec::new(), HashMap::new(), 0);
+    let (mut files, mut sizes, mut left_out) = (Vec::<Summed>::new(), HashMap::new(), 0);
+    // None: with several checksums.
+    let mut known = HashMap::<String, Option<Sha256>>::new();
     for line in text.lines().map(str::trim_end) {
         if let Some((name, size)) = line.strip_prefix('#').and_then(size) {
             sizes.insert(name, size);
         } else if let Some((name, sha256)) = coreutils(line).or_else(|| bsd(line)) {
             match relative(name) {
-                Some(path) if files.len() < MAX_FILES => files.push(Summed { path, sha256, size: None }),
+                Some(path) if files.len() < MAX_FILES => match known.get_mut(&path) {
+                    Some(before) if *before == Some(sha256) => {}
+                    Some(before) => {
+                        *before = None;
+                        left_out += 1;
+                    }
+                    None => {
+                        known.insert(path.clone(), Some(sha256));
+                        files.push(Summed { path, sha256, size: None });
+                    }
+                },
                 _ => left_out += 1,
             }
         }
     }
+    files.retain(|file| known.get(&file.path).is_some_and(Option::is_some));
     for file in &mut files {
         file.size = sizes.get(file.path.as_str()).copied();
     }
@@ -85,6 +99,8 @@ mod tests {
         let astray =
             format!("{a}  ../a.iso\n{a}  /a.iso\nSHA256 (http://h/a) = {a}\nSHA256 (a (1).iso) = {b}\n");
         assert_eq!(parse(astray.as_bytes()), (vec![file("a (1).iso", b, None)], 3));
+        let twice = format!("{a}  a.iso\n{b}  b.iso\n{a}  ./a.iso\n{a}  b.iso\n{b}  b.iso\n");
+        assert_eq!(parse(twice.as_bytes()), (vec![file("a.iso", a, None)], 2));
         assert_eq!(parse(b""), (vec![], 0));
         assert_eq!(parse(b"<html>not found</html>"), (vec![], 0));
     }

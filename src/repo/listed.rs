@@ -1,5 +1,6 @@
 //! One file as a repodata document lists it, and the rules that its entry must keep.
 
+use super::catalogue::FileFacts;
 use super::digest::{Algorithm, Digest};
 use crate::config::Root;
 
@@ -23,13 +24,37 @@ pub struct Parsed {
     /// Entries that can't be served from this tree: an `xml:base` of another, an absolute or escaping location, no size, a
     /// damaged checksum.
     pub left_out: u32,
+    /// Memory that the files handed on take, in bytes, by [`ListedFile::memory_bytes`].
+    pub memory_bytes: usize,
 }
 
 /// Longest path of a listed file, in bytes. The longest in Fedora's Everything is under 200.
 pub const MAX_PATH_BYTES: usize = 1024;
 
+/// Longest location and `xml:base` in a document, in bytes: as it stands there, with whatever it may go up and down.
+pub(super) const MAX_LOCATION_BYTES: usize = 4096;
+
 /// Most files that one document may list. Debian and Fedora have fewer than 100,000 in one repo.
 pub(super) const MAX_FILES: u32 = 2_000_000;
+
+/// Memory that the files of one primary.xml may take while they are read, in bytes, by [`ListedFile::memory_bytes`]. The
+/// 100,000 packages of the largest repos, with 100 bytes of path each, take 50 MiB.
+pub(super) const MAX_PACKAGES_BYTES: usize = 192 << 20;
+
+/// The same of one prestodelta.xml; real ones list some thousands of drpms.
+pub(super) const MAX_DRPMS_BYTES: usize = 64 << 20;
+
+/// Of a file in a catalogue, besides its path and what its digest has beyond 32 bytes.
+const CATALOGUE_BYTES: usize = 68;
+
+impl ListedFile {
+    /// Memory that it takes until it is in a catalogue, in bytes: as it is listed, as it is sorted, and there.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let beyond = self.digest.map_or(0, |digest| digest.as_bytes().len().saturating_sub(32));
+        size_of::<Self>() + size_of::<(String, FileFacts)>() + CATALOGUE_BYTES + beyond + 2 * self.path.len()
+    }
+}
 
 /// An entry while its elements are read.
 #[derive(Default)]
@@ -44,6 +69,10 @@ pub(super) struct Draft {
 impl Draft {
     /// Takes a location; `base` is its `xml:base`.
     pub(super) fn location(&mut self, root: &Root, href: &str, base: Option<&str>) {
+        if href.len().max(base.map_or(0, str::len)) > MAX_LOCATION_BYTES {
+            self.spoiled = true;
+            return;
+        }
         let plain = relative(href).filter(|_| base.is_none_or(str::is_empty));
         let path = plain.or_else(|| root.resolve(href, base));
         self.path = path.filter(|path| path.len() <= MAX_PATH_BYTES);

@@ -1,7 +1,7 @@
 //! prestodelta.xml (and deltainfo.xml, its older name): the delta RPMs of a repo.
 
 use super::error::RepodataError;
-use super::listed::{Draft, ListedFile, Parsed};
+use super::listed::{Draft, ListedFile, MAX_DRPMS_BYTES, Parsed};
 use super::xml::{Step, walk};
 use crate::config::Root;
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use std::io::BufRead;
 ///
 /// # Errors
 ///
-/// As [`super::primary::parse`].
+/// As [`super::primary::parse`], and 64 MiB of memory for the drpms.
 pub fn parse(
     xml: impl BufRead,
     root: &Root,
@@ -31,7 +31,9 @@ pub fn parse(
             Step::Close(4, "filename", text) => draft.location(root, text, base.as_deref()),
             Step::Close(4, "checksum", text) => draft.checksum(&checksum_kind, text),
             Step::Close(4, "size", text) => draft.size = text.parse().ok(),
-            Step::Close(3, "delta", _) => parsed.take(std::mem::take(&mut draft), &mut each)?,
+            Step::Close(3, "delta", _) => {
+                parsed.take(std::mem::take(&mut draft), MAX_DRPMS_BYTES, &mut each)?;
+            }
             Step::Open(..) | Step::Close(..) => {}
         }
         Ok(())
@@ -73,7 +75,7 @@ mod tests {
         let mut files = Vec::new();
         let xml = prestodelta("<filename>drpms/synth-002-1.0-1_1.0-2.noarch.drpm</filename>");
         let parsed = parse(xml.as_bytes(), &Root::default(), |file| files.push(file)).unwrap();
-        assert_eq!(parsed, Parsed { packages: 2, left_out: 0 });
+        assert_eq!((parsed.packages, parsed.left_out), (2, 0));
         let path = "drpms/synth-002-1.0-1_1.0-2.noarch.drpm".to_owned();
         assert_eq!(
             files[0],
@@ -85,8 +87,18 @@ mod tests {
             ["", "<filename/>", "<filename>/x</filename>", r#"<filename xml:base="http://h/">x</filename>"#];
         for filename in bad {
             let parsed = parse(prestodelta(filename).as_bytes(), &Root::default(), |_| ()).unwrap();
-            assert_eq!(parsed, Parsed { packages: 1, left_out: 1 }, "{filename}");
+            assert_eq!((parsed.packages, parsed.left_out), (1, 1), "{filename}");
         }
+    }
+
+    #[test]
+    fn what_the_drpms_take_is_bounded() {
+        let delta = "<delta><filename>x</filename><size>1</size></delta>";
+        let xml = format!("<prestodelta><n>{}</n></prestodelta>", delta.repeat(MAX_DRPMS_BYTES / 250));
+        let mut taken = 0;
+        let error = parse(xml.as_bytes(), &Root::default(), |file| taken += file.memory_bytes()).unwrap_err();
+        assert!(error.to_string().contains("refused: more files"), "{error}");
+        assert!((MAX_DRPMS_BYTES / 2..=MAX_DRPMS_BYTES).contains(&taken));
     }
 
     proptest! {

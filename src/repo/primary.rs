@@ -1,7 +1,7 @@
 //! primary.xml: the packages of a repo.
 
 use super::error::{Fault, RepodataError};
-use super::listed::{Draft, ListedFile, MAX_FILES, Parsed};
+use super::listed::{Draft, ListedFile, MAX_FILES, MAX_PACKAGES_BYTES, Parsed};
 use super::xml::{Step, walk};
 use crate::config::Root;
 use std::io::BufRead;
@@ -11,8 +11,8 @@ use std::io::BufRead;
 ///
 /// # Errors
 ///
-/// Not well-formed, hostile, more than two million packages, or `xml` fails. What was handed on before is to be
-/// thrown away.
+/// Not well-formed, hostile, more than two million packages or more than 192 MiB of memory for them, or `xml` fails. What was
+/// handed on before is to be thrown away.
 pub fn parse(
     xml: impl BufRead,
     root: &Root,
@@ -34,7 +34,9 @@ pub fn parse(
                 draft.location(root, &href, attributes.find("xml:base")?.as_deref());
             }
             Step::Close(3, "checksum", text) => draft.checksum(&checksum_kind, text),
-            Step::Close(2, "package", _) => parsed.take(std::mem::take(&mut draft), &mut each)?,
+            Step::Close(2, "package", _) => {
+                parsed.take(std::mem::take(&mut draft), MAX_PACKAGES_BYTES, &mut each)?;
+            }
             Step::Open(..) | Step::Close(..) => {}
         }
         Ok(())
@@ -43,14 +45,25 @@ pub fn parse(
 }
 
 impl Parsed {
-    /// Hands the entry on, or counts it as left out.
-    pub(super) fn take(&mut self, draft: Draft, each: &mut impl FnMut(ListedFile)) -> Result<(), Fault> {
+    /// Hands the entry on, or counts it as left out. All that are handed on take at most `max_bytes` of memory.
+    pub(super) fn take(
+        &mut self,
+        draft: Draft,
+        max_bytes: usize,
+        each: &mut impl FnMut(ListedFile),
+    ) -> Result<(), Fault> {
         if self.packages + self.left_out >= MAX_FILES {
             return Err(Fault::Refused("more than 2,000,000 files"));
         }
         match draft.finish() {
             Some(file) => {
                 self.packages += 1;
+                self.memory_bytes += file.memory_bytes();
+                if self.memory_bytes > max_bytes {
+                    return Err(Fault::Refused(
+                        "more files, or longer names, than fit into the memory for them",
+                    ));
+                }
                 each(file);
             }
             None => self.left_out += 1,
@@ -144,10 +157,56 @@ mod tests {
             package(&sha256.replace("sha256", "sha512"), size, location),
         ];
         for one in &bad {
-            assert_eq!(read(&primary(one)).1, Parsed { packages: 0, left_out: 1 }, "{one}");
+            assert_eq!(read(&primary(one)).1, Parsed { left_out: 1, ..Parsed::default() }, "{one}");
         }
         let (files, parsed) = read(&primary(&(bad.concat() + &package(&sha256, size, location))));
         assert_eq!((files.len(), parsed.left_out), (1, 8));
+    }
+
+    /// The document in pieces: whole, it would be larger than what it may make the node hold.
+    struct Pieces<I>(I, std::io::Cursor<String>);
+
+    impl<I: Iterator<Item = String>> std::io::Read for Pieces<I> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            loop {
+                let amount = self.1.read(into)?;
+                if amount > 0 {
+                    return Ok(amount);
+                }
+                let Some(next) = self.0.next() else { return Ok(0) };
+                self.1 = std::io::Cursor::new(next);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_files_take_is_bounded_and_far_above_the_largest_repos() {
+        let document = |packages: usize, path: usize| {
+            let package = move |n: usize| {
+                format!(r#"<package><size package="1"/><location href="{n:0path$}"/></package>"#)
+            };
+            let start = std::iter::once("<metadata>".to_owned());
+            let pieces = start.chain((0..packages).map(package)).chain(["</metadata>".to_owned()]);
+            std::io::BufReader::new(Pieces(pieces, std::io::Cursor::default()))
+        };
+        let mut taken = 0;
+        let count = |file: ListedFile| taken += file.memory_bytes();
+        let error = parse(document(2_000_000, 1000), &Root::default(), count).unwrap_err().to_string();
+        assert!(error.contains("refused: more files, or longer names"), "{error}");
+        assert!(taken <= MAX_PACKAGES_BYTES && taken > MAX_PACKAGES_BYTES / 2);
+        // As in Fedora: Everything.
+        let parsed = parse(document(100_000, 100), &Root::default(), |_| ()).unwrap();
+        assert!(parsed.packages == 100_000 && parsed.memory_bytes * 3 < MAX_PACKAGES_BYTES, "{parsed:?}");
+    }
+
+    #[test]
+    fn a_location_of_any_length_costs_its_package_only() {
+        let long = format!(r#"<location href="{}x.rpm"/>"#, "a/../".repeat(1000));
+        let base = format!(r#"<location xml:base="http://{}/" href="x.rpm"/>"#, "h".repeat(5000));
+        for location in [long, base] {
+            let xml = primary(&package("", r#"<size package="1"/>"#, &location));
+            assert_eq!(read(&xml).1, Parsed { left_out: 1, ..Parsed::default() });
+        }
     }
 
     #[test]

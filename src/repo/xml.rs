@@ -16,6 +16,16 @@ use std::sync::Arc;
 /// Deepest nesting; repodata needs 5.
 const MAX_DEPTH: usize = 64;
 
+/// Longest name of an element, in bytes; repodata needs 20. The names of open elements are kept.
+const MAX_NAME_BYTES: usize = 1 << 10;
+
+/// Most tags, texts, references and comments in one document: what there are of them costs time, however short they are. A
+/// primary.xml of 100,000 packages has under 20 million.
+const MAX_EVENTS: u64 = 64_000_000;
+
+/// Of a message of the XML parser, which may hold names of any length.
+const MAX_MESSAGE_CHARS: usize = 200;
+
 /// Longest single tag, comment or CDATA section, in bytes. Text may be of any length, as clients' parsers have no bound for
 /// it either; so much of a stretch of it is looked at, the rest is skipped.
 const MAX_EVENT_BYTES: usize = 4 << 20;
@@ -60,10 +70,22 @@ pub(super) fn walk(
     input: impl BufRead,
     on: impl FnMut(Step<'_>) -> Result<(), Fault>,
 ) -> Result<(), RepodataError> {
+    walk_through(document, roots, input, MAX_EVENTS, on)
+}
+
+/// The same with a bound on events.
+fn walk_through(
+    document: &'static str,
+    roots: &[&str],
+    input: impl BufRead,
+    max_events: u64,
+    on: impl FnMut(Step<'_>) -> Result<(), Fault>,
+) -> Result<(), RepodataError> {
     let input = Utf8::new(input).map_err(|error| RepodataError { document, at: 0, fault: error.into() })?;
     let mut reader = Reader::from_reader(EventBound::new(input));
     reader.config_mut().expand_empty_elements = true;
-    let mut state = State { depth: 0, complete: false, text: String::new(), roots, on };
+    let mut state =
+        State { depth: 0, complete: false, text: String::new(), events_left: max_events, roots, on };
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
@@ -84,6 +106,7 @@ struct State<'r, F> {
     /// The root has been closed.
     complete: bool,
     text: String,
+    events_left: u64,
     roots: &'r [&'r str],
     on: F,
 }
@@ -91,6 +114,8 @@ struct State<'r, F> {
 impl<F: FnMut(Step<'_>) -> Result<(), Fault>> State<'_, F> {
     /// False at the end.
     fn take(&mut self, event: &Event<'_>) -> Result<bool, Fault> {
+        const TOO_MANY: Fault = Fault::Refused("more tags and texts than any repo has");
+        self.events_left = self.events_left.checked_sub(1).ok_or(TOO_MANY)?;
         match event {
             Event::Start(tag) | Event::Empty(tag) => self.open(tag)?,
             Event::End(tag) => {
@@ -118,6 +143,9 @@ impl<F: FnMut(Step<'_>) -> Result<(), Fault>> State<'_, F> {
         }
         if self.depth == 0 && !self.roots.contains(&name) {
             return Err(Fault::Refused("the root is not that of this document"));
+        }
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Fault::Refused("the name of an element has more than 1024 bytes"));
         }
         if self.depth == MAX_DEPTH {
             return Err(Fault::Refused("elements nested more than 64 deep"));
@@ -158,7 +186,7 @@ impl From<quick_xml::Error> for Fault {
     fn from(error: quick_xml::Error) -> Self {
         match error {
             quick_xml::Error::Io(error) => Self::Read(error),
-            other => Self::Malformed(other.to_string()),
+            other => Self::Malformed(other.to_string().chars().take(MAX_MESSAGE_CHARS).collect()),
         }
     }
 }
@@ -299,6 +327,7 @@ mod tests {
     fn hostile_documents_are_refused() {
         let deep = format!("<r>{}{}</r>", "<d>".repeat(64), "</d>".repeat(64));
         let long_tag = format!("<r {}", "a".repeat(MAX_EVENT_BYTES));
+        let long_name = format!("<r><{}/></r>", "n".repeat(MAX_NAME_BYTES + 1));
         let long_comment = format!("<r><!--{}--></r>", " ".repeat(MAX_EVENT_BYTES));
         let cases = [
             ("<!DOCTYPE r><r/>", "document type"),
@@ -308,6 +337,7 @@ mod tests {
             ("<r>&#0;</r>", "not well-formed"),
             (deep.as_str(), "64 deep"),
             (long_tag.as_str(), "4 MiB"),
+            (long_name.as_str(), "1024 bytes"),
             (long_comment.as_str(), "4 MiB"),
             ("<?xml version='1.0' encoding='EUC-JP'?><r/>", "encoding"),
             ("<?xml version='1.0' encoding='us-ascii'?><r>\u{fc}</r>", "US-ASCII"),
@@ -324,6 +354,40 @@ mod tests {
             let error = steps(xml).expect_err(&xml[..xml.len().min(40)]);
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn messages_are_short_whatever_stands_in_a_document() {
+        let long = "n".repeat(1 << 20);
+        for xml in [format!("<r><b></{long}></r>"), format!("<r></{long}>"), format!("<r a='&{long};'/>")] {
+            let error = steps(&xml).unwrap_err();
+            assert!(error.len() < 400 && error.contains("not well-formed"), "{} bytes", error.len());
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_bounded() {
+        let walked = |xml: &str, events| walk_through("test", &["r"], xml.as_bytes(), events, |_| Ok(()));
+        // The root, its end and the end of the document are three.
+        for (part, events) in [("<b/>", 2), ("x<b></b>", 3), ("&amp;", 1), ("<!---->", 1), ("<?p?>", 1)] {
+            let xml = format!("<r>{}</r>", part.repeat(1000));
+            assert!(walked(&xml, 1000 * events + 3).is_ok(), "{part}");
+            let error = walked(&xml, 1000 * events + 2).unwrap_err().to_string();
+            assert!(error.contains("refused: more tags and texts"), "{part}: {error}");
+        }
+    }
+
+    /// What is read in pieces, or over and over, would take minutes here.
+    #[test]
+    fn a_tag_of_many_attributes_and_a_text_of_many_references_are_read_once() {
+        let attributes: String = (0..300_000).map(|n| format!(" b{n}=''")).collect();
+        assert_eq!(steps(&format!("<r{attributes} a='1'/>")).as_deref(), Ok("1<r=1 1>r"));
+        let xml = format!("<r>{}</r>", "&#65;".repeat(300_000));
+        assert_eq!(steps(&xml).unwrap().len(), "1<r 1>r".len() + MAX_TEXT_BYTES);
+        let marks = format!("<r><!--{}--></r>", ">".repeat(2_000_000));
+        assert_eq!(steps(&marks).as_deref(), Ok("1<r 1>r"));
+        let marks = format!("<r><![CDATA[{}]]></r>", "]>".repeat(1_000_000));
+        assert_eq!(steps(&marks).unwrap().len(), "1<r 1>r".len() + MAX_TEXT_BYTES);
     }
 
     #[test]

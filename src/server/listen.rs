@@ -7,7 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 /// Connections that the kernel holds while a worker is busy.
 const BACKLOG: i32 = 4096;
 
-/// As many sockets bound to `addr` as there are workers; the kernel spreads connections over them. With port 0 all get
+/// As many sockets bound to `addr` as there are workers; the kernel spreads connections over them, once [`start`] was called for
+/// each. With port 0 all get
 /// the port that the first one got. An IPv6 socket takes IPv6 alone, so that `0.0.0.0` and `[::]` can stand side by side.
 ///
 /// # Errors
@@ -22,12 +23,19 @@ pub fn bind(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Tcp
         let socket = socket(bound)?;
         socket.set_reuse_port(true)?;
         socket.bind(&bound.into())?;
-        socket.listen(BACKLOG)?;
         let listener = TcpListener::from(socket);
         bound = listener.local_addr()?;
         listeners.push(listener);
     }
     Ok((bound, listeners))
+}
+
+/// Has the kernel take connections.
+///
+/// # Errors
+/// Another process listens there by now.
+pub fn start(socket: &TcpListener) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, BACKLOG)?)
 }
 
 /// With `SO_REUSEPORT` two servers of one user can listen on one port, and the kernel gives each half of the
@@ -56,6 +64,7 @@ mod tests {
         let (addr, sockets) = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         assert_eq!(sockets.len(), 3);
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == addr));
+        sockets.iter().for_each(|socket| start(socket).unwrap());
         assert_eq!(bind(addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

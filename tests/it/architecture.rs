@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each module and what it may use. `clock`, `config` and `shown` are open to all; what isn't listed here may use everything.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("clock", &[]),
     ("shown", &[]),
     ("geo", &[]),
@@ -13,6 +13,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("repo", &[]),
     ("config", &["http", "geo"]),
     ("shares", &[]),
+    ("confine", &[]),
     ("permits", &["shares"]),
     ("policy", &["http", "repo", "geo", "shares"]),
     ("listing", &["http", "repo", "geo"]),

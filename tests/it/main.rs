@@ -6,6 +6,7 @@ mod architecture;
 mod caching;
 mod cli;
 mod clock;
+mod confined;
 mod connections;
 mod demo;
 mod deserted;

@@ -115,7 +115,11 @@ fn two_nodes_do_not_share_a_cache_or_a_port() {
         assert_eq!(output.status.code(), Some(1));
         said(&output)
     };
-    let text = start(&own);
+    // Ports are asked for first.
+    let elsewhere = own
+        .replace(&format!("\"{}\"", node.http()), "\"127.0.0.1:0\"")
+        .replace(&format!("\"{}\"", node.admin()), "\"127.0.0.1:0\"");
+    let text = start(&elsewhere);
     assert!(text.contains("cache") && text.contains("another"), "{text}");
     let text = start(&own.replace("/cache", "/other-cache"));
     assert!(text.contains("listening on") && text.contains("in use"), "{text}");
