@@ -68,6 +68,7 @@ fn http(t: &mut Table<'_>, default_listen: Vec<SocketAddr>) -> Http {
             &kinds::count(1, 1_000_000),
             default.max_connections_per_network,
         ),
+        memory: t.or("memory", &kinds::size("16 MiB", "1 TiB"), default.memory),
         trusted_proxies: t.list("trusted_proxies", &kinds::network()).unwrap_or_default(),
         proxy_protocol: t.or("proxy_protocol", &kinds::truth(), default.proxy_protocol),
     };
@@ -90,6 +91,7 @@ impl Default for Http {
             drain_timeout: Duration::from_secs(30),
             max_connections: 20_000,
             max_connections_per_network: 2000,
+            memory: 1 << 30,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }

@@ -56,7 +56,7 @@ pub async fn serve(
         seat.transfer(client::owner(addr));
     }
     let addr = proxied.addr.unwrap_or(addr);
-    let peer = Rc::new(Peer::new(edge, seat, addr, tls.is_some() || proxied.https, proxied.nameless));
+    let peer = Rc::new(Peer::new(edge, seat, addr, tls.is_some(), &proxied));
     let socket = Socket::new(tcp, peer.clone());
     let connection = async {
         match tls {
@@ -69,6 +69,10 @@ pub async fn serve(
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(client = %addr, %error, "connection ended") },
         () = peer.overdue() => tracing::debug!(client = %addr, "connection timed out"),
+        () = peer.memory.ends() => {
+            peer.must_reset();
+            tracing::debug!(client = %addr, "connection ended: it was slow, and memory is short");
+        }
     }
 }
 
@@ -113,6 +117,7 @@ async fn secure(
         shaken = tls.accept(socket) => shaken?,
         () = peer.seat().given_up(peer) => return Err(GIVEN_UP.into()),
     };
+    peer.is_shaken();
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return unless_given_up(peer, async { Ok(h1::serve(peer, stream, &mut drain).await?) }).await;
     }
@@ -128,7 +133,7 @@ async fn secure(
         }
     });
     let floods = peer.edge.metrics.http2_floods.clone();
-    let mut cork = Cork::new(stream, Guard::new(peer.outgoing(), floods));
+    let mut cork = Cork::new(stream, Guard::new(peer.clone(), floods));
     let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(cork.clone()), service));
     let to_the_end = async {
         tokio::select! {

@@ -26,6 +26,7 @@ mod head;
 mod linger;
 pub mod listen;
 mod listings;
+pub mod memory;
 pub mod pacer;
 mod peer;
 mod proxied;

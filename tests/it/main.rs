@@ -25,6 +25,7 @@ mod http2;
 mod https_mirrors;
 mod images;
 mod lists;
+mod memory;
 mod misled;
 mod observed;
 mod origins;
