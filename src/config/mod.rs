@@ -146,6 +146,9 @@ pub struct Https {
     pub certificate: PathBuf,
     /// PEM.
     pub key: PathBuf,
+    /// Handshakes of one client network (/24, /48) in a second, for each thread that serves; of 8 s at once. 1 to 1,000,000,
+    /// default 500.
+    pub handshakes_per_network: usize,
 }
 
 /// The admin listener.

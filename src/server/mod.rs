@@ -22,6 +22,7 @@ pub mod explain;
 mod h1;
 mod h2;
 mod handle;
+mod handshakes;
 mod head;
 mod linger;
 pub mod listen;

@@ -4,6 +4,7 @@ use super::Edge;
 use super::clients::{self, SharedTrail};
 use super::egress::SHORTEST_QUEUE;
 use super::h2::outgoing::Outgoing;
+use super::handshakes::{Handshakes, Turn};
 use super::memory::{Account, Part};
 use super::pacer::Flow;
 use super::proxied::Proxied;
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::geo::Whereabouts;
 use crate::http::Forwarded;
 use crate::policy::bounce::Link;
-use crate::policy::client::Agent;
+use crate::policy::client::{self, Agent};
 use crate::shares::Use;
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
@@ -46,8 +47,10 @@ pub struct Peer {
     pub id: u64,
     /// What it holds of memory.
     pub memory: Account,
-    /// TLS ends here, not at a proxy.
-    is_secure: bool,
+    /// TLS ends here, not at a proxy: the worker's handshakes.
+    handshakes: Option<Rc<Handshakes>>,
+    /// The turn that its handshake has, or waits for.
+    turn: RefCell<Option<Turn>>,
     /// The TLS handshake is over, or there is none.
     is_shaken: Cell<bool>,
     seat: Seat,
@@ -84,8 +87,14 @@ struct Latest {
 
 impl Peer {
     /// A client that has just connected. `nameless`: through a load balancer that can't name it, and has the address.
-    /// `is_secure`: it begins with a TLS handshake.
-    pub fn new(edge: Arc<Edge>, seat: Seat, addr: IpAddr, is_secure: bool, proxied: &Proxied) -> Self {
+    /// Where it begins with TLS, among these `handshakes`.
+    pub fn new(
+        edge: Arc<Edge>,
+        seat: Seat,
+        addr: IpAddr,
+        handshakes: Option<Rc<Handshakes>>,
+        proxied: &Proxied,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waits = Cell::new(Waits::new(clock::monotonic()));
@@ -102,11 +111,12 @@ impl Peer {
             edge,
             addr,
             addr_text,
-            https: is_secure || proxied.https,
+            https: handshakes.is_some() || proxied.https,
             id,
             memory,
-            is_secure,
-            is_shaken: Cell::new(!is_secure),
+            is_shaken: Cell::new(handshakes.is_none()),
+            handshakes,
+            turn: RefCell::default(),
             seat,
             trusted,
             latest,
@@ -128,7 +138,7 @@ impl Peer {
 
     /// Ready once some of the `wanted` bytes of `flow` may be sent: how many, at least one.
     pub fn poll_permit(&self, flow: &Flow, cx: &mut Context<'_>, wanted: u64) -> Poll<u64> {
-        if self.is_secure {
+        if self.handshakes.is_some() {
             ready!(self.memory.poll_room(cx));
         }
         let pacer = &self.edge.egress.pacer;
@@ -243,6 +253,25 @@ impl Peer {
             return (Use::Busy, None);
         }
         self.waits.get().seat_use(now)
+    }
+
+    /// Ready once the next flight of its handshake may be read.
+    fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        let Some(handshakes) = &self.handshakes else { return Poll::Ready(()) };
+        let mut turn = self.turn.borrow_mut();
+        let turn = turn.get_or_insert_with(|| {
+            let owner = client::owner(self.addr);
+            handshakes.ask(if self.edge.config.http.trusts(self.addr) { owner.many() } else { owner })
+        });
+        turn.poll(cx)
+    }
+
+    /// If it had a turn, what it has read is answered.
+    pub fn turn_is_over(&self) {
+        let mut turn = self.turn.borrow_mut();
+        if turn.as_ref().is_some_and(Turn::is_there) {
+            *turn = None;
+        }
     }
 
     /// The TLS handshake is over.
@@ -378,7 +407,7 @@ impl Socket {
 
     /// The kernel takes no more: what TLS holds of records by then.
     fn is_stalled(&self) {
-        if self.peer.is_secure && self.peer.is_shaken.get() {
+        if self.peer.handshakes.is_some() && self.peer.is_shaken.get() {
             let is_short = !self.is_fast() && self.peer.outgoing.get().is_none();
             self.peer.memory.set(Part::Records, if is_short { SHORT_RECORDS } else { RECORDS });
         }
@@ -470,6 +499,10 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.peer.is_shaken.get() {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            ready!(self.peer.poll_turn(cx));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
         if !self.peer.is_shaken.get() {

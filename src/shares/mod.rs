@@ -9,6 +9,7 @@ mod queue;
 mod ranks;
 pub mod slowest;
 pub mod table;
+pub mod turns;
 
 pub use pool::{Answer, Limits, Pool, Use};
 pub use slowest::{Holding, Slowest};

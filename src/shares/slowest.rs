@@ -40,7 +40,8 @@ struct Mark {
 
 impl Mark {
     const fn new(holding: &Holding) -> Self {
-        Self { before: (holding.since, AHEAD), latest: (holding.since, 0), moved: holding.since }
+        let latest = (holding.since, holding.progress);
+        Self { before: (holding.since, AHEAD), latest, moved: holding.since }
     }
 
     /// Whether it is of the same time of holding: a connection may hold nothing in between.

@@ -18,6 +18,7 @@ mod draining;
 mod escapes;
 mod families;
 mod fills;
+mod handshakes;
 mod held;
 mod hidden;
 mod http1;

@@ -38,6 +38,17 @@ pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// TLS that trusts the certificate in a file, for this protocol.
 pub fn tls(tcp: TcpStream, certificate: &Path, protocol: &str) -> Tls {
+    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    StreamOwned::new(connection(&settings(certificate, protocol)), tcp)
+}
+
+/// A connection that hasn't begun; those with the same settings share their sessions.
+pub fn connection(settings: &Arc<ClientConfig>) -> ClientConnection {
+    ClientConnection::new(settings.clone(), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// A client that trusts the certificate in a file, for this protocol.
+pub fn settings(certificate: &Path, protocol: &str) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -45,10 +56,7 @@ pub fn tls(tcp: TcpStream, certificate: &Path, protocol: &str) -> Tls {
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-    let name = ServerName::try_from("localhost").unwrap();
-    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    StreamOwned::new(tls, tcp)
+    Arc::new(config)
 }
 
 /// A connection.
