@@ -1,9 +1,10 @@
 //! What connections may hold of memory: `http.memory`.
 
 use super::http2::{LENGTH, STREAMS, download, node, stalled, try_stalled};
+use super::support::client::{Connection, head};
 use super::support::http2::{Http2, Tls, tls};
 use super::support::node::Node;
-use super::support::{scratch, wait_until};
+use super::support::{config, scratch, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -78,4 +79,30 @@ fn a_connection_at_rest_holds_nothing() {
     assert!(one <= 88 << 10, "{one} bytes of one that stalls");
     drop(reader);
     wait_until("it has ended", || held(&node) == 0);
+}
+
+#[test]
+fn a_long_head_leaves_nothing_behind() {
+    const CONNECTIONS: usize = 300;
+    const LONG: usize = 60_000;
+    let dir = scratch();
+    std::fs::write(dir.path().join("small"), "small").unwrap();
+    let mut node = Node::start(&config::in_place(dir.path(), ""));
+    let long = "a".repeat(LONG);
+    let addr = node.http();
+    let ask = || {
+        let mut connection = Connection::open(addr).unwrap();
+        connection.send(head("GET", "/small", &[("User-Agent", &long)])).unwrap();
+        assert_eq!(connection.response("GET").unwrap().text(), "small");
+        connection
+    };
+    // What many at once take of the allocator.
+    drop((0..10).map(|_| ask()).collect::<Vec<_>>());
+    let before = node.memory_bytes();
+    let idle = (0..CONNECTIONS).map(|_| ask()).collect::<Vec<_>>();
+    let more = node.memory_bytes().saturating_sub(before);
+    assert!(more < (CONNECTIONS * LONG / 3) as u64, "{more} bytes of {CONNECTIONS} idle connections");
+    drop(idle);
+    let line = node.wait_access("it is logged", |line| line["path"] == "/small");
+    assert_eq!(line["user_agent"].as_str().unwrap().len(), 512);
 }
