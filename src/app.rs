@@ -156,7 +156,7 @@ impl Running {
 
         let (handle, mirror_changes) = (pushes.handle(), prober.changes());
         let admin = Arc::new(Admin::new(edge.clone(), handle.clone(), draining.clone()));
-        let (meter, pacer) = (
+        let (meter, pacer, memory) = (
             {
                 let (egress, down) = (egress.clone(), down.clone());
                 async move { egress.measure(down).await }
@@ -164,6 +164,10 @@ impl Running {
             {
                 let down = down.clone();
                 async move { egress.pacer.run(down).await }
+            },
+            {
+                let (memory, down) = (edge.memory.clone(), down.clone());
+                async move { memory.watch(down).await }
             },
         );
         listen::start(&admin_socket).with_context(|| format!("listening on {}", bound.admin))?;
@@ -175,6 +179,7 @@ impl Running {
             background.spawn(prober.run(down.clone())),
             background.spawn(meter),
             background.spawn(pacer),
+            background.spawn(memory),
             background.spawn(admin::serve(admin_socket, admin, down)),
         ];
         let shared = Shared { edge: edge.clone(), drain: draining };

@@ -89,6 +89,14 @@ pub struct Metrics {
     pub connections_waiting: IntGauge,
     /// Connections that were refused since too many wait.
     pub connections_refused: IntCounter,
+    /// What connections hold of memory; set when it is scraped.
+    pub connections_memory: IntGauge,
+    /// Connections that were ended since they held memory and were slow.
+    pub connections_ended_for_memory: IntCounter,
+    /// Flights of TLS handshakes that wait.
+    pub handshakes_waiting: IntGauge,
+    /// Flights of TLS handshakes that had to wait since their network was beyond its rate.
+    pub handshakes_delayed: IntCounter,
     /// HTTP/2 connections that were ended since their clients sent too many frames that ask for nothing.
     pub http2_floods: IntCounter,
     /// Egress over capacity.
@@ -220,6 +228,26 @@ impl Metrics {
                 &r,
                 "freshet_connections_refused_total",
                 "Connections refused since too many wait already.",
+            ),
+            connections_memory: gauge(
+                &r,
+                "freshet_connections_memory_bytes",
+                "Memory that connections hold for clients: buffers of TLS and HTTP/2, pieces of bodies, heads of requests. Its ceiling is http.memory.",
+            ),
+            connections_ended_for_memory: counter(
+                &r,
+                "freshet_connections_ended_for_memory_total",
+                "Connections ended since http.memory was nearly used up and they were the slowest.",
+            ),
+            handshakes_waiting: gauge(
+                &r,
+                "freshet_tls_handshakes_waiting",
+                "Connections that wait for their turn with a TLS handshake.",
+            ),
+            handshakes_delayed: counter(
+                &r,
+                "freshet_tls_handshakes_delayed_total",
+                "Flights of TLS handshakes that had to wait since their network was beyond https.handshakes_per_network.",
             ),
             http2_floods: counter(
                 &r,

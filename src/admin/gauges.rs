@@ -12,6 +12,7 @@ pub(super) fn set(admin: &Admin, now: Timestamp) {
     let _scrape = admin.scrape.lock().unwrap_or_else(PoisonError::into_inner);
     let edge = &*admin.edge;
     let metrics = &*edge.metrics;
+    metrics.connections_memory.set(i64::try_from(edge.memory.held()).unwrap_or(i64::MAX));
     let (repos, mirrors) = (edge.published.repos.load(), edge.published.mirrors.load());
     for (index, view) in repos.views().iter().enumerate() {
         let id = [view.repo.id.as_str()];

@@ -12,6 +12,10 @@ const SHORT_TOKEN: usize = 16;
 /// Bits of a file's mode by which users besides its owner and group can read the token, or others than the owner replace it.
 const OPEN_MODE: u32 = 0o027;
 
+/// Two thousand hosts behind one address that open 3 connections each in the same second aren't slowed down (8 s at once), and a
+/// network that floods takes 4 % to 10 % of a core.
+const HANDSHAKES_PER_NETWORK: usize = 500;
+
 /// Reads the three, and finds addresses that two of them claim.
 pub(super) fn read(root: &mut Table<'_>) -> (Http, Option<Https>, Admin) {
     let with_https = root.given("https");
@@ -68,6 +72,7 @@ fn http(t: &mut Table<'_>, default_listen: Vec<SocketAddr>) -> Http {
             &kinds::count(1, 1_000_000),
             default.max_connections_per_network,
         ),
+        memory: t.or("memory", &kinds::size("16 MiB", "1 TiB"), default.memory),
         trusted_proxies: t.list("trusted_proxies", &kinds::network()).unwrap_or_default(),
         proxy_protocol: t.or("proxy_protocol", &kinds::truth(), default.proxy_protocol),
     };
@@ -90,6 +95,7 @@ impl Default for Http {
             drain_timeout: Duration::from_secs(30),
             max_connections: 20_000,
             max_connections_per_network: 2000,
+            memory: 1 << 30,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }
@@ -106,7 +112,9 @@ fn https(t: &mut Table<'_>) -> Https {
     let key = t.required("key", &folder).unwrap_or_default();
     readable(t, "certificate", &certificate);
     readable(t, "key", &key);
-    Https { listen, certificate, key }
+    let handshakes_per_network =
+        t.or("handshakes_per_network", &kinds::count(1, 1_000_000), HANDSHAKES_PER_NETWORK);
+    Https { listen, certificate, key, handshakes_per_network }
 }
 
 /// Reports `path` if it was given and can't be opened.

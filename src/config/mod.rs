@@ -120,6 +120,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Of one network (/24, /48), unless it is one of `trusted_proxies`. 1 to 1,000,000, default 2000.
     pub max_connections_per_network: usize,
+    /// What connections may hold of memory together, in bytes. 16 MiB to 1 TiB, default 1 GiB.
+    pub memory: u64,
     /// Of load balancers and proxies that say truly whom they speak for. Default: none.
     pub trusted_proxies: Vec<IpNet>,
     /// Their connections begin with a PROXY header (version 1 or 2). Default: false.
@@ -144,6 +146,9 @@ pub struct Https {
     pub certificate: PathBuf,
     /// PEM.
     pub key: PathBuf,
+    /// Handshakes of one client network (/24, /48) in a second, for each thread that serves; of 8 s at once. 1 to 1,000,000,
+    /// default 500.
+    pub handshakes_per_network: usize,
 }
 
 /// The admin listener.

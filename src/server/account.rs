@@ -72,6 +72,7 @@ impl Tally {
     /// Opens the account of a request.
     pub fn open(peer: Rc<Peer>, asked: Asked) -> Rc<Self> {
         peer.note(Waits::begins);
+        peer.memory.keeps_head(asked.memory_bytes());
         let (bytes, ended, ours) = (Cell::new(0), Cell::new(false), Cell::new(true));
         let flow = Flow::new(asked.client.owner);
         Rc::new(Self {
@@ -167,6 +168,7 @@ impl Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         let now = clock::monotonic();
+        self.peer.memory.drops_head(self.asked.memory_bytes());
         self.peer.note(|waits| waits.ends(self.ours.get(), now));
         let edge = &self.peer.edge;
         let verdict = self.verdict.take().unwrap_or(CLIENT_LEFT);

@@ -16,6 +16,10 @@ use std::time::Instant;
 /// The part of a logged field that is kept.
 const LOGGED_BYTES: usize = 512;
 
+/// What a request takes besides its fields, and with a stream of HTTP/2, in bytes.
+const REQUEST_BYTES: u64 = 1 << 10;
+const STREAM_BYTES: u64 = 4 << 10;
+
 /// Bytes of path and query that are logged.
 const LOGGED_TARGET: usize = 2048;
 
@@ -115,6 +119,13 @@ impl Asked {
             conditions: HeaderMap::new(),
             agent: Box::default(),
         }
+    }
+
+    /// What is kept of the request while it is answered, in bytes: over HTTP/2 with what h2 and the node keep for a stream.
+    pub fn memory_bytes(&self) -> u64 {
+        let fields: usize = self.conditions.values().map(HeaderValue::len).sum();
+        let known = if self.protocol == "2" { STREAM_BYTES } else { REQUEST_BYTES };
+        known + (self.target.as_str().len() + self.agent.len() + fields) as u64
     }
 
     /// Path and query for the log, cut to a bound.

@@ -5,6 +5,7 @@ use super::asked::Asked;
 use super::cork::{self, Cork, Guard};
 use super::h2::frames::Frames;
 use super::h2::outgoing;
+use super::handshakes::Handshakes;
 use super::head::Head;
 use super::peer::{Peer, Socket};
 use super::proxied::{self, Proxied};
@@ -20,7 +21,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -30,8 +31,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 /// A request's body over HTTP/2 is refused, but not before its end, or so long after its head: an answer in the middle of it is a
 /// reset to its client, and which of two errors it sees would be chance.
@@ -39,12 +40,21 @@ const BODY_WAITS: Duration = Duration::from_millis(50);
 /// So much of it is read.
 const MOST_BODY_BYTES: usize = 64 << 10;
 
+/// What TLS needs.
+#[derive(Clone)]
+pub struct Secure {
+    /// Certificates and keys.
+    pub acceptor: TlsAcceptor,
+    /// The handshakes of the worker.
+    pub turns: Rc<Handshakes>,
+}
+
 /// Serves one accepted connection until it ends, is overdue, or the node drains.
 pub async fn serve(
     edge: Arc<Edge>,
     mut tcp: TcpStream,
     addr: IpAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Secure>,
     drain: watch::Receiver<bool>,
     seat: Seat,
 ) {
@@ -56,7 +66,8 @@ pub async fn serve(
         seat.transfer(client::owner(addr));
     }
     let addr = proxied.addr.unwrap_or(addr);
-    let peer = Rc::new(Peer::new(edge, seat, addr, tls.is_some() || proxied.https, proxied.nameless));
+    let turns = tls.as_ref().map(|tls| tls.turns.clone());
+    let peer = Rc::new(Peer::new(edge, seat, addr, turns, &proxied));
     let socket = Socket::new(tcp, peer.clone());
     let connection = async {
         match tls {
@@ -69,6 +80,10 @@ pub async fn serve(
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(client = %addr, %error, "connection ended") },
         () = peer.overdue() => tracing::debug!(client = %addr, "connection timed out"),
+        () = peer.memory.ends() => {
+            peer.must_reset();
+            tracing::debug!(client = %addr, "connection ended: it was slow, and memory is short");
+        }
     }
 }
 
@@ -102,15 +117,10 @@ async fn unless_given_up(peer: &Peer, work: impl Future<Output = Ended>) -> Ende
 /// Why a connection ended that was between two requests, or had asked for nothing.
 const GIVEN_UP: &str = "another connection needed its seat";
 
-async fn secure(
-    peer: &Rc<Peer>,
-    socket: Socket,
-    tls: TlsAcceptor,
-    mut drain: watch::Receiver<bool>,
-) -> Ended {
+async fn secure(peer: &Rc<Peer>, socket: Socket, tls: Secure, mut drain: watch::Receiver<bool>) -> Ended {
     let stream = tokio::select! {
         biased;
-        shaken = tls.accept(socket) => shaken?,
+        shaken = shaken(peer, tls.acceptor.accept(socket)) => shaken?,
         () = peer.seat().given_up(peer) => return Err(GIVEN_UP.into()),
     };
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
@@ -128,7 +138,7 @@ async fn secure(
         }
     });
     let floods = peer.edge.metrics.http2_floods.clone();
-    let mut cork = Cork::new(stream, Guard::new(peer.outgoing(), floods));
+    let mut cork = Cork::new(stream, Guard::new(peer.clone(), floods));
     let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(cork.clone()), service));
     let to_the_end = async {
         tokio::select! {
@@ -161,6 +171,19 @@ async fn secure(
     let patience = patience(&cork, peer);
     linger::linger(&mut cork, peer, patience).await;
     Ok(())
+}
+
+/// A handshake, which waits for its turn with each flight.
+async fn shaken(peer: &Peer, accept: Accept<Socket>) -> io::Result<TlsStream<Socket>> {
+    let mut accept = pin!(accept);
+    let stream = poll_fn(|cx| {
+        let polled = accept.as_mut().poll(cx);
+        peer.turn_is_over();
+        polled
+    })
+    .await?;
+    peer.is_shaken();
+    Ok(stream)
 }
 
 /// How long the client of a connection is waited for that has nothing more to be sent.

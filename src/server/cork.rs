@@ -7,6 +7,8 @@
 use super::buffers::{self, Buffer};
 use super::h2::meter::{self, Heads, Meter};
 use super::h2::outgoing::Outgoing;
+use super::memory::Part;
+use super::peer::Peer;
 use crate::clock;
 use prometheus::IntCounter;
 use std::cell::RefCell;
@@ -39,14 +41,29 @@ struct Corked<S> {
 pub struct Guard {
     meter: Meter,
     outgoing: Arc<Outgoing>,
+    /// Whose memory is held; none in tests.
+    peer: Option<Rc<Peer>>,
     floods: IntCounter,
     is_calmed: bool,
 }
 
 impl Guard {
-    /// For a connection with this account of bodies; what it ends is counted.
-    pub fn new(outgoing: Arc<Outgoing>, floods: IntCounter) -> Self {
-        Self { meter: Meter::new(clock::monotonic()), outgoing, floods, is_calmed: false }
+    /// For a connection; what it ends is counted.
+    pub fn new(peer: Rc<Peer>, floods: IntCounter) -> Self {
+        Self { peer: Some(peer.clone()), ..Self::of(peer.outgoing(), floods) }
+    }
+
+    /// With this account of bodies.
+    fn of(outgoing: Arc<Outgoing>, floods: IntCounter) -> Self {
+        Self { meter: Meter::new(clock::monotonic()), outgoing, peer: None, floods, is_calmed: false }
+    }
+
+    /// Takes note of what the connection holds while it waits.
+    fn note_memory(&self, has_frames: bool) {
+        let Some(Peer { memory, .. }) = self.peer.as_deref() else { return };
+        memory.set(Part::Bodies, self.outgoing.held() as u64);
+        memory.set(Part::Frames, if has_frames { MOST_BYTES as u64 } else { 0 });
+        memory.set(Part::Input, self.meter.kept_bytes());
     }
 }
 
@@ -76,10 +93,14 @@ where
             }
             Poll::Ready(ended)
         }
-        Poll::Pending => match cork.0.borrow_mut().poll_out(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        },
+        Poll::Pending => {
+            let mut corked = cork.0.borrow_mut();
+            if let Poll::Ready(Err(error)) = corked.poll_out(cx) {
+                return Poll::Ready(Err(error.into()));
+            }
+            corked.guard.note_memory(corked.held.is_some());
+            Poll::Pending
+        }
     })
     .await
 }
@@ -171,7 +192,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
         let corked = &mut *self.0.borrow_mut();
         let before = into.filled().len();
         ready!(Pin::new(&mut corked.io).poll_read(cx, into))?;
-        let Guard { meter, outgoing, floods, is_calmed } = &mut corked.guard;
+        let Guard { meter, outgoing, floods, is_calmed, .. } = &mut corked.guard;
         if *is_calmed || meter.allows(&into.filled()[before..], outgoing.written(), clock::monotonic()) {
             return Poll::Ready(Ok(()));
         }
@@ -193,7 +214,7 @@ mod tests {
     /// A peer that takes `room` bytes ahead of its reading.
     fn wire(room: usize) -> (Cork<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(room);
-        (Cork::new(near, Guard::new(Arc::default(), IntCounter::new("floods", "of frames").unwrap())), far)
+        (Cork::new(near, Guard::of(Arc::default(), IntCounter::new("floods", "of frames").unwrap())), far)
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use super::cache_status::CacheStatus;
 use super::clients::Clients;
 use super::egress::Egress;
 use super::listings::Listings;
+use super::memory::Memory;
 use super::seats::Seats;
 use super::taken::Taken;
 use crate::config::{Bandwidth, Config, Mirror};
@@ -48,6 +49,8 @@ pub struct Edge {
     pub geo: Geo,
     /// Who may be connected.
     pub seats: Seats,
+    /// What connections hold of memory.
+    pub memory: Arc<Memory>,
     /// The counters of redirects to each mirror, and of their bytes.
     pub redirected: Vec<(IntCounter, IntCounter)>,
     /// Directory listings made just now.
@@ -108,6 +111,7 @@ impl Edge {
             doubts: Doubts::default(),
             listings: Listings::default(),
             seats: Seats::new(config.http.max_connections, config.http.max_connections_per_network),
+            memory: Memory::new(config.http.memory, metrics.connections_ended_for_memory.clone()),
             load: MirrorLoad::new(donated, config.probes.ahead),
             orders: Orders::new(&config.mirrors),
             redirected: config.mirrors.iter().map(redirected).collect(),

@@ -12,6 +12,15 @@ use hyper::body::Body;
 pub const CONDITIONS: [HeaderName; 6] =
     [RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
 
+/// So much of a User-Agent is read, logged, and kept for as long as the connection: the longest of clients of today have some 200.
+pub const AGENT_BYTES: usize = 512;
+
+/// What is kept of a User-Agent.
+#[must_use]
+pub fn kept_agent(value: &[u8]) -> Box<[u8]> {
+    value[..value.len().min(AGENT_BYTES)].into()
+}
+
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
@@ -25,7 +34,7 @@ pub struct Head {
     pub hosts: Hosts,
     /// The message goes on after its head.
     pub has_body: bool,
-    /// The User-Agent field; empty if there is none.
+    /// The User-Agent field, its first [`AGENT_BYTES`]; empty if there is none.
     pub agent: Box<[u8]>,
     /// For whom a proxy says that it asks.
     pub forwarded: Forwarded,
@@ -142,7 +151,7 @@ impl<B: Body> From<&http::Request<B>> for Head {
             version: request.version(),
             hosts: hosts(request.uri(), fields),
             has_body: !request.body().is_end_stream(),
-            agent: fields.get(USER_AGENT).map(|value| value.as_bytes().into()).unwrap_or_default(),
+            agent: fields.get(USER_AGENT).map(|value| kept_agent(value.as_bytes())).unwrap_or_default(),
             conditions,
             method: request.method().clone(),
         }

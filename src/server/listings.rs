@@ -1,30 +1,37 @@
 //! Rendered directory listings, kept for a moment.
 
 use crate::http::TreePath;
+use crate::permits::{Permit, Permits, Refused};
+use crate::shares::{Limits, Owner};
 use bytes::Bytes;
 use moka::sync::Cache;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long a listing is shown without looking again.
 const FRESH: Duration = Duration::from_secs(2);
 /// Most bytes of kept listings.
 const MOST_BYTES: u64 = 64 << 20;
-/// Directories read at once.
-const AT_ONCE: usize = 2;
+/// Directories read at once: a listing of 10,000 names keeps a thread of the pool busy for some 10 ms, longer on a disk.
+const AT_ONCE: u64 = 4;
+/// Of one network, so that a turn is left for the first of another.
+const OF_NETWORK: u64 = AT_ONCE - 1;
+/// Requests that wait, of all networks.
+const WAITING: usize = 4096;
 
 /// The listings of a directory origin.
 #[derive(Debug)]
 pub struct Listings {
     pages: Cache<TreePath, Bytes>,
-    turns: Semaphore,
+    turns: Arc<Permits<1>>,
 }
 
 impl Default for Listings {
     fn default() -> Self {
         let weigh = |_: &TreePath, page: &Bytes| u32::try_from(page.len()).unwrap_or(u32::MAX);
         let pages = Cache::builder().max_capacity(MOST_BYTES).weigher(weigh).time_to_live(FRESH).build();
-        Self { pages, turns: Semaphore::new(AT_ONCE) }
+        let limits = Limits { places: AT_ONCE, reserved: [0], network: OF_NETWORK, waiters: WAITING };
+        Self { pages, turns: Permits::new(limits) }
     }
 }
 
@@ -35,15 +42,65 @@ impl Listings {
         self.pages.get(dir)
     }
 
-    /// The right to read a directory.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // Never closed.
-        self.turns.acquire().await.ok()
+    /// The right to read a directory, as soon as it is this network's turn.
+    ///
+    /// # Errors
+    /// Too many wait, most of them of this network.
+    pub async fn turn(&self, owner: Owner) -> Result<Permit<1>, Refused> {
+        self.turns.acquire(owner, 0).await
     }
 
     /// Keeps a listing.
     pub fn keep(&self, dir: &TreePath, page: Bytes) -> Bytes {
         self.pages.insert(dir.clone(), page.clone());
         page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_network_that_asks_for_many_listings_leaves_a_turn_for_another() {
+        let listings = Listings::default();
+        let flood = Owner::new(1, 1);
+        let mut turns: Vec<_> = (0..100).map(|_| Box::pin(listings.turn(flood))).collect();
+        let mut held: Vec<_> = turns
+            .iter_mut()
+            .filter_map(|turn| match poll(turn.as_mut()) {
+                Poll::Ready(turn) => Some(turn.unwrap()),
+                Poll::Pending => None,
+            })
+            .collect();
+        assert_eq!(held.len() as u64, OF_NETWORK);
+        let (mut first, mut second) =
+            (pin!(listings.turn(Owner::new(2, 1))), pin!(listings.turn(Owner::new(2, 1))));
+        let Poll::Ready(Ok(_first)) = poll(first.as_mut()) else {
+            panic!("the first of another network waits")
+        };
+        assert!(poll(second.as_mut()).is_pending());
+        // The next that is free is its, too, whatever the other has waiting.
+        held.pop();
+        assert!(poll(second.as_mut()).is_ready());
+    }
+
+    #[test]
+    fn where_too_many_wait_the_network_that_has_most_of_them_is_refused() {
+        let listings = Listings::default();
+        let flood = Owner::new(1, 1);
+        let mut turns: Vec<_> = (0..WAITING + 4).map(|_| Box::pin(listings.turn(flood))).collect();
+        let polled: Vec<_> = turns.iter_mut().map(|turn| poll(turn.as_mut())).collect();
+        let refused = polled.iter().filter(|polled| matches!(polled, Poll::Ready(Err(_)))).count();
+        assert_eq!(refused as u64, 4 - OF_NETWORK);
+        let mut other = pin!(listings.turn(Owner::new(2, 1)));
+        assert!(matches!(poll(other.as_mut()), Poll::Ready(Ok(_))));
     }
 }

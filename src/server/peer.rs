@@ -4,14 +4,17 @@ use super::Edge;
 use super::clients::{self, SharedTrail};
 use super::egress::SHORTEST_QUEUE;
 use super::h2::outgoing::Outgoing;
+use super::handshakes::{Handshakes, Turn};
+use super::memory::{Account, Part};
 use super::pacer::Flow;
+use super::proxied::Proxied;
 use super::seats::Seat;
 use super::waits::{Patience, Waits};
 use crate::clock;
 use crate::geo::Whereabouts;
 use crate::http::Forwarded;
 use crate::policy::bounce::Link;
-use crate::policy::client::Agent;
+use crate::policy::client::{self, Agent};
 use crate::shares::Use;
 use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
@@ -42,6 +45,14 @@ pub struct Peer {
     pub https: bool,
     /// Distinguishes connections within this process.
     pub id: u64,
+    /// What it holds of memory.
+    pub memory: Account,
+    /// TLS ends here, not at a proxy: the worker's handshakes.
+    handshakes: Option<Rc<Handshakes>>,
+    /// The turn that its handshake has, or waits for.
+    turn: RefCell<Option<Turn>>,
+    /// The TLS handshake is over, or there is none.
+    is_shaken: Cell<bool>,
     seat: Seat,
     /// It is a proxy that says truly for whom it asks.
     trusted: bool,
@@ -76,23 +87,36 @@ struct Latest {
 
 impl Peer {
     /// A client that has just connected. `nameless`: through a load balancer that can't name it, and has the address.
-    pub fn new(edge: Arc<Edge>, seat: Seat, addr: IpAddr, https: bool, nameless: bool) -> Self {
+    /// Where it begins with TLS, among these `handshakes`.
+    pub fn new(
+        edge: Arc<Edge>,
+        seat: Seat,
+        addr: IpAddr,
+        handshakes: Option<Rc<Handshakes>>,
+        proxied: &Proxied,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let waits = Cell::new(Waits::new(clock::monotonic()));
         let addr = addr.to_canonical();
-        let (trusted, addr_text) = (!nameless && edge.config.http.trusts(addr), addr.to_string().into());
+        let (trusted, addr_text) =
+            (!proxied.nameless && edge.config.http.trusts(addr), addr.to_string().into());
         let whereabouts = edge.geo.find(addr);
         let agent = Agent::new(addr, whereabouts, b"");
         let latest = RefCell::new(Latest { addr, whereabouts, user_agent: Box::default(), agent });
         let (segment, permitted) = (Cell::new(COMMON_SEGMENT), Cell::new(0));
         let (trail, reset) = (RefCell::default(), Cell::new(false));
+        let memory = Account::new(edge.memory.clone(), id);
         Self {
             edge,
             addr,
             addr_text,
-            https,
+            https: handshakes.is_some() || proxied.https,
             id,
+            memory,
+            is_shaken: Cell::new(handshakes.is_none()),
+            handshakes,
+            turn: RefCell::default(),
             seat,
             trusted,
             latest,
@@ -114,6 +138,9 @@ impl Peer {
 
     /// Ready once some of the `wanted` bytes of `flow` may be sent: how many, at least one.
     pub fn poll_permit(&self, flow: &Flow, cx: &mut Context<'_>, wanted: u64) -> Poll<u64> {
+        if self.handshakes.is_some() {
+            ready!(self.memory.poll_room(cx));
+        }
         let pacer = &self.edge.egress.pacer;
         let bytes = ready!(pacer.poll_permit(flow, cx, wanted, |bytes| self.on_wire(bytes)));
         if pacer.is_on() {
@@ -145,11 +172,12 @@ impl Peer {
         let permitted = self.permitted.get();
         self.permitted.set(permitted.saturating_sub(on_wire));
         self.edge.egress.pacer.spent(on_wire.saturating_sub(permitted), now);
-        let goes_on = self.outgoing.get().is_none_or(|outgoing| {
+        let progress = self.outgoing.get().map_or(bytes as u64, |outgoing| {
             let written = outgoing.sent();
-            self.written.replace(written) != written
+            written - self.written.replace(written)
         });
-        if goes_on {
+        if progress > 0 {
+            self.memory.progressed(progress);
             self.note(|waits| waits.sent(now));
         }
     }
@@ -227,6 +255,31 @@ impl Peer {
         self.waits.get().seat_use(now)
     }
 
+    /// Ready once the next flight of its handshake may be read.
+    fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        let Some(handshakes) = &self.handshakes else { return Poll::Ready(()) };
+        let mut turn = self.turn.borrow_mut();
+        let turn = turn.get_or_insert_with(|| {
+            let owner = client::owner(self.addr);
+            handshakes.ask(if self.edge.config.http.trusts(self.addr) { owner.many() } else { owner })
+        });
+        turn.poll(cx)
+    }
+
+    /// If it had a turn, what it has read is answered.
+    pub fn turn_is_over(&self) {
+        let mut turn = self.turn.borrow_mut();
+        if turn.as_ref().is_some_and(Turn::is_there) {
+            *turn = None;
+        }
+    }
+
+    /// The TLS handshake is over.
+    pub fn is_shaken(&self) {
+        self.is_shaken.set(true);
+        self.memory.set(Part::Input, 0);
+    }
+
     /// The connection's seat.
     pub fn seat(&self) -> &Seat {
         &self.seat
@@ -265,6 +318,9 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
 
     /// The socket, where what is written to it is what the client reads: files may be sent to it by sendfile(2).
     fn sendfile_socket(&self) -> Option<&Socket>;
+
+    /// The client has proven fast: larger pieces are worth their memory.
+    fn is_fast(&self) -> bool;
 }
 
 /// A client's TCP socket. Counts what is written, and notes what the connection waits for.
@@ -272,6 +328,8 @@ pub struct Socket {
     tcp: TcpStream,
     peer: Rc<Peer>,
     queue: Cell<Queue>,
+    /// Bytes that came in the TLS handshake.
+    shaken: Cell<u64>,
 }
 
 /// How much the kernel takes from the node that it can't send yet.
@@ -290,6 +348,10 @@ const SHORT_QUEUE: u32 = SHORTEST_QUEUE;
 /// A client that takes so much within [`FAST_WITHIN`] gets a long queue, which takes fewer calls for the same bytes.
 const FAST_BYTES: u64 = 1 << 20;
 const FAST_WITHIN: Duration = Duration::from_secs(1);
+/// What rustls holds at most of what a client doesn't take: 64 KiB in records, each in memory of its own.
+const RECORDS: u64 = 80 << 10;
+/// The same where it gets 32 KiB at a time.
+const SHORT_RECORDS: u64 = 40 << 10;
 
 impl Socket {
     /// The socket of `peer`.
@@ -301,7 +363,7 @@ impl Socket {
         // Both fail only if the connection has.
         let _ = socket.set_tcp_notsent_lowat(SHORT_QUEUE);
         let queue = Cell::new(Queue::Short { since: clock::monotonic(), bytes: 0 });
-        Self { tcp, peer, queue }
+        Self { tcp, peer, queue, shaken: Cell::new(0) }
     }
 
     fn wrote(&self, bytes: usize) {
@@ -335,6 +397,19 @@ impl Socket {
         let [is, should] = [bytes, wanted].map(|bytes| if bytes == 0 { u32::MAX } else { bytes });
         if should < is || should / 4 >= is {
             self.queue.set(self.long(wanted));
+        }
+    }
+
+    /// The client has proven fast.
+    pub fn is_fast(&self) -> bool {
+        matches!(self.queue.get(), Queue::Long { .. })
+    }
+
+    /// The kernel takes no more: what TLS holds of records by then.
+    fn is_stalled(&self) {
+        if self.peer.handshakes.is_some() && self.peer.is_shaken.get() {
+            let is_short = !self.is_fast() && self.peer.outgoing.get().is_none();
+            self.peer.memory.set(Part::Records, if is_short { SHORT_RECORDS } else { RECORDS });
         }
     }
 
@@ -387,6 +462,10 @@ impl Transport for Socket {
     fn sendfile_socket(&self) -> Option<&Self> {
         Some(self)
     }
+
+    fn is_fast(&self) -> bool {
+        Self::is_fast(self)
+    }
 }
 
 impl Transport for TlsStream<Socket> {
@@ -397,6 +476,10 @@ impl Transport for TlsStream<Socket> {
 
     fn sendfile_socket(&self) -> Option<&Socket> {
         None
+    }
+
+    fn is_fast(&self) -> bool {
+        self.get_ref().0.is_fast()
     }
 }
 
@@ -416,7 +499,16 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.peer.is_shaken.get() {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            ready!(self.peer.poll_turn(cx));
+        }
+        let before = buf.filled().len();
         ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        if !self.peer.is_shaken.get() {
+            self.shaken.set(self.shaken.get() + (buf.filled().len() - before) as u64);
+            self.peer.memory.set(Part::Input, self.shaken.get());
+        }
         // Over HTTP/2 what comes may be a frame that begins no request.
         if self.peer.outgoing.get().is_none() {
             self.peer.note(|waits| waits.received(clock::monotonic()));
@@ -435,7 +527,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs))?;
+        let Poll::Ready(written) = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs) else {
+            self.is_stalled();
+            return Poll::Pending;
+        };
+        let written = written?;
         self.wrote(written);
         Poll::Ready(Ok(written))
     }
@@ -445,6 +541,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TLS flushes once it has written all.
+        self.peer.memory.set(Part::Records, 0);
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 

@@ -67,7 +67,7 @@ pub async fn serve(
 ) -> Answer {
     let path = &question.path;
     if path.is_directory()
-        && let Some(answer) = Box::pin(listing(edge, question)).await.transpose()
+        && let Some(answer) = Box::pin(listing(edge, asked, question)).await.transpose()
     {
         return answer.unwrap_or_else(|error| failed(asked, question, &error));
     }
@@ -216,14 +216,17 @@ fn single_range(asked: &Asked, meta: &Meta) -> Option<ByteRange> {
 }
 
 /// The listing of a directory of a local tree; `None` where the origin makes its own.
-async fn listing(edge: &Edge, question: &Question<'_>) -> Result<Option<Answer>, FetchError> {
+async fn listing(edge: &Edge, asked: &Asked, question: &Question<'_>) -> Result<Option<Answer>, FetchError> {
     let dir = &question.path;
     let page = |html: Bytes| Answer::page(StatusCode::OK, Reason::Listing, "text/html; charset=utf-8", html);
     if let Some(html) = edge.listings.at_hand(dir) {
         return Ok(Some(page(html)));
     }
     // A large directory costs a stat for each entry: few are listed at once, and each once for all who ask meanwhile.
-    let _turn = edge.listings.turn().await;
+    let Ok(_turn) = edge.listings.turn(asked.client.owner).await else {
+        let (status, why) = (StatusCode::SERVICE_UNAVAILABLE, "too many listings are asked for");
+        return Ok(Some(Answer::error(status, Reason::Listing, why)));
+    };
     if let Some(html) = edge.listings.at_hand(dir) {
         return Ok(Some(page(html)));
     }

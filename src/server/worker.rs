@@ -1,12 +1,15 @@
 //! Workers: a thread, a runtime, and listening sockets for each core.
 
+use super::Edge;
+use super::connection::{self, Secure};
+use super::handshakes::Handshakes;
 use super::seats::{Place, Seat};
-use super::{Edge, connection};
 use crate::clock;
 use crate::policy::client;
 use crate::shares::Owner;
 use std::io;
 use std::net::{IpAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -49,9 +52,10 @@ pub fn start(number: usize, listeners: Vec<Listener>, shared: Shared) -> io::Res
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build()?;
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         LocalSet::new().block_on(&runtime, async {
+            let turns = handshakes(&shared.edge);
             let mut accepting = JoinSet::new();
             for listener in listeners {
-                accepting.spawn_local(accept(listener, shared.clone()));
+                accepting.spawn_local(accept(listener, shared.clone(), turns.clone()));
             }
             while accepting.join_next().await.is_some() {}
         });
@@ -60,13 +64,22 @@ pub fn start(number: usize, listeners: Vec<Listener>, shared: Shared) -> io::Res
     })
 }
 
-async fn accept(listener: Listener, shared: Shared) {
+/// The worker's TLS handshakes.
+fn handshakes(edge: &Edge) -> Rc<Handshakes> {
+    let per_network = edge.config.https.as_ref().map_or(1, |https| https.handshakes_per_network);
+    let (waiting, delayed) =
+        (edge.metrics.handshakes_waiting.clone(), edge.metrics.handshakes_delayed.clone());
+    Handshakes::start(per_network.try_into().unwrap_or(u32::MAX), waiting, delayed)
+}
+
+async fn accept(listener: Listener, shared: Shared, turns: Rc<Handshakes>) {
     let Shared { edge, mut drain } = shared;
     let socket = match tokio::net::TcpListener::from_std(listener.socket) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "a listening socket can't be used"),
     };
-    let label = if listener.tls.is_some() { "https" } else { "http" };
+    let tls = listener.tls.map(|acceptor| Secure { acceptor, turns });
+    let label = if tls.is_some() { "https" } else { "http" };
     let open = edge.metrics.connections.with_label_values(&[label]);
     let (mut serving, mut together) = (JoinSet::new(), 0_u32);
     loop {
@@ -84,8 +97,7 @@ async fn accept(listener: Listener, shared: Shared) {
                 };
                 // Each write is complete in itself; Nagle would only delay its tail.
                 let _ = stream.set_nodelay(true);
-                let (edge, tls, drain, open) =
-                    (edge.clone(), listener.tls.clone(), drain.clone(), open.clone());
+                let (edge, tls, drain, open) = (edge.clone(), tls.clone(), drain.clone(), open.clone());
                 serving.spawn_local(async move {
                     let Some(seat) = seated(&edge, place).await else { return };
                     open.inc();
@@ -106,7 +118,7 @@ async fn accept(listener: Listener, shared: Shared) {
     }
     // Who is in the backlog was promised an answer: take those, then accept no more.
     while let Ok(Ok((stream, addr))) = tokio::time::timeout(Duration::ZERO, socket.accept()).await {
-        let (edge, tls, drain) = (edge.clone(), listener.tls.clone(), drain.clone());
+        let (edge, tls, drain) = (edge.clone(), tls.clone(), drain.clone());
         serving.spawn_local(async move {
             let Ok(place) = edge.seats.place(owner(&edge, addr.ip())) else { return };
             if let Some(seat) = seated(&edge, place).await {

@@ -7,9 +7,12 @@
 pub mod pool;
 mod queue;
 mod ranks;
+pub mod slowest;
 pub mod table;
+pub mod turns;
 
 pub use pool::{Answer, Limits, Pool, Use};
+pub use slowest::{Holding, Slowest};
 pub use table::{Bounds, Sharded, Table};
 
 /// Whose use counts: a client and its network. Mirrors and repos may be owners, too.

@@ -5,18 +5,18 @@ use super::support::node::Node;
 use super::support::scratch;
 use super::tls::{certificate, secure_node};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-const LENGTH: usize = 4 << 20;
+pub const LENGTH: usize = 4 << 20;
 /// As many streams as the node allows.
-const STREAMS: u32 = 64;
+pub const STREAMS: u32 = 64;
 
 /// A node with a file of 4 MiB, and the certificate to trust.
-fn node(dir: &Path, more: &str) -> (Node, PathBuf) {
+pub fn node(dir: &Path, more: &str) -> (Node, PathBuf) {
     certificate(dir);
     let tree = dir.join("tree");
     fs::create_dir(&tree).unwrap();
@@ -25,14 +25,21 @@ fn node(dir: &Path, more: &str) -> (Node, PathBuf) {
 }
 
 /// Asks for the file on so many streams, and takes no more than the one byte of each that the window allows.
-fn stalled(node: &Node, certificate: &Path, streams: u32) -> Http2 {
+pub fn stalled(node: &Node, certificate: &Path, streams: u32) -> Http2 {
+    try_stalled(node, certificate, streams).unwrap()
+}
+
+/// The same, or why the node has ended the connection.
+pub fn try_stalled(node: &Node, certificate: &Path, streams: u32) -> io::Result<Http2> {
     let mut http2 = Http2::open(node.https(), certificate, 1);
-    (0..streams).for_each(|number| http2.get(2 * number + 1, "/large"));
+    for number in 0..streams {
+        http2.try_get(2 * number + 1, "/large")?;
+    }
     let mut began = 0;
     while began < streams {
-        began += u32::from(http2.frame().unwrap().kind == DATA);
+        began += u32::from(http2.frame()?.kind == DATA);
     }
-    http2
+    Ok(http2)
 }
 
 #[test]
@@ -55,7 +62,7 @@ fn streams_that_are_not_read_hold_little_memory_and_stop_no_other() {
 #[test]
 fn pings_do_not_keep_a_connection_whose_streams_are_not_read() {
     let dir = scratch();
-    let (node, certificate) = node(dir.path(), "[http]\nwrite_timeout = \"2s\"");
+    let (node, certificate) = node(dir.path(), "[http]\nlisten = []\nwrite_timeout = \"2s\"");
     let mut http2 = stalled(&node, &certificate, 1);
     http2.patient_for(Duration::from_millis(100));
     let ended = loop {
@@ -100,7 +107,7 @@ fn a_request_with_a_body_is_refused_at_its_end() {
 }
 
 /// What came of a request for the large file: how much, and whether all.
-fn download(http2: &mut Http2, stream: u32) -> usize {
+pub fn download(http2: &mut Http2, stream: u32) -> usize {
     http2.get(stream, "/large");
     http2.open_window(stream, u32::try_from(LENGTH).unwrap());
     let mut got = 0;
@@ -120,7 +127,7 @@ fn download(http2: &mut Http2, stream: u32) -> usize {
 fn a_connection_that_gives_its_seat_up_has_sent_all() {
     const HERE: [u8; 4] = [127, 0, 0, 1];
     let dir = scratch();
-    let (node, certificate) = node(dir.path(), "[http]\nmax_connections_per_network = 2");
+    let (node, certificate) = node(dir.path(), "[http]\nlisten = []\nmax_connections_per_network = 2");
     // Two more than have seats, all of one network: each that has its answer is asked for its seat at once.
     let clients: Vec<_> = (0..4)
         .map(|_| {

@@ -15,6 +15,7 @@ use super::answer::Answer;
 use super::asked::{Asked, Refused};
 use super::handle;
 use super::linger;
+use super::memory::Part;
 use super::peer::{Peer, Transport};
 use super::respond::respond;
 use crate::clock;
@@ -65,7 +66,7 @@ pub async fn serve<S: Transport>(
         }
         let request = tokio::select! {
             biased;
-            request = connection.request() => request?,
+            request = connection.request(peer) => request?,
             () = drained(drain) => None,
         };
         let Some(request) = request else {
@@ -109,13 +110,14 @@ type Asking = Result<Box<Request>, Refused>;
 
 impl<S: Transport> Connection<S> {
     /// The next request; `None` at the end of the connection, between two requests.
-    async fn request(&mut self) -> Result<Option<Asking>, Ended> {
+    async fn request(&mut self, peer: &Peer) -> Result<Option<Asking>, Ended> {
         loop {
             if parse::is_ended(&self.input, self.searched) || parse::is_alien(&self.input) {
                 match parse::parse(&self.input) {
                     Parsed::Whole(request, length) => {
                         self.input.advance(length);
                         self.searched = 0;
+                        self.is_read(peer);
                         return Ok(Some(Ok(request)));
                     }
                     Parsed::Bad(status, why) => return Ok(Some(Err(refused(status, why)))),
@@ -124,6 +126,9 @@ impl<S: Transport> Connection<S> {
                 }
             }
             self.searched = self.input.len();
+            if self.searched > 0 {
+                peer.memory.set(Part::Input, self.input.capacity() as u64);
+            }
             if self.searched >= parse::MOST_BYTES {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 return Ok(Some(Err(refused(status, "a head has at most 64 KiB"))));
@@ -132,6 +137,14 @@ impl<S: Transport> Connection<S> {
                 return if self.input.is_empty() { Ok(None) } else { Err(Ended::HungUp) };
             }
         }
+    }
+
+    /// A head is read. One that was long leaves no large buffer behind while it is answered.
+    fn is_read(&mut self, peer: &Peer) {
+        if self.input.capacity() > 2 * READ_BYTES {
+            self.input = BytesMut::from(&self.input[..]);
+        }
+        peer.memory.set(Part::Input, 0);
     }
 
     /// Reads what is there, or waits for it; 0 at the end. An idle connection holds no memory for it.

@@ -1,7 +1,7 @@
 //! The head of an HTTP/1 request (RFC 9112), from bytes. Pure.
 
 use crate::http::Forwarded;
-use crate::server::head::{CONDITIONS, Field, Head, Hosts, Target};
+use crate::server::head::{CONDITIONS, Field, Head, Hosts, Target, kept_agent};
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, StatusCode, Version};
 use httparse::{Error, Status};
@@ -107,7 +107,7 @@ fn read(request: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
         let value = field.value.trim_ascii();
         match Field::named(field.name) {
             Some(Field::Host) => head.hosts = head.hosts.and(value),
-            Some(Field::UserAgent) if head.agent.is_empty() => head.agent = value.into(),
+            Some(Field::UserAgent) if head.agent.is_empty() => head.agent = kept_agent(value),
             None | Some(Field::UserAgent) => {}
             Some(Field::ForwardedFor) => head.forwarded.note_for(value),
             Some(Field::ForwardedProto) => head.forwarded.note_proto(value),

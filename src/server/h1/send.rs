@@ -7,6 +7,7 @@ use crate::metrics::Path;
 use crate::server::account::Tally;
 use crate::server::body::{Chunk, Region, ResponseBody};
 use crate::server::buffers;
+use crate::server::memory::Part;
 use crate::server::peer::Transport;
 use crate::server::reply::Reply;
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use tokio::io::AsyncWriteExt;
 
 /// Sent in one go before the worker's other connections have their turn.
 const TURN_BYTES: u64 = 1 << 20;
+/// A client that hasn't proven fast gets so much at a time over TLS: it lies in memory until it is taken.
+const SLOW_BYTES: usize = 32 << 10;
 
 impl<S: Transport> Connection<S> {
     /// Sends a response; the connection's fate afterwards.
@@ -43,7 +46,12 @@ impl<S: Transport> Connection<S> {
                 let _ = write!(self.output, "{:x}\r\n", chunk.len());
             }
             match chunk {
-                Chunk::Bytes(bytes) => self.bytes(&tally, bytes).await?,
+                Chunk::Bytes(bytes) => {
+                    let own = if body.is_shared() { 0 } else { bytes.len() as u64 };
+                    tally.peer.memory.set(Part::Bodies, own);
+                    self.bytes(&tally, bytes).await?;
+                    tally.peer.memory.set(Part::Bodies, 0);
+                }
                 Chunk::File(region) => match self.io.sendfile_socket().is_some() {
                     true => self.sendfile(region).await?,
                     false => self.copy(region).await?,
@@ -157,19 +165,23 @@ impl<S: Transport> Connection<S> {
     /// Through a buffer: TLS has to see each byte.
     async fn copy(&mut self, mut region: Region) -> Result<(), Ended> {
         self.write_with(&[]).await?;
-        let mut buffer = buffers::take();
         while region.offset < region.end {
-            let wanted = (region.end - region.offset).min(buffers::BYTES as u64);
+            // Nothing is read before TLS has sent all that it holds: a client that takes nothing has one piece in memory, not two.
+            self.io.flush().await?;
+            let most = if self.io.is_fast() { buffers::BYTES } else { SLOW_BYTES };
+            let wanted = (region.end - region.offset).min(most as u64);
             let most = region.offset + self.permit(&region.tally, wanted).await?;
+            let mut buffer = buffers::take();
             let piece = buffer.read(&region.file, region.offset, most);
             let piece = piece.inspect_err(|_| region.tally.is_damaged())?;
             if piece.is_empty() {
                 region.tally.is_damaged();
                 return Err(ended_early().into());
             }
+            let length = piece.len();
             self.io.write_all(piece).await?;
-            region.offset += piece.len() as u64;
-            region.tally.sent(piece.len(), Path::Copy);
+            region.offset += length as u64;
+            region.tally.sent(length, Path::Copy);
         }
         Ok(())
     }

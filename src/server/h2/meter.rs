@@ -24,6 +24,10 @@ const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+/// The largest frame that a client may send (RFC 9113, 4.2), and a head of the size that is allowed with its last frame.
+const MOST_FRAME_BYTES: u64 = 16 << 10;
+const MOST_HEAD_BYTES: u64 = 48 << 10;
 
 /// GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, 6.8 and 7).
 pub const CALM: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xb];
@@ -34,6 +38,10 @@ pub struct Heads {
     /// Of the preface or a payload, bytes that are still to come; and whether they are DATA.
     skip: usize,
     is_data: bool,
+    /// A frame has begun after the preface; it is part of a request's head; the head goes on after it.
+    is_frame: bool,
+    is_head: bool,
+    goes_on: bool,
     head: [u8; HEAD_BYTES],
     filled: usize,
 }
@@ -42,7 +50,8 @@ impl Heads {
     /// Of what a client sends.
     #[must_use]
     pub const fn of_client() -> Self {
-        Self { skip: PREFACE_BYTES, is_data: false, head: [0; HEAD_BYTES], filled: 0 }
+        let (is_data, is_frame, is_head, goes_on) = (false, false, false, false);
+        Self { skip: PREFACE_BYTES, is_data, is_frame, is_head, goes_on, head: [0; HEAD_BYTES], filled: 0 }
     }
 
     /// Follows `bytes`; of each head that is complete with them, `each` gets the type and the length of its payload. How many of
@@ -58,13 +67,27 @@ impl Heads {
             self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
             (self.filled, bytes) = (self.filled + taken, &bytes[taken..]);
             if self.filled == HEAD_BYTES {
-                let [a, b, c, kind, ..] = self.head;
+                let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                (self.filled, self.is_data) = (0, kind == DATA);
+                (self.filled, self.is_data, self.is_frame) = (0, kind == DATA, true);
+                self.is_head = matches!(kind, HEADERS | CONTINUATION);
+                self.goes_on = self.is_head && flags & END_HEADERS == 0;
                 each(kind, self.skip);
             }
         }
         data
+    }
+
+    /// What h2 keeps at most of a head or a frame that hasn't come whole, in bytes.
+    #[must_use]
+    pub const fn kept_bytes(&self) -> u64 {
+        if self.goes_on || self.is_head && self.skip > 0 {
+            MOST_HEAD_BYTES
+        } else if self.is_frame && self.skip > 0 {
+            MOST_FRAME_BYTES
+        } else {
+            0
+        }
     }
 
     /// No frame has begun that isn't complete.
@@ -89,6 +112,12 @@ impl Meter {
     #[must_use]
     pub const fn new(now: Instant) -> Self {
         Self { heads: Heads::of_client(), credit: BURST, since: now, written: 0 }
+    }
+
+    /// What h2 keeps of what hasn't come whole ([`Heads::kept_bytes`]).
+    #[must_use]
+    pub const fn kept_bytes(&self) -> u64 {
+        self.heads.kept_bytes()
     }
 
     /// Whether the client may have sent `bytes`; `written`: bytes of bodies that it was sent, from the connection's start on.

@@ -100,9 +100,14 @@ impl Outgoing {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// Bytes on the account.
+    pub fn held(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Something is on the account.
     pub fn has_some(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > 0
+        self.held() > 0
     }
 
     /// So much payload of DATA has left the connection's buffers.

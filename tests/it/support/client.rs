@@ -62,6 +62,14 @@ pub fn request(addr: SocketAddr, method: &str, target: &str, headers: &[(&str, &
     connection.request(method, target, headers).unwrap_or_else(|end| panic!("{method} {target}: {end:?}"))
 }
 
+/// A socket that is connected from an address of this host's.
+pub fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect_timeout(&addr.into(), PATIENCE)?;
+    Ok(socket.into())
+}
+
 impl Connection {
     /// Connects.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
@@ -70,10 +78,7 @@ impl Connection {
 
     /// From an address of this host's.
     pub fn open_from(source: Ipv4Addr, addr: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
-        socket.connect_timeout(&addr.into(), PATIENCE)?;
-        Self::over(socket.into())
+        Self::over(connect_from(source, addr)?)
     }
 
     fn over(stream: TcpStream) -> io::Result<Self> {

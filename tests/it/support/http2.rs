@@ -33,24 +33,39 @@ impl Frame {
     }
 }
 
+/// TLS over a connection, whose handshake comes with the first bytes.
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// TLS that trusts the certificate in a file, for this protocol.
+pub fn tls(tcp: TcpStream, certificate: &Path, protocol: &str) -> Tls {
+    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    StreamOwned::new(connection(&settings(certificate, protocol)), tcp)
+}
+
+/// A connection that hasn't begun; those with the same settings share their sessions.
+pub fn connection(settings: &Arc<ClientConfig>) -> ClientConnection {
+    ClientConnection::new(settings.clone(), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// A client that trusts the certificate in a file, for this protocol.
+pub fn settings(certificate: &Path, protocol: &str) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    Arc::new(config)
+}
+
 /// A connection.
-pub struct Http2(StreamOwned<ClientConnection, TcpStream>);
+pub struct Http2(Tls);
 
 impl Http2 {
     /// Connects, trusting the certificate in a file, and lets each stream send so many bytes.
     pub fn open(addr: SocketAddr, certificate: &Path, window: u32) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let name = ServerName::try_from("localhost").unwrap();
-        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-        let tcp = TcpStream::connect(addr).unwrap();
-        tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut http2 = Self(StreamOwned::new(tls, tcp));
+        let mut http2 = Self(tls(TcpStream::connect(addr).unwrap(), certificate, "h2"));
         http2.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         let window = window.to_be_bytes();
         http2.send(SETTINGS, 0, &[0, 4, window[0], window[1], window[2], window[3]]).unwrap();
@@ -75,12 +90,17 @@ impl Http2 {
 
     /// Asks for a path on stream number `stream`, an odd one.
     pub fn get(&mut self, stream: u32, path: &str) {
-        self.ask(stream, path, 5);
+        self.try_get(stream, path).unwrap();
+    }
+
+    /// The same, where the node may have ended the connection.
+    pub fn try_get(&mut self, stream: u32, path: &str) -> io::Result<()> {
+        self.ask(stream, path, 5)
     }
 
     /// The same with a body, whose frames follow.
     pub fn begin(&mut self, stream: u32, path: &str) {
-        self.ask(stream, path, 4);
+        self.ask(stream, path, 4).unwrap();
     }
 
     /// The last part of a body.
@@ -88,12 +108,12 @@ impl Http2 {
         self.send_with(DATA, 1, stream, data).unwrap();
     }
 
-    fn ask(&mut self, stream: u32, path: &str, flags: u8) {
+    fn ask(&mut self, stream: u32, path: &str, flags: u8) -> io::Result<()> {
         let literal =
             |name: u8, value: &str| [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
         // RFC 7541: GET and https by their numbers, path and authority as literals.
         let fields = [vec![0x82, 0x87], literal(4, path), literal(1, "localhost")].concat();
-        self.send_with(HEADERS, flags, stream, &fields).unwrap();
+        self.send_with(HEADERS, flags, stream, &fields)
     }
 
     /// Lets a stream send so many bytes more.

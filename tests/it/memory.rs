@@ -1,0 +1,108 @@
+//! What connections may hold of memory: `http.memory`.
+
+use super::http2::{LENGTH, STREAMS, download, node, stalled, try_stalled};
+use super::support::client::{Connection, head};
+use super::support::http2::{Http2, Tls, tls};
+use super::support::node::Node;
+use super::support::{config, scratch, wait_until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+const CEILING: u64 = 16 << 20;
+const HELD: &str = "freshet_connections_memory_bytes";
+const ENDED: &str = "freshet_connections_ended_for_memory_total";
+
+/// Asks for the file over HTTP/1.1, and reads no more than the first bytes of the answer.
+fn stalled_reader(node: &Node, certificate: &Path) -> std::io::Result<Tls> {
+    let mut tls = tls(TcpStream::connect(node.https())?, certificate, "http/1.1");
+    tls.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    tls.read_exact(&mut [0; 12])?;
+    Ok(tls)
+}
+
+fn held(node: &Node) -> u64 {
+    node.metric(HELD).expect("a metric") as u64
+}
+
+#[test]
+fn connections_that_take_nothing_stay_below_the_ceiling_and_others_are_served() {
+    let dir = scratch();
+    let (mut node, certificate) = node(dir.path(), "[http]\nlisten = []\nmemory = \"16 MiB\"");
+    let _first = stalled(&node, &certificate, STREAMS);
+    let before = node.memory_bytes();
+    let is_over = AtomicBool::new(false);
+    let (mut readers, mut many) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let honest = scope.spawn(|| {
+            let mut downloads = 0;
+            while downloads < 3 || !is_over.load(Ordering::Relaxed) {
+                let mut http2 = Http2::open(node.https(), &certificate, 1 << 20);
+                assert_eq!(download(&mut http2, 1), LENGTH);
+                downloads += 1;
+            }
+        });
+        for number in 0..240 {
+            if number % 2 == 0 {
+                many.extend(try_stalled(&node, &certificate, STREAMS).ok());
+            } else {
+                readers.extend(stalled_reader(&node, &certificate).ok());
+            }
+            let held = held(&node);
+            assert!(held <= CEILING, "{held} bytes are held");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        honest.join().unwrap();
+    });
+    let ended = node.metric(ENDED).unwrap();
+    assert!(ended > 0.0);
+    let more = node.memory_bytes().saturating_sub(before);
+    println!("{more} bytes more, {} held, {ended} ended", held(&node));
+    assert!(more < 3 * CEILING, "{more} bytes more in the process");
+    drop((readers, many));
+    drop(_first);
+    wait_until("all is given back", || held(&node) == 0);
+}
+
+#[test]
+fn a_connection_at_rest_holds_nothing() {
+    let dir = scratch();
+    let (node, certificate) = node(dir.path(), "[http]\nlisten = []");
+    let mut http2 = Http2::open(node.https(), &certificate, 1 << 20);
+    assert_eq!(download(&mut http2, 1), LENGTH);
+    wait_until("it is at rest", || held(&node) == 0);
+    let reader = stalled_reader(&node, &certificate).unwrap();
+    wait_until("one stalls", || held(&node) >= 40 << 10);
+    let one = held(&node);
+    assert!(one <= 88 << 10, "{one} bytes of one that stalls");
+    drop(reader);
+    wait_until("it has ended", || held(&node) == 0);
+}
+
+#[test]
+fn a_long_head_leaves_nothing_behind() {
+    const CONNECTIONS: usize = 300;
+    const LONG: usize = 60_000;
+    let dir = scratch();
+    std::fs::write(dir.path().join("small"), "small").unwrap();
+    let mut node = Node::start(&config::in_place(dir.path(), ""));
+    let long = "a".repeat(LONG);
+    let addr = node.http();
+    let ask = || {
+        let mut connection = Connection::open(addr).unwrap();
+        connection.send(head("GET", "/small", &[("User-Agent", &long)])).unwrap();
+        assert_eq!(connection.response("GET").unwrap().text(), "small");
+        connection
+    };
+    // What many at once take of the allocator.
+    drop((0..10).map(|_| ask()).collect::<Vec<_>>());
+    let before = node.memory_bytes();
+    let idle = (0..CONNECTIONS).map(|_| ask()).collect::<Vec<_>>();
+    let more = node.memory_bytes().saturating_sub(before);
+    assert!(more < (CONNECTIONS * LONG / 3) as u64, "{more} bytes of {CONNECTIONS} idle connections");
+    drop(idle);
+    let line = node.wait_access("it is logged", |line| line["path"] == "/small");
+    assert_eq!(line["user_agent"].as_str().unwrap().len(), 512);
+}
