@@ -518,7 +518,7 @@ async fn warming_holds_back_neither_its_push_nor_the_next() {
     let server = Server::start(&tree).await;
     tree.put("7/updates", &repo(&[("a", "one")]));
     let mut config = Node::config(dir.path(), &url(&server), &updates(""));
-    config.push.warm_for = Duration::from_millis(300);
+    config.push.warm_for = Duration::from_millis(1500);
     config.push.warm_parallel = 2;
     let mut node = Node::start_with(dir.path(), config).await;
     node.offered(1).await;
