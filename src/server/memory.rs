@@ -1,7 +1,7 @@
 //! What connections hold of memory for clients that don't take it: `http.memory` is its ceiling.
 //!
 //! Counted are buffers of TLS and HTTP/2, pieces of bodies, heads that are kept while they are answered, and long heads that
-//! haven't come whole. A connection counts its own, and tells the node in steps of [`STEP_BYTES`]: more at once, less when its last
+//! haven't come whole. A connection counts its own, and tells the node in steps of `STEP_BYTES`: more at once, less when its last
 //! response is over. Near the ceiling the slowest connections end ([`Slowest`]); at the ceiling connections that need buffers wait for that.
 
 use crate::clock;
