@@ -138,7 +138,7 @@ async fn secure(peer: &Rc<Peer>, socket: Socket, tls: Secure, mut drain: watch::
         }
     });
     let floods = peer.edge.metrics.http2_floods.clone();
-    let mut cork = Cork::new(stream, Guard::new(peer.clone(), floods));
+    let mut cork = Cork::new(stream, Guard::new(peer, floods));
     let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(cork.clone()), service));
     let to_the_end = async {
         tokio::select! {

@@ -49,7 +49,7 @@ pub struct Guard {
 
 impl Guard {
     /// For a connection; what it ends is counted.
-    pub fn new(peer: Rc<Peer>, floods: IntCounter) -> Self {
+    pub fn new(peer: &Rc<Peer>, floods: IntCounter) -> Self {
         Self { peer: Some(peer.clone()), ..Self::of(peer.outgoing(), floods) }
     }
 
