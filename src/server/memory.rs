@@ -19,6 +19,8 @@ use tokio::sync::{Notify, watch};
 const STEP_BYTES: u64 = 8 << 10;
 /// A connection that is at work tells that it holds less by so much at least.
 const LESS_BYTES: u64 = 128 << 10;
+/// A flood says so in the log this often.
+const WARNED_EVERY: Duration = Duration::from_secs(10);
 /// While connections end for others, the next look comes so soon.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -34,6 +36,8 @@ pub struct Memory {
     rising: Notify,
     ended: IntCounter,
     began: Instant,
+    /// When the log may have the next line of it, in seconds since it began.
+    warn_from_secs: AtomicU64,
 }
 
 /// A connection, as others see it.
@@ -59,6 +63,7 @@ impl Memory {
             rising: Notify::new(),
             ended,
             began: clock::monotonic(),
+            warn_from_secs: AtomicU64::new(0),
         })
     }
 
@@ -118,11 +123,7 @@ impl Memory {
             return Some(slowest::WINDOW);
         }
         let chosen = slowest.choose(&holdings, left - self.low(), now);
-        tracing::warn!(
-            held = left,
-            connections = chosen.len(),
-            "http.memory is nearly used up: the slowest connections end"
-        );
+        self.warns(left, chosen.len(), now);
         let holders = lock(&self.holders);
         for holder in chosen.iter().filter_map(|id| holders.get(id)) {
             holder.ends.store(true, Ordering::Relaxed);
@@ -130,6 +131,15 @@ impl Memory {
             self.ended.inc();
         }
         Some(SOON)
+    }
+
+    /// Says so in the log, once in [`WARNED_EVERY`].
+    fn warns(&self, held: u64, connections: usize, now: Duration) {
+        let due = self.warn_from_secs.load(Ordering::Relaxed);
+        if connections > 0 && now.as_secs() >= due {
+            self.warn_from_secs.store((now + WARNED_EVERY).as_secs(), Ordering::Relaxed);
+            tracing::warn!(held, connections, "http.memory is nearly used up: the slowest connections end");
+        }
     }
 
     /// From here on it is measured how connections progress.

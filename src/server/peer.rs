@@ -86,8 +86,8 @@ struct Latest {
 }
 
 impl Peer {
-    /// A client that has just connected. `nameless`: through a load balancer that can't name it, and has the address.
-    /// Where it begins with TLS, among these `handshakes`.
+    /// A client that has just connected, or a load balancer for it.
+    /// `handshakes`: those of its worker, where it begins with TLS.
     pub fn new(
         edge: Arc<Edge>,
         seat: Seat,

@@ -23,6 +23,15 @@ fn stalled_reader(node: &Node, certificate: &Path) -> std::io::Result<Tls> {
     Ok(tls)
 }
 
+/// Sets a flag when it is dropped.
+struct Sets<'a>(&'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn held(node: &Node) -> u64 {
     node.metric(HELD).expect("a metric") as u64
 }
@@ -31,7 +40,7 @@ fn held(node: &Node) -> u64 {
 fn connections_that_take_nothing_stay_below_the_ceiling_and_others_are_served() {
     let dir = scratch();
     let (mut node, certificate) = node(dir.path(), "[http]\nlisten = []\nmemory = \"16 MiB\"");
-    let _first = stalled(&node, &certificate, STREAMS);
+    let first = stalled(&node, &certificate, STREAMS);
     let before = node.memory_bytes();
     let is_over = AtomicBool::new(false);
     let (mut readers, mut many) = (Vec::new(), Vec::new());
@@ -44,6 +53,8 @@ fn connections_that_take_nothing_stay_below_the_ceiling_and_others_are_served() 
                 downloads += 1;
             }
         });
+        // Also where an assertion fails.
+        let over = Sets(&is_over);
         for number in 0..240 {
             if number % 2 == 0 {
                 many.extend(try_stalled(&node, &certificate, STREAMS).ok());
@@ -53,7 +64,7 @@ fn connections_that_take_nothing_stay_below_the_ceiling_and_others_are_served() 
             let held = held(&node);
             assert!(held <= CEILING, "{held} bytes are held");
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         honest.join().unwrap();
     });
     let ended = node.metric(ENDED).unwrap();
@@ -62,7 +73,7 @@ fn connections_that_take_nothing_stay_below_the_ceiling_and_others_are_served() 
     println!("{more} bytes more, {} held, {ended} ended", held(&node));
     assert!(more < 3 * CEILING, "{more} bytes more in the process");
     drop((readers, many));
-    drop(_first);
+    drop(first);
     wait_until("all is given back", || held(&node) == 0);
 }
 
