@@ -101,7 +101,7 @@ fn confined_by(in_force: &InForce) -> String {
     format!("it would be {how}: {in_force}")
 }
 
-/// Makes the node's own directories and its log: a place that isn't there can't be given. Whoever needs one says why it can't be
+/// Makes the node's own directories and its log: a place that isn't there can't be given. The part that needs one says why it can't be
 /// made.
 fn make(config: &Config) {
     for dir in own(config) {

@@ -44,7 +44,7 @@ pub(super) fn node(t: &mut Table<'_>, storage: &Storage<'_>) -> Node {
 fn confine(t: &mut Table<'_>) -> bool {
     let confine = t.or("confine", &kinds::truth(), true);
     if !confine {
-        t.warn("confine", "whoever takes the process over may do all that its user may; only for debugging");
+        t.warn("confine", "a process that is taken over may do all that its user may; only for debugging");
     }
     confine
 }

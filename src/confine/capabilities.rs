@@ -13,7 +13,7 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC
 pub(super) fn drop_all() -> Result<String, String> {
     let told = |error: Errno| error.to_string();
     let now = capabilities(None).map_err(told)?;
-    // A program that is run later can't get them back. Only root may say so, and nobody else needs it: there are no new
+    // A program that is run later can't get them back. Only root may say so, and no other user needs it: there are no new
     // privileges, and nothing is run.
     for one in CapabilitySet::all().difference(KEPT).iter() {
         let _ = remove_capability_from_bounding_set(one);

@@ -1,4 +1,4 @@
-//! What the process may still do once it has what it needs: whoever takes it over finds little more.
+//! What the process may still do once it has what it needs: an attacker who takes it over finds little more.
 //!
 //! Four parts, each for itself: files by Landlock, no new privileges, capabilities dropped, system calls refused that a server
 //! never makes. All of them hold for the calling thread and for those that it starts from then on, for ever. What a kernel

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
-/// What a connection holds is told in steps of so much; less than one step isn't told at all.
+/// A connection reports what it holds in steps of so much; less than one step isn't reported at all.
 const STEP_BYTES: u64 = 8 << 10;
 /// A connection that is at work tells that it holds less by so much at least.
 const LESS_BYTES: u64 = 128 << 10;
