@@ -32,6 +32,8 @@ pub mod clock;
 pub mod config;
 pub mod confine;
 pub mod demo;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub mod geo;
 pub mod http;
 pub mod listing;

@@ -6,25 +6,10 @@ use crate::origin::Retained;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
-/// What the C library reads to resolve a name, and where the system's CAs are. `/etc` as a whole, since files there are replaced;
-/// of root, who can read all of it, these alone.
-const OF_ETC: [&str; 12] = [
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/host.conf",
-    "/etc/nsswitch.conf",
-    "/etc/gai.conf",
-    "/etc/services",
-    "/etc/protocols",
-    "/etc/ld.so.cache",
-    "/etc/ssl/certs",
-    "/etc/ssl/cert.pem",
-    "/etc/pki/ca-trust",
-    "/etc/pki/tls/certs",
-];
-
-/// What else it reads, with its modules for names; and what tells of the process, its limits and its interfaces.
-const OF_SYSTEM: [&str; 15] = [
+/// What the C library reads to resolve a name, and where the system's CAs are; and what tells of the process, its limits and its
+/// interfaces. `/etc` as a whole, since files there are replaced by others: a lease that is renewed brings another `resolv.conf`.
+const OF_SYSTEM: [&str; 17] = [
+    "/etc",
     "/lib",
     "/lib64",
     "/usr/lib",
@@ -39,6 +24,7 @@ const OF_SYSTEM: [&str; 15] = [
     "/proc",
     "/sys/class/net",
     "/sys/devices",
+    "/sys/fs/cgroup",
     "/dev/urandom",
 ];
 
@@ -67,7 +53,7 @@ pub(super) fn confine(config: &Config) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
         tracing::warn!(
-            "it runs as root, which nothing here needs: give it a user of its own (AmbientCapabilities of systemd opens ports below 1024)"
+            "it runs as root, which nothing here needs, and may read all of /etc: give it a user of its own (AmbientCapabilities of systemd opens ports below 1024)"
         );
     }
     if !config.node.confine {
@@ -132,7 +118,8 @@ fn places(config: &Config, is_root: bool) -> Places {
         kind.push(path.clone());
     }
     if let AccessLog::File(path) = &config.log.access {
-        places.append.push(beside(path));
+        // A log that is rotated is followed by a new file of its name. Of root's rights, all logs of a shared directory are too many.
+        places.append.push(if is_root { beside(path) } else { directory_of(path) });
     }
     for path in config.sources.iter().chain(&config.geoip) {
         places.read.push(beside(path));
@@ -140,11 +127,6 @@ fn places(config: &Config, is_root: bool) -> Places {
         places.read.extend(path.canonicalize().ok().as_deref().map(beside));
     }
     places.read.extend(OF_SYSTEM.map(PathBuf::from));
-    if is_root {
-        places.read.extend(OF_ETC.map(PathBuf::from));
-    } else {
-        places.read.push("/etc".into());
-    }
     places
         .read
         .extend(["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().filter_map(std::env::var_os).map(PathBuf::from));
@@ -156,11 +138,14 @@ fn places(config: &Config, is_root: bool) -> Places {
 /// The directory that a file lies in, so that one which replaces it is given as well; the file alone where the directory is one of
 /// many programs.
 fn beside(path: &Path) -> PathBuf {
+    let dir = directory_of(path);
+    let is_shared = SHARED.iter().any(|shared| dir == Path::new(shared));
+    if is_shared { std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) } else { dir }
+}
+
+fn directory_of(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match path.parent() {
-        Some(dir) if !SHARED.iter().any(|shared| dir == Path::new(shared)) => dir.to_owned(),
-        _ => path,
-    }
+    path.parent().unwrap_or(&path).to_owned()
 }
 
 #[cfg(test)]
@@ -175,16 +160,19 @@ mod tests {
         config.geoip.push("/var/lib/GeoIP/a.mmdb".into());
         let places = places(&config, true);
         let given = |list: &[PathBuf], path: &str| list.iter().any(|place| place == Path::new(path));
-        for path in ["/etc/freshet", "/etc/freshet/mirrors.d", "/var/lib/GeoIP", "/etc/resolv.conf", "/proc"]
-        {
+        for path in ["/etc", "/etc/freshet/mirrors.d", "/var/lib/GeoIP", "/proc", "/sys/fs/cgroup"] {
             assert!(given(&places.read, path), "{path}: {places:?}");
         }
-        assert!(!given(&places.read, "/etc") && given(&super::places(&config, false).read, "/etc"));
         let own = ["/var/lib/freshet", "/var/cache/freshet"].map(PathBuf::from);
         assert!(places.write.iter().all(|place| own.contains(place)), "not all of /var/cache: {places:?}");
         let nested = Config::parse(&text.replace("/var/cache", "/data/x"), Path::new("/f.toml")).unwrap().0;
         assert!(given(&super::places(&nested, true).write, "/data/x"), "where it can be made anew");
-        assert_eq!(places.append, [Path::new("/var/log/freshet.log")], "not all of /var/log");
+        assert_eq!(places.append, [Path::new("/var/log/freshet.log")], "not all of /var/log, as root");
+        assert_eq!(
+            super::places(&config, false).append,
+            [Path::new("/var/log")],
+            "a new file after a rotation"
+        );
         assert_eq!(places.linked, [] as [PathBuf; 0]);
     }
 }

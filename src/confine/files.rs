@@ -2,8 +2,8 @@
 
 use super::Places;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use std::path::PathBuf;
 
@@ -18,7 +18,15 @@ pub(super) fn restrict(places: &Places) -> Result<String, String> {
         LandlockStatus::NotEnabled => return Err("the kernel was started without Landlock".to_owned()),
         LandlockStatus::Available { effective_abi, .. } => effective_abi as i32,
     };
-    match status.ruleset {
+    told(version, status.ruleset)
+}
+
+/// What is in force of a version of Landlock, or why nothing is.
+fn told(version: i32, status: RulesetStatus) -> Result<String, String> {
+    match status {
+        RulesetStatus::NotEnforced if version < 2 => {
+            Err(format!("Landlock {version} refuses each move between directories; Linux 5.19 has 2"))
+        }
         RulesetStatus::NotEnforced => Err(format!("Landlock {version} enforces none of it")),
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {
             let without = if version < 3 { ", which lets open files be cut" } else { "" };
@@ -40,6 +48,10 @@ fn enforce(places: &Places) -> Result<landlock::RestrictionStatus, RulesetError>
     let append = AccessFs::WriteFile | AccessFs::MakeReg;
     let linked = read | overwrite | AccessFs::Refer;
     Ruleset::default()
+        // The first version refuses all moves and links between directories, and the cache lives by them: it is not used at all.
+        .set_compatibility(CompatLevel::SoftRequirement)
+        .handle_access(AccessFs::Refer)?
+        .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(TRIED))?
         // The node's own sockets are bound by now.
         .handle_access(AccessNet::BindTcp)?
@@ -62,4 +74,19 @@ fn rules(
         let access = if is_directory { access } else { access & AccessFs::from_file(TRIED) };
         Some(Ok(PathBeneath::new(PathFd::new(place).ok()?, access)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_force_is_told_by_version() {
+        let enforced = |version| told(version, RulesetStatus::PartiallyEnforced).unwrap();
+        assert_eq!(enforced(4), "only what it needs, by Landlock 4");
+        assert_eq!(enforced(2), "only what it needs, by Landlock 2, which lets open files be cut");
+        let without = |version| told(version, RulesetStatus::NotEnforced).unwrap_err();
+        assert_eq!(without(1), "Landlock 1 refuses each move between directories; Linux 5.19 has 2");
+        assert_eq!(without(2), "Landlock 2 enforces none of it");
+    }
 }

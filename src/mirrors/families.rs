@@ -37,7 +37,7 @@ impl Family {
 }
 
 /// A mirror as its two workers know it, in the order of [`Family::ALL`].
-pub(super) type Both = [Arc<MirrorState>; 2];
+pub(crate) type Both = [Arc<MirrorState>; 2];
 
 /// The mirror as clients find it.
 pub(super) fn merged(both: &Both) -> MirrorState {

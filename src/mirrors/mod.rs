@@ -16,7 +16,7 @@ mod internal;
 pub mod judge;
 mod lanes;
 mod pace;
-mod proofs;
+pub(crate) mod proofs;
 mod resolve;
 mod sight;
 mod worker;

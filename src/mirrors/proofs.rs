@@ -21,7 +21,7 @@ const VERSION: u32 = 2;
 
 /// All proofs of a node.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Document {
+pub(crate) struct Document {
     version: u32,
     proofs: Vec<Record>,
     /// Those with exceptions, where an earlier version, which knows of none, doesn't find them.
@@ -91,7 +91,7 @@ impl Document {
     }
 
     /// Puts the proofs that still mean something into `states`, and says how many.
-    pub(super) fn restore(&self, mirrors: &mut [Both], repos: &Repos) -> usize {
+    pub(crate) fn restore(&self, mirrors: &mut [Both], repos: &Repos) -> usize {
         let by_url: HashMap<_, _> = mirrors
             .iter()
             .enumerate()

@@ -17,7 +17,7 @@ mod images;
 mod older;
 mod phases;
 mod retain;
-mod state;
+pub(crate) mod state;
 mod status;
 mod verify;
 mod warm;

@@ -41,7 +41,7 @@ pub(super) struct Loaded {
 
 /// `window.json`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct KeptWindow {
+pub(crate) struct KeptWindow {
     /// Of the generation that opened it, or didn't.
     pub(super) sequence: u32,
     /// None: it opened none.
@@ -124,16 +124,24 @@ impl RepoDir {
     }
 }
 
+impl KeptWindow {
+    /// The same with dates for times.
+    pub(crate) fn dated(self) -> Self {
+        let date = |time| self.ahead.date_of(time);
+        let dated = |window: Window| Window { opened: date(window.opened), closes: date(window.closes) };
+        Self { window: self.window.map(dated), ahead: Ahead::default(), ..self }
+    }
+}
+
 impl Loaded {
     /// Takes this window, and makes dates of the times in it and in the generations: at its start the node's time is the wall
     /// clock's.
     fn date(&mut self, kept: KeptWindow) {
-        let date = |time| kept.ahead.date_of(time);
-        let dated = |window: Window| Window { opened: date(window.opened), closes: date(window.closes) };
-        self.window = Some(KeptWindow { window: kept.window.map(dated), ahead: Ahead::default(), ..kept });
+        self.window = Some(kept.dated());
         if kept.ahead.is_zero() {
             return;
         }
+        let date = |time| kept.ahead.date_of(time);
         for generation in &mut self.generations {
             let generation = Arc::make_mut(generation);
             (generation.published, generation.flipped) =

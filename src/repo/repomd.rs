@@ -119,7 +119,7 @@ impl Repomd {
 }
 
 /// Whether a record can be of this type. It stands in messages and logs as it is.
-fn is_kind(text: &str) -> bool {
+pub(crate) fn is_kind(text: &str) -> bool {
     const LONGEST: usize = 64;
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     (1..=LONGEST).contains(&text.len()) && text.chars().all(fits)

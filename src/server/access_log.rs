@@ -3,13 +3,15 @@
 //! A worker renders its line where the request's facts are still at hand, and adds it to a queue; one thread writes what
 //! has gathered. The queue is bounded: where the sink is too slow, lines are dropped and counted rather than clients held up.
 
+mod file;
+
 use crate::clock::Timestamp;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::shown;
+use file::LogFile;
 use serde::Serialize;
 use std::cell::RefCell;
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -175,12 +177,10 @@ impl AccessLog {
         sink: &config::AccessLog,
         metrics: Arc<Metrics>,
     ) -> io::Result<(Self, Option<JoinHandle<()>>)> {
-        let sink: Box<dyn Write + Send> = match sink {
+        let sink = match sink {
             config::AccessLog::Off => return Ok((Self { sender: None, metrics }, None)),
-            config::AccessLog::Stdout => Box::new(io::stdout()),
-            config::AccessLog::File(path) => {
-                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
-            }
+            config::AccessLog::Stdout => Sink::Stdout,
+            config::AccessLog::File(path) => Sink::File(LogFile::open(path)?),
         };
         let queue = Arc::new(Queue::default());
         let lines = queue.clone();
@@ -232,7 +232,26 @@ impl Queue {
     }
 }
 
-fn write_all(queue: &Queue, mut sink: Box<dyn Write + Send>) {
+/// Where lines go.
+enum Sink {
+    Stdout,
+    File(LogFile),
+}
+
+impl Sink {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(lines)?;
+                stdout.flush()
+            }
+            Self::File(file) => file.write(lines),
+        }
+    }
+}
+
+fn write_all(queue: &Queue, mut sink: Sink) {
     let mut batch = Vec::new();
     let mut failed = false;
     loop {
@@ -246,7 +265,7 @@ fn write_all(queue: &Queue, mut sink: Box<dyn Write + Send>) {
             std::thread::park();
             continue;
         }
-        match sink.write_all(&batch).and_then(|()| sink.flush()) {
+        match sink.write(&batch) {
             Ok(()) => failed = false,
             Err(error) if !failed => {
                 failed = true;

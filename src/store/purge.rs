@@ -71,7 +71,7 @@ impl Ban {
 /// All bans in force, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Bans(Vec<Ban>);
+pub(crate) struct Bans(Vec<Ban>);
 
 impl Bans {
     pub(super) fn is_empty(&self) -> bool {
@@ -83,12 +83,12 @@ impl Bans {
     }
 
     /// The moment after which nothing is banned.
-    pub(super) fn newest(&self) -> Timestamp {
+    pub(crate) fn newest(&self) -> Timestamp {
         self.0.iter().map(|ban| ban.since).max().unwrap_or_default()
     }
 
     /// The hardest that is said of what was stored at `path` then.
-    pub(super) fn verdict(&self, path: &TreePath, stored: Timestamp, now: Timestamp) -> Option<Mode> {
+    pub(crate) fn verdict(&self, path: &TreePath, stored: Timestamp, now: Timestamp) -> Option<Mode> {
         let modes = self.0.iter().filter(|ban| ban.covers(path, stored, now)).map(|ban| ban.mode);
         modes.max_by_key(|mode| *mode == Mode::Hard)
     }

@@ -173,3 +173,22 @@ fn check_tells_what_would_be_in_force_and_a_key_turns_it_off() {
     assert!(text.contains("it would not be confined: node.confine is false"), "{text}");
     assert!(text.contains("only for debugging"), "{text}");
 }
+
+#[test]
+fn a_log_that_was_renamed_goes_on_in_a_new_file() {
+    let (dir, logs) = (scratch(), scratch());
+    fs::write(dir.path().join("f"), "x").unwrap();
+    let log = logs.path().join("access.log");
+    let more = format!("log.access = \"{}\"", log.display());
+    let node = Node::start(&config::in_place(dir.path(), &more));
+    let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default().lines().count();
+    assert_eq!(node.get("/f").status, 200);
+    wait_until("the first line", || lines(&log) == 1);
+    // As logrotate does it, but for the signal, which isn't needed.
+    let old = logs.path().join("access.log.1");
+    fs::rename(&log, &old).unwrap();
+    fs::write(&log, "").unwrap();
+    assert_eq!(node.get("/f").status, 200);
+    wait_until("the second line", || lines(&log) == 1);
+    assert_eq!(lines(&old), 1);
+}

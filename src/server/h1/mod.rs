@@ -6,7 +6,7 @@
 //! ARCHITECTURE.md.
 
 mod inputs;
-mod parse;
+pub(crate) mod parse;
 mod send;
 pub mod write;
 

@@ -22,6 +22,8 @@ use std::io;
 const MAGIC: [u8; 8] = *b"freshet\x03";
 /// The same with SHA-256 as the only kind of digest.
 const SHA256_ONLY: [u8; 8] = *b"freshet\x02";
+/// All that are read.
+pub(crate) const MAGICS: [[u8; 8]; 2] = [MAGIC, SHA256_ONLY];
 const FOOTER_BYTES: u64 = 8 + 4 + 32;
 /// A trailer holds a path (4 KiB at most) and some header values.
 const MAX_TRAILER_BYTES: u64 = 64 * 1024;
@@ -35,7 +37,7 @@ pub(in crate::store) const fn overhead_bytes(length: u64) -> u64 {
 
 /// The trailer.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Record<D = Digest> {
+pub(crate) struct Record<D = Digest> {
     pub(super) origin: String,
     /// With its query: see [`Object::name`].
     pub(super) path: String,
@@ -87,7 +89,7 @@ impl Record {
     }
 
     /// Of which version what is there, if it isn't whole.
-    pub(super) fn parts(&self) -> Option<(Version, Vec<ByteRange>)> {
+    pub(crate) fn parts(&self) -> Option<(Version, Vec<ByteRange>)> {
         let PartsRecord { version: (is_etag, value), spans } = self.parts.as_ref()?;
         let version = Version::from_validator(*is_etag, HeaderValue::from_bytes(value).ok()?);
         let spans = spans.iter().map(|&(start, end)| ByteRange { start, end });
@@ -116,7 +118,7 @@ impl Record {
     }
 
     /// The object that it describes.
-    pub(super) fn object(&self) -> Option<Object> {
+    pub(crate) fn object(&self) -> Option<Object> {
         let identity = self.listed.map(|(digest, size)| Identity { digest, size });
         Object::from_name(&self.path, identity).ok()
     }
@@ -199,7 +201,7 @@ pub(super) fn read_any<F: Files>(files: &F, file: &F::File, size: u64) -> io::Re
     let (length, digest) = rest.split_at(4);
     let length: [u8; 4] = length.try_into().expect("split at 4");
     let trailer_bytes = u64::from(u32::from_le_bytes(length));
-    if !matches!(magic, MAGIC | SHA256_ONLY) || trailer_bytes > MAX_TRAILER_BYTES {
+    if !MAGICS.contains(&magic) || trailer_bytes > MAX_TRAILER_BYTES {
         return Ok(None);
     }
     let Some(trailer_at) = footer_at.checked_sub(trailer_bytes) else { return Ok(None) };
@@ -209,11 +211,15 @@ pub(super) fn read_any<F: Files>(files: &F, file: &F::File, size: u64) -> io::Re
         return Ok(None);
     }
     let ends_there = |record: &Record| record.length.checked_add(sums_bytes(record)) == Some(trailer_at);
-    let record = match magic {
-        SHA256_ONLY => postcard::from_bytes::<Record<Sha256>>(&trailer).map(Record::from),
-        _ => postcard::from_bytes(&trailer),
-    };
-    Ok(record.ok().filter(ends_there))
+    Ok(decode(magic, &trailer).filter(ends_there))
+}
+
+/// What a trailer says, in the form that `magic` names.
+pub(crate) fn decode(magic: [u8; 8], trailer: &[u8]) -> Option<Record> {
+    match magic {
+        SHA256_ONLY => postcard::from_bytes::<Record<Sha256>>(trailer).map(Record::from).ok(),
+        _ => postcard::from_bytes(trailer).ok(),
+    }
 }
 
 /// The sums of an entry, if they verify.
@@ -232,7 +238,7 @@ fn sums_bytes(record: &Record) -> u64 {
     if record.parts.is_some() { 0 } else { 4 * sums::blocks(record.length) }
 }
 
-pub(super) fn meta(record: Record) -> Option<Meta> {
+pub(crate) fn meta(record: Record) -> Option<Meta> {
     let etag = match record.etag {
         Some(raw) => Some(HeaderValue::from_bytes(&raw).ok()?),
         None => None,

@@ -8,7 +8,7 @@
 
 mod boot;
 mod directory;
-mod entry;
+pub(crate) mod entry;
 pub(super) mod files;
 mod parts;
 mod sums;

@@ -30,7 +30,7 @@ use crate::origin::{OriginBody, OriginError, Version};
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{RwLock, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -111,6 +111,8 @@ struct Tasks {
     /// The pass in order, if it runs.
     pass: JoinSet<Result<Pumped, FillError>>,
     runs: JoinSet<Result<(), (ByteRange, FillError)>>,
+    /// Those of the runs, each as long as its run.
+    held: Vec<Weak<Place>>,
     /// Wanted, and neither there nor claimed when last looked.
     waiting: Spans,
     /// What a run failed to get although a pass runs: tried again at the next look.
@@ -119,7 +121,7 @@ struct Tasks {
     places: JoinSet<Place>,
     /// The one that came.
     spare: Option<Place>,
-    /// The pass's place counts as abandoned.
+    /// The places count as abandoned.
     is_abandoned: bool,
     /// The origin gives no parts.
     no_parts: bool,
@@ -148,7 +150,7 @@ impl Fill {
         let mut left_since = None;
         loop {
             let is_left = !self.is_followed(course);
-            self.tell_use(is_left, tasks);
+            let left = self.tell_use(is_left, tasks);
             tokio::select! {
                 () = self.wants.told() => {}
                 Some(ended) = tasks.pass.join_next() => return passed(ended),
@@ -159,7 +161,7 @@ impl Fill {
                 }
                 Some(Ok(place)) = tasks.places.join_next() => tasks.spare = Some(place),
                 () = course.closing() => return Outcome::Left,
-                () = self.called(), if is_left => {
+                () = pace::called(&left), if is_left => {
                     if course.withdraws_unless(|| self.has_readers()) {
                         return Outcome::Left;
                     }
@@ -244,6 +246,9 @@ impl Fill {
         {
             self.cache.counters.parts_fetched.fetch_add(1, Ordering::Relaxed);
             let running = order::run(Arc::clone(self), range);
+            let place = Arc::new(place);
+            tasks.held.retain(|held| held.strong_count() > 0);
+            tasks.held.push(Arc::downgrade(&place));
             tasks.runs.spawn(async move {
                 let _place = place;
                 running.await

@@ -7,8 +7,10 @@ use super::{Fill, Tasks};
 use crate::clock;
 use crate::store::places::Place;
 use crate::store::tail::NEAR_BYTES;
+use std::future::poll_fn;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// It goes on only where it may fetch so much at once.
@@ -120,22 +122,18 @@ impl Fill {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says whether anybody wants what the pass has its place for.
-    pub(super) fn tell_use(&self, is_left: bool, tasks: &mut Tasks) {
+    /// Says whether anybody wants what pass and runs have their places for. Those that are for nobody.
+    pub(super) fn tell_use(&self, is_left: bool, tasks: &mut Tasks) -> Vec<Arc<Place>> {
         let was_left = std::mem::replace(&mut tasks.is_abandoned, is_left);
-        match self.place().filter(|_| is_left || was_left) {
-            Some(place) if is_left => place.is_abandoned(),
-            Some(place) => place.is_busy(),
-            None => {}
+        if !is_left && !was_left {
+            return Vec::new();
         }
-    }
-
-    /// Returns once the place of the pass is called back.
-    pub(super) async fn called(&self) {
-        match self.place() {
-            Some(place) => place.called().await,
-            None => std::future::pending().await,
+        let places: Vec<_> =
+            self.place().into_iter().chain(tasks.held.iter().filter_map(Weak::upgrade)).collect();
+        for place in &places {
+            if is_left { place.is_abandoned() } else { place.is_busy() }
         }
+        if is_left { places } else { Vec::new() }
     }
 
     /// Waits until the pass may go on at `at`. It gives its place up after a while, or once another network needs it.
@@ -166,4 +164,14 @@ impl Fill {
         missing <= abandon.max(length / 2)
             && self.pace.time_for(missing).is_some_and(|time| time <= ENDS_WITHIN)
     }
+}
+
+/// Returns once one of the places is called back.
+pub(super) async fn called(places: &[Arc<Place>]) {
+    let mut calls: Vec<_> = places.iter().map(|place| Box::pin(place.called())).collect();
+    poll_fn(|context| {
+        let is_called = calls.iter_mut().any(|call| call.as_mut().poll(context).is_ready());
+        if is_called { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }

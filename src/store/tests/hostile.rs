@@ -171,6 +171,41 @@ fn a_fill_without_readers_gives_its_place_to_the_next() {
 }
 
 #[test]
+fn parts_without_readers_give_their_places_to_the_next() {
+    let bench = Bench { stall_timeout: Duration::from_secs(60), ..Bench::new() };
+    let (gate, opened) = mpsc::channel::<()>();
+    let opened = Mutex::new(opened);
+    let bytes = body(20_000_000);
+    let stub = Stub::start(move |_, head, stream| {
+        if head.contains("/quick") {
+            return send(stream, &response("200 OK", &["etag: \"1\"", "cache-control: no-cache"], b"quick"));
+        }
+        if head.starts_with("head ") {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\netag: \"1\"\r\n\r\n", bytes.len());
+            return send(stream, head.as_bytes());
+        }
+        let answer = answer_range(head, &["etag: \"1\""], &bytes);
+        send(stream, &answer[..1000]);
+        let _ = opened.lock().unwrap().recv();
+    });
+    let (patience, linger) = (Duration::from_secs(10), Duration::from_secs(3600));
+    let settings = Settings { max_fills: 1, fill_patience: patience, linger, ..bench.settings() };
+    let store = bench.with(&stub.url, &settings);
+    bench.run(async {
+        let content = store.fetch_parts(&unlisted("x"), ANY).await.unwrap();
+        let Source::Growing(mut tail) = content.source else { panic!("{content:?}") };
+        tail.want(&[ByteRange { start: 5_000_000, end: 5_000_001 }]);
+        while !stub.requests().iter().any(|head| head.contains("range: bytes=")) {
+            tokio::task::yield_now().await;
+        }
+        drop(tail);
+        let next = store.fetch(&unlisted("quick"), ANY).await;
+        assert!(next.is_ok(), "{next:?}");
+    });
+    drop(gate);
+}
+
+#[test]
 fn a_fill_without_readers_ends_by_itself_where_its_rest_is_large_or_slow() {
     const LENGTH: usize = 20_000_000;
     // Of a file that the origin sends in one go; and of one that stalls, though it is as near to its end as any.
