@@ -14,6 +14,7 @@ use crate::metrics::Outcome;
 use crate::origin::Passed;
 use crate::policy::{Reason, client};
 use crate::repo::Digest;
+use crate::shares::Owner;
 use crate::store::{Content, Meta, Source, Tail, Tier, repr_digest};
 use bytes::Bytes;
 use http::header::{
@@ -125,7 +126,7 @@ fn content(asked: &Asked, served: Served, via: &HeaderValue) -> Draft {
             };
             let mut draft = body(&meta, content, requested, reason);
             if let (Supply::Growing(tail), false) = (&mut draft.supply, asked.is_head) {
-                want(tail, &draft.pieces, meta.length);
+                want(tail, &draft.pieces, meta.length, asked.client.owner);
             }
             draft
         }
@@ -254,12 +255,12 @@ fn body(meta: &Meta, content: Content, requested: Requested, reason: Reason) -> 
 }
 
 /// Tells a fill what of the object is going to be read.
-fn want(tail: &mut Tail, pieces: &[Piece], length: Option<u64>) {
+fn want(tail: &mut Tail, pieces: &[Piece], length: Option<u64>, owner: Owner) {
     let of_range = |piece: &Piece| if let Piece::Range(range) = piece { Some(*range) } else { None };
     let wanted: Vec<ByteRange> = pieces.iter().filter_map(of_range).collect();
     match wanted[..] {
         [all] if all.start == 0 && length.is_none_or(|length| all.end == length) => tail.want_whole(),
-        _ => tail.want(&wanted),
+        _ => tail.want(&wanted, owner),
     }
 }
 

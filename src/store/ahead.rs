@@ -22,6 +22,15 @@ pub(super) fn window(taken: u64) -> u64 {
     taken.clamp(FIRST_BYTES, MOST_BYTES)
 }
 
+/// What is to be fetched for a reader.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Whole blocks.
+    pub(super) blocks: Spans,
+    /// How many bytes of them are read.
+    pub(super) read_bytes: u64,
+}
+
 /// What one reader of ranges reads, and how far it is.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
@@ -42,14 +51,14 @@ impl Reading {
 
     /// The reader is at the start of `rest`, and goes on to its end: the blocks to ask for now, `None` where those asked for before are
     /// enough.
-    pub(super) fn goes_on(&mut self, rest: ByteRange) -> Option<Spans> {
+    pub(super) fn goes_on(&mut self, rest: ByteRange) -> Option<Request> {
         self.moves_to(rest);
         if self.ask_from.is_none_or(|from| self.at < from) {
             return None;
         }
-        let (blocks, ask_from) = self.ahead();
+        let (request, ask_from) = self.ahead();
         self.ask_from = ask_from;
-        Some(blocks)
+        Some(request)
     }
 
     fn moves_to(&mut self, rest: ByteRange) {
@@ -68,29 +77,31 @@ impl Reading {
     }
 
     /// The blocks within the window, and the place about halfway through them; `None` where nothing comes after them.
-    fn ahead(&self) -> (Spans, Option<Mark>) {
+    fn ahead(&self) -> (Request, Option<Mark>) {
         let first = if self.ranges.len() > 1 { FIRST_OF_RANGES_BYTES } else { FIRST_BYTES };
         let window = window(self.taken).max(first);
-        let (mut blocks, mut half, mut left) = (Spans::default(), None, window);
+        let (mut request, mut half, mut left) =
+            (Request { blocks: Spans::default(), read_bytes: 0 }, None, window);
         let (index, offset) = self.at;
         for (further, range) in self.ranges[index..].iter().enumerate() {
             let start = if further == 0 { offset } else { range.start };
             if left == 0 {
-                return (blocks, half);
+                return (request, half);
             }
-            let before = blocks.bytes();
+            let before = request.blocks.bytes();
             let end = range.end.min(start.saturating_add(left));
-            blocks.insert(whole_blocks(ByteRange { start, end }));
-            left = left.saturating_sub(blocks.bytes() - before);
+            request.blocks.insert(whole_blocks(ByteRange { start, end }));
+            request.read_bytes = request.read_bytes.saturating_add(end - start);
+            left = left.saturating_sub(request.blocks.bytes() - before);
             if left <= window / 2 && half.is_none() {
                 let into = (end - start).min(window / 2);
                 half = Some((index + further, start + into));
             }
             if end < range.end {
-                return (blocks, half.or(Some((index + further, start + (end - start) / 2))));
+                return (request, half.or(Some((index + further, start + (end - start) / 2))));
             }
         }
-        (blocks, None)
+        (request, None)
     }
 }
 
@@ -116,7 +127,7 @@ mod tests {
         let mut reading = Reading::of(&[all]);
         let (mut at, mut asked) = (0, 0);
         while at < all.end {
-            if let Some(blocks) = reading.goes_on(range(at, all.end)) {
+            if let Some(Request { blocks, .. }) = reading.goes_on(range(at, all.end)) {
                 assert!(blocks.end_of(at).is_some(), "what is read next is asked for");
                 asked = asked.max(blocks.end());
             }
@@ -131,10 +142,10 @@ mod tests {
         let ranges: Vec<_> = (0..1024).map(|n| range(n * MIB, n * MIB + 1)).collect();
         let mut reading = Reading::of(&ranges);
         let first = reading.goes_on(ranges[0]).unwrap();
-        assert_eq!(first.bytes(), 8 * MIB);
+        assert_eq!((first.blocks.bytes(), first.read_bytes), (8 * MIB, 8));
         let mut told = 1;
         for (n, one) in ranges.iter().enumerate().skip(1) {
-            if let Some(blocks) = reading.goes_on(*one) {
+            if let Some(Request { blocks, .. }) = reading.goes_on(*one) {
                 told += 1;
                 assert!(blocks.end_of(one.start).is_some() && blocks.bytes() <= 8 * MIB, "{n}");
             }
@@ -153,8 +164,9 @@ mod tests {
             for one in &ranges {
                 let mut at = one.start;
                 while at < one.end {
-                    if let Some(blocks) = reading.goes_on(range(at, one.end)) {
-                        asked = blocks;
+                    if let Some(request) = reading.goes_on(range(at, one.end)) {
+
+                        asked = request.blocks;
                     }
                     prop_assert!(asked.end_of(at).is_some(), "{at} of {one:?} in {ranges:?}");
                     at = (at + step).min(asked.end_of(at).unwrap());

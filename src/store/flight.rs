@@ -4,6 +4,7 @@ use super::FetchError;
 use super::demand::Demand;
 use super::memory::Cached;
 use super::object::{Content, Meta, Object, Source, Tier};
+use super::surplus::Accounts;
 use super::tail::{Progress, Tail};
 use super::wants::Wants;
 use crate::clock::Timestamp;
@@ -46,6 +47,8 @@ pub(super) struct Filling {
     pub(super) wants: Arc<Wants>,
     /// Where the bytes come from.
     pub(super) tier: Tier,
+    /// Whom parts are charged to; `None` where the origin isn't asked.
+    pub(super) surplus: Option<Accounts>,
 }
 
 impl Filling {
@@ -56,7 +59,9 @@ impl Filling {
     }
 
     pub(super) fn content(&self) -> Content {
-        let tail = Tail::new(Arc::clone(&self.file), self.progress.clone(), Arc::clone(&self.wants));
+        let (file, progress, wants) =
+            (Arc::clone(&self.file), self.progress.clone(), Arc::clone(&self.wants));
+        let tail = Tail::new(file, progress, wants, self.surplus.clone());
         Content { meta: Arc::clone(&self.meta), source: Source::Growing(tail), tier: self.tier, stale: false }
     }
 }

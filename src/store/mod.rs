@@ -30,6 +30,7 @@ mod settings;
 mod spans;
 mod stats;
 mod sums;
+mod surplus;
 mod tail;
 mod tree;
 mod trouble;

@@ -4,15 +4,18 @@
 //! change. An end that nobody declared (the task died) is [`FillError::Abandoned`], never a clean one.
 
 use super::FillError;
-use super::ahead::{Reading, window};
+use super::ahead::{Reading, Request, window};
 use super::spans::Spans;
+use super::surplus::Accounts;
 use super::wants::Wants;
+use crate::clock;
 use crate::http::ByteRange;
+use crate::shares::Owner;
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::watch;
 
@@ -127,6 +130,16 @@ pub struct Tail {
     /// Its number among the readers.
     reader: u64,
     told: Told,
+    /// Whom blocks of which few bytes are read are charged to; `None` where they cost the origin nothing.
+    surplus: Option<Accounts>,
+    owner: Owner,
+    held: Option<Held>,
+}
+
+/// A request for more that waits until the network's account has drained.
+struct Held {
+    request: Request,
+    drained: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl Drop for Tail {
@@ -143,10 +156,16 @@ impl fmt::Debug for Tail {
 
 impl Tail {
     /// A reader of the whole. Nothing is fetched for it until it [wants](Self::want_whole) something.
-    pub(super) fn new(file: Arc<File>, progress: watch::Receiver<Progress>, wants: Arc<Wants>) -> Self {
+    pub(super) fn new(
+        file: Arc<File>,
+        progress: watch::Receiver<Progress>,
+        wants: Arc<Wants>,
+        surplus: Option<Accounts>,
+    ) -> Self {
         let watching = Watching::Idle(progress.clone());
         let reader = wants.reader();
-        Self { file, origin: progress, watching, wants, reader, told: Told::Nothing }
+        let (told, owner, held) = (Told::Nothing, Owner::NODE, None);
+        Self { file, origin: progress, watching, wants, reader, told, surplus, owner, held }
     }
 
     /// The file that grows. Only what [`Tail::poll_past`] has named may be read.
@@ -167,14 +186,50 @@ impl Tail {
     }
 
     /// These ranges, not empty and read in this order, are to be fetched, and no more, as this reader
-    /// [gets on](Self::poll_past).
-    pub fn want(&mut self, ranges: &[ByteRange]) {
+    /// [gets on](Self::poll_past). What comes with them in whole blocks is charged to the owner's network: where that has had
+    /// too much of late, they come the slower. On a runtime that has time.
+    pub fn want(&mut self, ranges: &[ByteRange], owner: Owner) {
         let Some(first) = ranges.first() else { return };
+        self.owner = owner;
         let mut reading = Reading::of(ranges);
-        if let Some(blocks) = reading.goes_on(*first) {
-            self.wants.parts(self.reader, blocks);
-        }
+        let request = reading.goes_on(*first);
         self.told = Told::Ranges(reading);
+        if let Some(request) = request {
+            self.request(request);
+        }
+    }
+
+    /// Tells the fill what this reader of ranges wants next, as soon as its network may have it.
+    fn request(&mut self, request: Request) {
+        let charged = self.surplus.as_ref().map_or(Ok(()), |surplus| {
+            let surplus_bytes = self.missing_bytes(&request.blocks).saturating_sub(request.read_bytes);
+            let mut surplus = surplus.lock().unwrap_or_else(PoisonError::into_inner);
+            surplus.charge(self.owner, surplus_bytes, clock::monotonic())
+        });
+        match charged {
+            Ok(()) => {
+                self.held = None;
+                self.wants.parts(self.reader, request.blocks);
+            }
+            Err(wait) => self.held = Some(Held { request, drained: Box::pin(tokio::time::sleep(wait)) }),
+        }
+    }
+
+    /// Bytes of these blocks that are neither here nor on their way.
+    fn missing_bytes(&self, blocks: &Spans) -> u64 {
+        let progress = self.origin.borrow();
+        let there: Spans = progress.spans.iter().chain(progress.claimed.iter()).collect();
+        blocks.iter().flat_map(|blocks| there.gaps(blocks)).map(ByteRange::len).sum()
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) {
+        while let Some(mut held) = self.held.take() {
+            if held.drained.as_mut().poll(cx).is_pending() {
+                self.held = Some(held);
+                return;
+            }
+            self.request(held.request);
+        }
     }
 
     /// Waits until bytes after `offset` are there, and gives the end of those that can be read on from it. At the end of the
@@ -189,9 +244,10 @@ impl Tail {
         let offset = range.start;
         let reads = match &mut self.told {
             Told::Ranges(reading) => {
-                if let Some(blocks) = reading.goes_on(range) {
-                    self.wants.parts(self.reader, blocks);
+                if let Some(request) = reading.goes_on(range) {
+                    self.request(request);
                 }
+                self.poll_held(cx);
                 Reads::Part
             }
             Told::At(told) if offset.abs_diff(*told) >= TELL_BYTES => {

@@ -243,6 +243,7 @@ impl Cache {
             progress: followed,
             wants: Arc::clone(&fill.wants),
             tier: Tier::Fill,
+            surplus: Some(Arc::clone(&self.surplus)),
         });
         match fill.tend(&course, first).await {
             Outcome::Whole(pumped) => {

@@ -22,6 +22,7 @@ use super::object::{Content, FOREVER, Facts, Meta, Object, Source, Tier, etag};
 use super::places::{Place, Places};
 use super::refusals::Refusals;
 use super::spans::Spans;
+use super::surplus::{Accounts, Surplus};
 use super::tail::{End, Progress};
 use super::wants::Wants;
 use super::{Counters, DiskTrouble, FetchError, FillError, Interest, PassBody, Settings};
@@ -81,6 +82,8 @@ pub(super) struct Cache {
     revalidations: Places,
     passes: Places,
     pub(super) gate: Arc<Gate>,
+    /// What parts cost the origin beyond what is read of them.
+    pub(super) surplus: Accounts,
     /// MiB that may be filled in memory while the disk refuses to store.
     pub(super) unstored_mib: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
@@ -122,6 +125,7 @@ impl Cache {
             revalidations: places(settings.max_fills),
             passes: places(settings.max_passes),
             gate: Arc::default(),
+            surplus: Arc::new(Mutex::new(Surplus::new(clock::monotonic()))),
             unstored_mib: Arc::new(Semaphore::new(unstored_mib(settings.memory_bytes))),
             closing: Arc::default(),
             counters,

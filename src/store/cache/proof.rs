@@ -49,6 +49,7 @@ impl Cache {
             progress: followed,
             wants: Arc::clone(&wants),
             tier: Tier::Disk,
+            surplus: None,
         });
         let end = loop {
             match verified {

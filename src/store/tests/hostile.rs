@@ -194,7 +194,7 @@ fn parts_without_readers_give_their_places_to_the_next() {
     bench.run(async {
         let content = store.fetch_parts(&unlisted("x"), ANY).await.unwrap();
         let Source::Growing(mut tail) = content.source else { panic!("{content:?}") };
-        tail.want(&[ByteRange { start: 5_000_000, end: 5_000_001 }]);
+        tail.want(&[ByteRange { start: 5_000_000, end: 5_000_001 }], Owner::NODE);
         while !stub.requests().iter().any(|head| head.contains("range: bytes=")) {
             tokio::task::yield_now().await;
         }

@@ -46,7 +46,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            callers: Builder::new_current_thread().build().unwrap(),
+            callers: Builder::new_current_thread().enable_time().build().unwrap(),
             background: Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
             dir: TempDir::new().unwrap(),
             stall_timeout: Duration::from_millis(300),
@@ -106,7 +106,7 @@ async fn read_range(content: Content, range: ByteRange) -> Result<Vec<u8>, Strin
         let all = drain(content).await?;
         return Ok(all[range.start as usize..range.end as usize].to_vec());
     };
-    tail.want(&[range]);
+    tail.want(&[range], Owner::NODE);
     let mut got = Vec::new();
     while (got.len() as u64) < range.len() {
         let rest = ByteRange { start: range.start + got.len() as u64, end: range.end };

@@ -1,7 +1,9 @@
 //! Parts of cold objects: fetched in blocks, shared, bounded, kept, and completed by what is missing.
 
 use super::*;
+use std::pin::pin;
 use std::sync::atomic::AtomicU64;
+use std::task::Poll;
 
 /// For origins that wait for the test, on machines that are busy.
 fn patient() -> Bench {
@@ -75,6 +77,38 @@ fn one_byte_of_a_large_cold_object_costs_one_block() {
 }
 
 #[test]
+fn a_network_that_asks_for_a_byte_of_each_block_waits_and_no_other() {
+    let bytes = body(20_000_000);
+    let origin = Ranged::new(&bytes);
+    let bench = patient();
+    let store = bench.over(&origin.stub.url);
+    let Backing::Cache(cache) = &store.backing else { panic!("it has one") };
+    let (greedy, other) = (Owner::new(1, 1), Owner::new(2, 1));
+    // As much as it may have, and 2 s of more.
+    for mebibytes in [64, 8] {
+        cache.surplus.lock().unwrap().charge(greedy, mebibytes * MIB, crate::clock::monotonic()).unwrap();
+    }
+    let object = unlisted("x.iso");
+    let tail = async |owner, one| {
+        let content = store.fetch_parts(&object, ANY).await.unwrap();
+        let Source::Growing(mut tail) = content.source else { panic!("{content:?}") };
+        tail.want(&[one], owner);
+        tail
+    };
+    bench.run(async {
+        let (far, near) = (range(15_000_000, 15_000_001), range(2_000_000, 2_000_001));
+        let mut slow = tail(greedy, far).await;
+        let mut waits = pin!(std::future::poll_fn(|cx| slow.poll_past(cx, far)));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending())).await);
+        let mut quick = tail(other, near).await;
+        std::future::poll_fn(|cx| quick.poll_past(cx, near)).await.unwrap();
+        assert_eq!(origin.ranges(), ["1048576-2097151"]);
+        waits.await.unwrap();
+        assert_eq!(origin.ranges()[1..], ["14680064-15728639"]);
+    });
+}
+
+#[test]
 fn a_crowd_shares_the_blocks_and_the_whole_is_completed_by_what_is_missing() {
     let bench = patient();
     let bytes = body(20_000_000);
@@ -119,7 +153,7 @@ fn a_flood_of_tiny_ranges_is_bounded_by_the_blocks() {
         let Source::Growing(mut tail) = store.fetch_parts(&object, ANY).await.unwrap().source else {
             panic!()
         };
-        tail.want(&wanted);
+        tail.want(&wanted, Owner::NODE);
         for one in &wanted {
             let there = std::future::poll_fn(|cx| tail.poll_past(cx, *one)).await.unwrap();
             assert!(there >= one.end);
@@ -384,7 +418,7 @@ fn a_run_that_fails_leaves_nobody_waiting() {
             let far = range(25_000_000, 25_000_010);
             let part = store.fetch_parts(&object, ANY).await.unwrap();
             let Source::Growing(mut tail) = part.source else { panic!() };
-            tail.want(&[far]);
+            tail.want(&[far], Owner::NODE);
             while stub.requests().len() < 2 {
                 tokio::task::yield_now().await;
             }
