@@ -3,7 +3,7 @@
 #
 #   tests/run.sh            what CI runs
 #   tests/run.sh --full     and what takes longer: more cases of each property, 20 minutes of torture (FRESHET_FULL=1),
-#                           and the public suite of tests for HTTP caches
+#                           10 minutes of each target of fuzz/ instead of 20 s, and the public suite of tests for HTTP caches
 #
 # FRESHET_SEED=N repeats what a torture drew.
 #
@@ -23,7 +23,7 @@ say() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
 
 # command and the Debian package that has it
 needed=(
-    dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc fiu-run:fiu-utils
+    dnf:dnf createrepo_c:createrepo-c rpm:rpm rpmbuild:rpm makedeltarpm:deltarpm curl:curl cc:gcc c++:g++ fiu-run:fiu-utils
     nginx:nginx varnishd:varnish faketime:faketime npm:npm prometheus:prometheus promtool:prometheus
 )
 # Where Debian has daemons.
@@ -72,6 +72,10 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
     cargo test --workspace --locked
 fi
+say fuzz
+seconds=20
+[ "${1:-}" = --full ] && seconds=600
+fuzz/run.sh --seconds "$seconds"
 if [ "${1:-}" = --full ]; then
     say "public caching suite"
     cargo build --locked --quiet
