@@ -176,6 +176,24 @@ fn a_mirror_is_sent_no_more_than_it_donates_by_any_number_of_networks() {
 }
 
 #[test]
+fn a_mirror_is_sent_no_more_than_it_donates_by_networks_that_ask_once() {
+    let load = MirrorLoad::new([Bandwidth::from_bits_per_second(GB)], AHEAD);
+    let (mut sent, mut network) = (0, 0);
+    for step in 0..500 {
+        let now = NOW.plus(Duration::from_millis(200 * step));
+        for size in [MB, 50 * MB, 4 * GB].into_iter().cycle().take(100) {
+            network += 1;
+            if load.has_room_for(0, &Asker::new(network, size), now) {
+                load.charge(0, network, size, || size, now);
+                sent += size;
+            }
+        }
+    }
+    let at_once = 32 * 125 * MB + 4 * GB;
+    assert!((99 * 125 * MB..=100 * 125 * MB + at_once).contains(&sent), "{sent}");
+}
+
+#[test]
 fn a_greedy_network_leaves_others_half_of_their_even_shares() {
     // The first always asks before the others.
     let sent = greedy(4, &[MB]);
