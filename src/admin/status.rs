@@ -179,9 +179,9 @@ pub struct Mirror {
     pub disputed_until: Option<String>,
     /// Redirects that named it, since the start.
     pub redirects: u64,
-    /// Bytes that it has been sent ahead of the bandwidth that it donates.
+    /// Bytes that it is expected to have been sent ahead of the bandwidth that it donates.
     pub ahead_bytes: u64,
-    /// Bytes that it may be (`mirrors.ahead`): then it is full.
+    /// Bytes that it may be (`mirrors.ahead`): then it is full, but for small files of networks that have little there.
     pub ahead_limit_bytes: u64,
     /// What it holds of each repo.
     pub repos: Vec<Holding>,

@@ -3,9 +3,13 @@
 //! It follows from settings and the client's address alone ([`select::rank`]), and a thousand mirrors take a tenth of a
 //! millisecond to rank: too much for each request. What changes by the second (who is up, holds the file, has room) is asked
 //! of the mirrors in this order.
+//!
+//! A client may name another's address in a list's query (`ip=`). What is remembered for that lies apart, and counts for the
+//! network that asks: however many addresses it names, the orders of clients that come themselves stay.
 
 use super::{Client, MirrorTable, client, select};
 use crate::config::Mirror;
+use crate::shares::{Bounds, Sharded};
 use moka::sync::Cache;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +18,8 @@ use std::sync::Arc;
 const REMEMBERED: usize = 32;
 /// Networks remembered: 20 MB at most.
 const MOST_NETWORKS: u64 = 100_000;
+/// Networks of addresses that clients named, remembered: 5 MB at most. Beyond it the network that named most loses its first.
+const MOST_NAMED: usize = 10_000;
 
 /// Orders by network. For the mirrors of one config.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub struct Orders {
     /// has a smaller network.
     bits: (u8, u8),
     known: Cache<u64, Arc<[u32]>>,
+    /// Of clients that others named.
+    named: Sharded<Arc<[u32]>>,
 }
 
 impl Orders {
@@ -34,7 +42,9 @@ impl Orders {
             of_family.map(ipnet::IpNet::prefix_len).max().unwrap_or(0).max(least)
         };
         let bits = (longest(true, client::NETWORK_BITS_V4), longest(false, client::NETWORK_BITS_V6));
-        Self { bits, known: Cache::builder().max_capacity(MOST_NETWORKS).build() }
+        // An order doesn't age.
+        let named = Bounds { entries: MOST_NAMED, of_client: MOST_NAMED, unused_for: u64::MAX };
+        Self { bits, known: Cache::builder().max_capacity(MOST_NETWORKS).build(), named: Sharded::new(named) }
     }
 
     /// The best mirrors for `client`, best first, by number; not all of them.
@@ -42,7 +52,14 @@ impl Orders {
         let number = |mirror| u32::try_from(mirror).unwrap_or(u32::MAX);
         let all = || 0..mirrors.states().len();
         let ranked = || select::best(mirrors, client, all(), REMEMBERED).into_iter().map(number).collect();
-        self.known.get_with(self.key(client), ranked)
+        let key = self.key(client);
+        if client.network() == client.owner.network {
+            self.known.get_with(key, ranked)
+        } else {
+            // One entry for each network that asks: else the first would own it for all.
+            let own_key = client::hash(&(key, client.owner.network));
+            self.named.get_or_insert(client.owner, own_key, 0, ranked)
+        }
     }
 
     fn key(&self, client: &Client) -> u64 {
@@ -89,6 +106,29 @@ mod tests {
             }
         }
         assert_eq!(orders.best(&table, &client("192.0.2.20"))[0], 200);
+    }
+
+    #[test]
+    fn addresses_that_a_client_names_take_no_order_from_others() {
+        let settings: Vec<Mirror> = (0..3).map(|n| mirror(n, &[])).collect();
+        let orders = Orders::new(&settings);
+        let states = settings.iter().map(|mirror| MirrorState::untried(Arc::new(mirror.clone()), 1));
+        let table = MirrorTable::new(states.map(Arc::new).collect());
+        let named =
+            |by: &str, addr: &str| Client { owner: client::owner(by.parse().unwrap()), ..client(addr) };
+        let own = orders.best(&table, &client("192.0.2.1"));
+        let asked = named("203.0.113.1", "192.0.2.7");
+        assert_eq!(orders.best(&table, &asked), own);
+        // Of the same part of the table: every sixteenth network.
+        for number in 0..3 * MOST_NAMED {
+            let addr = format!("10.{}.{}.1", number / 256 % 256, number % 256);
+            let _ = orders.best(&table, &named("198.51.97.1", &addr));
+        }
+        let key = |client: &Client| orders.key(client);
+        assert!(orders.known.get(&key(&client("192.0.2.1"))).is_some());
+        assert!(orders.known.get(&key(&client("10.0.0.1"))).is_none(), "only its own client makes an entry");
+        let own_key = client::hash(&(key(&asked), asked.owner.network));
+        assert!(orders.named.peek(asked.owner, own_key, 0).is_some(), "nor from another that names some");
     }
 
     #[test]

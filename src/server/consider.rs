@@ -8,6 +8,7 @@ use crate::config::{self, Priority};
 use crate::http::{TreePath, content_type, hidden};
 use crate::policy::decide::{self, Facts};
 use crate::policy::fair::Class;
+use crate::policy::load::Asker;
 use crate::policy::select::{self, Ground, Holding, Unfit, Wanted};
 use crate::policy::{
     Client, Currency, Decision, Look, MirrorTable, Past, Place, Reason, Redirect, Repos, sightings,
@@ -245,7 +246,8 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn decide(&self, is_cached: &dyn Fn() -> bool, past: Past) -> Decision {
         let place = self.place();
-        decide::decide(&self.facts(place.as_ref(), is_cached, past), &|mirror| self.has_room(mirror))
+        let asker = self.asker(self.size());
+        decide::decide(&self.facts(place.as_ref(), is_cached, past), &|mirror| self.has_room(mirror, &asker))
     }
 
     /// For how long it counts that a mirror was seen to have the file, which no repo lists; `None` where that never counts.
@@ -259,7 +261,8 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn decide_sighted(&self, content: Option<&Content>, age: Duration, past: Past) -> Decision {
         let Some(holding) = self.sighted(content, age) else { return Decision::Serve(Reason::Unlisted) };
-        decide::sighted(&self.facts(None, &|| true, past), &holding, &|mirror| self.has_room(mirror))
+        let asker = self.asker(Some(holding.size));
+        decide::sighted(&self.facts(None, &|| true, past), &holding, &|mirror| self.has_room(mirror, &asker))
     }
 
     /// Where a file like the node's own was seen.
@@ -294,10 +297,16 @@ impl<'a> Question<'a> {
     /// A mirror, where the node itself can't serve the file.
     #[must_use]
     pub fn last_resort(&self, past: Past, reason: Reason) -> Option<Redirect> {
-        let place = self.place();
+        let (place, asker) = (self.place(), self.asker(self.size()));
         decide::last_resort(&self.facts(place.as_ref(), &|| false, past), reason, &|mirror| {
-            self.has_room(mirror)
+            self.has_room(mirror, &asker)
         })
+    }
+
+    /// The file's size, where a repo lists it.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        self.located.as_ref()?.listed.map(|listed| listed.entry.size)
     }
 
     /// The path by which mirror number `mirror` is proven to hold the file, below its URL.
@@ -333,7 +342,9 @@ impl<'a> Question<'a> {
         let (client, failed, now) = (self.client, past.failed, self.now);
         let wanted = Wanted { client, failed, is_at_risk, holdings: &holdings, now };
         let judge = |index: usize| {
-            let fit = select::fits(index, &self.mirrors, &wanted, &|mirror| self.has_room(mirror));
+            let asker = self.asker(holdings.first().map(|holding| holding.size));
+            let has_room = |mirror| self.has_room(mirror, &asker);
+            let fit = select::fits(index, &self.mirrors, &wanted, &has_room);
             (index, fit.map(|holding| holding.path.clone()))
         };
         let all = self.mirrors.states().len();
@@ -366,7 +377,12 @@ impl<'a> Question<'a> {
         }
     }
 
-    fn has_room(&self, mirror: usize) -> bool {
-        self.edge.load.has_room(mirror, self.now)
+    /// Of a file of so many bytes. One of an unknown size counts as empty.
+    fn asker(&self, size: Option<u64>) -> Asker {
+        Asker::new(self.client.owner.network, size.unwrap_or_default())
+    }
+
+    fn has_room(&self, mirror: usize, asker: &Asker) -> bool {
+        self.edge.load.has_room_for(mirror, asker, self.now)
     }
 }

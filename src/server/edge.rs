@@ -12,6 +12,7 @@ use crate::config::{Bandwidth, Config, Mirror};
 use crate::geo::Geo;
 use crate::listing::OwnEntries;
 use crate::metrics::Metrics;
+use crate::policy::Lines;
 use crate::policy::load::MirrorLoad;
 use crate::policy::{BounceReport, Doubts, Orders, Published, Sightings, sightings};
 use crate::store::Store;
@@ -43,6 +44,8 @@ pub struct Edge {
     pub taken: Taken,
     /// What mirrors are sent.
     pub load: MirrorLoad,
+    /// What clients can be expected to fetch of it.
+    pub lines: Lines,
     /// In which order they are asked.
     pub orders: Orders,
     /// Where clients are.
@@ -113,6 +116,7 @@ impl Edge {
             seats: Seats::new(config.http.max_connections, config.http.max_connections_per_network),
             memory: Memory::new(config.http.memory, metrics.connections_ended_for_memory.clone()),
             load: MirrorLoad::new(donated, config.probes.ahead),
+            lines: Lines::default(),
             orders: Orders::new(&config.mirrors),
             redirected: config.mirrors.iter().map(redirected).collect(),
             own_entries: OwnEntries::new(&config.node.urls, OWN_ENTRIES),

@@ -76,6 +76,7 @@ fn past(peer: &Peer, asked: &Asked, question: &Question<'_>) -> (Past, Undecided
     peer.leaves_trail(trail);
     if let Standing::Bounced { mirror, .. } = past.standing {
         edge.metrics.bounces.with_label_values(&[&edge.config.mirrors[mirror].name]).inc();
+        redirect::give_back(edge, asked, question, mirror);
     }
     if let Standing::Bounced { mirror, .. } | Standing::Repeated { mirror } = past.standing {
         let is_its_own = matches!(past.standing, Standing::Bounced { .. });

@@ -24,13 +24,22 @@ pub fn to_mirror(edge: &Edge, asked: &Asked, question: &Question<'_>, redirect: 
     if !asked.is_head {
         edge.clients.redirected(asked.seen(&question.path), mirror, size, asked.now);
     }
-    edge.load.sent(mirror, bytes, asked.now);
+    let owner = asked.client.owner;
+    let expected = || edge.lines.expected(owner, bytes, asked.now);
+    edge.load.charge(mirror, owner.network, bytes, expected, asked.now);
     let (redirects, redirected_bytes) = &edge.redirected[mirror];
     redirects.inc();
     redirected_bytes.inc_by(bytes);
     let (location, links) = fields(&edge.config.mirrors, redirect, asked.client.is_yum3);
     let digest = question.object().identity.map(|identity| identity.digest);
     Answer::Redirect { mirror, location, links, digest, reason }
+}
+
+/// Gives back what the mirror was charged with for a client that it failed.
+pub fn give_back(edge: &Edge, asked: &Asked, question: &Question<'_>, mirror: usize) {
+    if let Some(size) = question.size() {
+        edge.load.give_back(mirror, asked.client.owner.network, wanted_bytes(asked, size), asked.now);
+    }
 }
 
 /// The URL of the file at `path` on a mirror.

@@ -29,6 +29,7 @@ mod lists;
 mod memory;
 mod misled;
 mod observed;
+mod offload;
 mod origins;
 mod pairs;
 mod plan;
