@@ -18,11 +18,11 @@ pub(super) fn restrict(places: &Places) -> Result<String, String> {
         LandlockStatus::NotEnabled => return Err("the kernel was started without Landlock".to_owned()),
         LandlockStatus::Available { effective_abi, .. } => effective_abi as i32,
     };
-    told(version, status.ruleset)
+    told(version, &status.ruleset)
 }
 
 /// What is in force of a version of Landlock, or why nothing is.
-fn told(version: i32, status: RulesetStatus) -> Result<String, String> {
+fn told(version: i32, status: &RulesetStatus) -> Result<String, String> {
     match status {
         RulesetStatus::NotEnforced if version < 2 => {
             Err(format!("Landlock {version} refuses each move between directories; Linux 5.19 has 2"))
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn what_is_in_force_is_told_by_version() {
-        let enforced = |version| told(version, RulesetStatus::PartiallyEnforced).unwrap();
+        let enforced = |version| told(version, &RulesetStatus::PartiallyEnforced).unwrap();
         assert_eq!(enforced(4), "only what it needs, by Landlock 4");
         assert_eq!(enforced(2), "only what it needs, by Landlock 2, which lets open files be cut");
-        let without = |version| told(version, RulesetStatus::NotEnforced).unwrap_err();
+        let without = |version| told(version, &RulesetStatus::NotEnforced).unwrap_err();
         assert_eq!(without(1), "Landlock 1 refuses each move between directories; Linux 5.19 has 2");
         assert_eq!(without(2), "Landlock 2 enforces none of it");
     }

@@ -118,7 +118,16 @@ enum Told {
     At(u64),
     /// That it wants all bytes at once.
     All,
-    Ranges(Reading),
+    Ranges(Box<Ranged>),
+}
+
+/// A reader of ranges.
+#[derive(Debug)]
+struct Ranged {
+    reading: Reading,
+    /// Whom blocks of which few bytes are read are charged to.
+    owner: Owner,
+    held: Option<Held>,
 }
 
 /// One reader's view of a file that is being filled.
@@ -130,13 +139,12 @@ pub struct Tail {
     /// Its number among the readers.
     reader: u64,
     told: Told,
-    /// Whom blocks of which few bytes are read are charged to; `None` where they cost the origin nothing.
+    /// `None` where what is read costs the origin nothing.
     surplus: Option<Accounts>,
-    owner: Owner,
-    held: Option<Held>,
 }
 
 /// A request for more that waits until the network's account has drained.
+#[derive(Debug)]
 struct Held {
     request: Request,
     drained: Pin<Box<tokio::time::Sleep>>,
@@ -164,8 +172,7 @@ impl Tail {
     ) -> Self {
         let watching = Watching::Idle(progress.clone());
         let reader = wants.reader();
-        let (told, owner, held) = (Told::Nothing, Owner::NODE, None);
-        Self { file, origin: progress, watching, wants, reader, told, surplus, owner, held }
+        Self { file, origin: progress, watching, wants, reader, told: Told::Nothing, surplus }
     }
 
     /// The file that grows. Only what [`Tail::poll_past`] has named may be read.
@@ -190,28 +197,39 @@ impl Tail {
     /// too much of late, they come the slower. On a runtime that has time.
     pub fn want(&mut self, ranges: &[ByteRange], owner: Owner) {
         let Some(first) = ranges.first() else { return };
-        self.owner = owner;
         let mut reading = Reading::of(ranges);
         let request = reading.goes_on(*first);
-        self.told = Told::Ranges(reading);
-        if let Some(request) = request {
-            self.request(request);
-        }
+        let held = request.and_then(|request| self.request(request, owner));
+        self.told = Told::Ranges(Box::new(Ranged { reading, owner, held }));
     }
 
-    /// Tells the fill what this reader of ranges wants next, as soon as its network may have it.
-    fn request(&mut self, request: Request) {
+    /// Tells the fill what a reader of ranges wants next, or gives it back where its network has to wait.
+    fn request(&self, request: Request, owner: Owner) -> Option<Held> {
         let charged = self.surplus.as_ref().map_or(Ok(()), |surplus| {
             let surplus_bytes = self.missing_bytes(&request.blocks).saturating_sub(request.read_bytes);
             let mut surplus = surplus.lock().unwrap_or_else(PoisonError::into_inner);
-            surplus.charge(self.owner, surplus_bytes, clock::monotonic())
+            surplus.charge(owner, surplus_bytes, clock::monotonic())
         });
         match charged {
             Ok(()) => {
-                self.held = None;
                 self.wants.parts(self.reader, request.blocks);
+                None
             }
-            Err(wait) => self.held = Some(Held { request, drained: Box::pin(tokio::time::sleep(wait)) }),
+            Err(wait) => Some(Held { request, drained: Box::pin(tokio::time::sleep(wait)) }),
+        }
+    }
+
+    /// A reader of ranges is at the start of `rest`.
+    fn goes_on(&self, cx: &mut Context<'_>, ranged: &mut Ranged, rest: ByteRange) {
+        if let Some(request) = ranged.reading.goes_on(rest) {
+            ranged.held = self.request(request, ranged.owner);
+        }
+        while let Some(mut held) = ranged.held.take() {
+            if held.drained.as_mut().poll(cx).is_pending() {
+                ranged.held = Some(held);
+                return;
+            }
+            ranged.held = self.request(held.request, ranged.owner);
         }
     }
 
@@ -220,16 +238,6 @@ impl Tail {
         let progress = self.origin.borrow();
         let there: Spans = progress.spans.iter().chain(progress.claimed.iter()).collect();
         blocks.iter().flat_map(|blocks| there.gaps(blocks)).map(ByteRange::len).sum()
-    }
-
-    fn poll_held(&mut self, cx: &mut Context<'_>) {
-        while let Some(mut held) = self.held.take() {
-            if held.drained.as_mut().poll(cx).is_pending() {
-                self.held = Some(held);
-                return;
-            }
-            self.request(held.request);
-        }
     }
 
     /// Waits until bytes after `offset` are there, and gives the end of those that can be read on from it. At the end of the
@@ -242,19 +250,20 @@ impl Tail {
     /// The same, polled, for a reader that goes on to the end of `range`. The range may differ from call to call.
     pub fn poll_past(&mut self, cx: &mut Context<'_>, range: ByteRange) -> Poll<Result<u64, Arc<FillError>>> {
         let offset = range.start;
-        let reads = match &mut self.told {
-            Told::Ranges(reading) => {
-                if let Some(request) = reading.goes_on(range) {
-                    self.request(request);
-                }
-                self.poll_held(cx);
+        let reads = match std::mem::replace(&mut self.told, Told::Nothing) {
+            Told::Ranges(mut ranged) => {
+                self.goes_on(cx, &mut ranged, range);
+                self.told = Told::Ranges(ranged);
                 Reads::Part
             }
-            Told::At(told) if offset.abs_diff(*told) >= TELL_BYTES => {
+            Told::At(told) if offset.abs_diff(told) >= TELL_BYTES => {
                 self.tell_offset(offset);
                 Reads::Whole
             }
-            Told::Nothing | Told::At(_) | Told::All => Reads::Whole,
+            told => {
+                self.told = told;
+                Reads::Whole
+            }
         };
         loop {
             let mut progress = match std::mem::replace(&mut self.watching, Watching::Taken) {
