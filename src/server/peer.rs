@@ -3,7 +3,7 @@
 use super::Edge;
 use super::clients::{self, SharedTrail};
 use super::h2::outgoing::Outgoing;
-use super::handshakes::{Handshakes, Turn};
+use super::handshakes::{self, Handshakes, Turn};
 use super::memory::{Account, Part};
 use super::pacer::Flow;
 use super::proxied::Proxied;
@@ -15,6 +15,7 @@ use crate::http::Forwarded;
 use crate::policy::bounce::Link;
 use crate::policy::client::{self, Agent};
 use crate::shares::Use;
+use crate::shares::turns::Stage;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -41,6 +42,8 @@ pub struct Peer {
     handshakes: Option<Rc<Handshakes>>,
     /// The turn that its handshake has, or waits for.
     turn: RefCell<Option<Turn>>,
+    /// Turns that it has asked for.
+    turns: Cell<u32>,
     /// The TLS handshake is over, or there is none.
     is_shaken: Cell<bool>,
     seat: Seat,
@@ -107,6 +110,7 @@ impl Peer {
             is_shaken: Cell::new(handshakes.is_none()),
             handshakes,
             turn: RefCell::default(),
+            turns: Cell::new(0),
             seat,
             trusted,
             latest,
@@ -260,10 +264,20 @@ impl Peer {
         let Some(handshakes) = &self.handshakes else { return Poll::Ready(()) };
         let mut turn = self.turn.borrow_mut();
         let turn = turn.get_or_insert_with(|| {
+            self.note(|waits| waits.lines_up(clock::monotonic()));
             let owner = client::owner(self.addr);
-            handshakes.ask(if self.edge.config.http.trusts(self.addr) { owner.many() } else { owner })
+            let owner = if self.edge.config.http.trusts(self.addr) { owner.many() } else { owner };
+            handshakes.ask(owner, self.next_stage())
         });
-        turn.poll(cx)
+        ready!(turn.poll(cx));
+        self.note(|waits| waits.has_its_turn(clock::monotonic()));
+        Poll::Ready(())
+    }
+
+    /// A handshake of more turns than one takes has no more of them before others than one that begins.
+    fn next_stage(&self) -> Stage {
+        let had = self.turns.replace(self.turns.get().saturating_add(1));
+        if (1..handshakes::TURNS).contains(&had) { Stage::GoesOn } else { Stage::Begins }
     }
 
     /// If it had a turn, what it has read is answered.
