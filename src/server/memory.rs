@@ -174,7 +174,13 @@ impl Memory {
 impl Holder {
     fn holding(&self, id: u64, bytes: u64) -> Holding {
         let progress = self.progress.load(Ordering::Relaxed);
-        Holding { id, bytes, progress, since: Duration::from_nanos(self.since_nanos.load(Ordering::Relaxed)) }
+        Holding {
+            id,
+            bytes,
+            progress,
+            since: Duration::from_nanos(self.since_nanos.load(Ordering::Relaxed)),
+            awaits_node: false,
+        }
     }
 }
 
