@@ -1,0 +1,153 @@
+//! What one connection holds, as it counts it.
+
+use super::{Holder, Memory, lock};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+/// A connection reports what it holds in steps of so much; less than one step isn't reported at all.
+const STEP_BYTES: u64 = 8 << 10;
+/// A connection that is at work tells that it holds less by so much at least.
+const LESS_BYTES: u64 = 128 << 10;
+
+/// What a connection holds memory for.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// A head that hasn't come whole, or a message of a TLS handshake.
+    Input,
+    /// Heads that are being answered.
+    Heads,
+    /// Pieces of bodies.
+    Bodies,
+    /// Frames of HTTP/2.
+    Frames,
+    /// Records of TLS.
+    Records,
+}
+
+const PARTS: usize = 5;
+
+/// What one connection holds.
+#[derive(Debug)]
+pub struct Account {
+    memory: Arc<Memory>,
+    id: u64,
+    parts: [Cell<u64>; PARTS],
+    told: Cell<u64>,
+    is_listed: Cell<bool>,
+    holder: Arc<Holder>,
+}
+
+impl Account {
+    /// Of a connection with this number, which holds nothing yet.
+    #[must_use]
+    pub fn new(memory: Arc<Memory>, id: u64) -> Self {
+        let (parts, told, is_listed) = (Default::default(), Cell::new(0), Cell::new(false));
+        Self { memory, id, parts, told, is_listed, holder: Arc::default() }
+    }
+
+    /// It holds so many bytes for a part from now on.
+    pub fn set(&self, part: Part, bytes: u64) {
+        if self.parts[part as usize].replace(bytes) != bytes {
+            self.tell();
+        }
+    }
+
+    /// It holds the head of one more request, of so many bytes.
+    pub fn keeps_head(&self, bytes: u64) {
+        self.set(Part::Heads, self.parts[Part::Heads as usize].get() + bytes);
+    }
+
+    /// It doesn't hold it any more.
+    pub fn drops_head(&self, bytes: u64) {
+        self.set(Part::Heads, self.parts[Part::Heads as usize].get().saturating_sub(bytes));
+    }
+
+    /// Bytes of bodies have left.
+    pub fn progressed(&self, bytes: u64) {
+        if self.told.get() > 0 {
+            // One thread alone writes it.
+            let before = self.holder.progress.load(Ordering::Relaxed);
+            self.holder.progress.store(before + bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Ready while the ceiling isn't reached.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        self.memory.poll_room(cx)
+    }
+
+    /// Returns once the connection has to end for others.
+    pub async fn ends(&self) {
+        while !self.holder.ends.load(Ordering::Relaxed) {
+            self.holder.signal.notified().await;
+        }
+    }
+
+    fn tell(&self) {
+        let sum: u64 = self.parts.iter().map(Cell::get).sum();
+        let (told, bytes) =
+            (self.told.get(), if sum < STEP_BYTES { 0 } else { sum.next_multiple_of(STEP_BYTES) });
+        let is_at_work = self.parts[Part::Heads as usize].get() > 0;
+        if bytes > told {
+            if told == 0 {
+                self.begins();
+            }
+            self.told.set(bytes);
+            self.holder.bytes.store(bytes, Ordering::Relaxed);
+            self.memory.adds(bytes - told);
+        } else if bytes < told && (!is_at_work || told - bytes >= LESS_BYTES) {
+            self.told.set(bytes);
+            self.holder.bytes.store(bytes, Ordering::Relaxed);
+            self.memory.subtracts(told - bytes);
+        }
+    }
+
+    fn begins(&self) {
+        let since = u64::try_from(self.memory.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.holder.since_nanos.store(since, Ordering::Relaxed);
+        self.holder.progress.store(0, Ordering::Relaxed);
+        if !self.is_listed.replace(true) {
+            lock(&self.memory.holders).insert(self.id, self.holder.clone());
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if self.is_listed.get() {
+            lock(&self.memory.holders).remove(&self.id);
+        }
+        if self.told.get() > 0 {
+            self.memory.subtracts(self.told.get());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::IntCounter;
+
+    fn memory(ceiling: u64) -> Arc<Memory> {
+        Memory::new(ceiling, IntCounter::new("ended", "for others").unwrap())
+    }
+
+    #[test]
+    fn what_a_connection_holds_is_told_in_steps_and_while_it_is_at_work_not_less() {
+        let memory = memory(1 << 30);
+        let account = Account::new(memory.clone(), 1);
+        account.keeps_head(300);
+        assert_eq!(memory.held(), 0, "a short head isn't told");
+        account.set(Part::Records, 40 << 10);
+        assert_eq!(memory.held(), 48 << 10);
+        account.set(Part::Records, 0);
+        assert_eq!(memory.held(), 48 << 10, "it is at work");
+        account.drops_head(300);
+        assert_eq!(memory.held(), 0);
+        account.set(Part::Input, 64 << 10);
+        drop(account);
+        assert_eq!((memory.held(), lock(&memory.holders).len()), (0, 0));
+    }
+}
