@@ -233,6 +233,7 @@ impl Peer {
         let mut waits = self.waits.get();
         event(&mut waits);
         self.waits.set(waits);
+        self.memory.set_nodes_turn(waits.is_nodes_turn());
         self.seat.note(|| self.seat_use(clock::monotonic()).0);
     }
 

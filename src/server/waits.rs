@@ -125,6 +125,11 @@ impl Waits {
         now.saturating_duration_since(self.moved)
     }
 
+    /// All that it asks for waits for the node, or it has asked for nothing yet and can't be read.
+    pub const fn is_nodes_turn(&self) -> bool {
+        self.in_line.is_some() || self.open > 0 && self.ours == self.open
+    }
+
     /// How the connection uses its seat; and, where the client says or takes nothing, until when that says nothing of it.
     pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
         let silent = match (self.open, self.ours) {
@@ -196,8 +201,9 @@ mod tests {
     #[test]
     fn the_node_may_take_its_time_and_the_client_may_not() {
         let mut clock = clock();
+        assert!(!clock.0.is_nodes_turn());
         clock.at(1).0.begins();
-        assert_eq!(clock.due(), None);
+        assert_eq!((clock.due(), clock.0.is_nodes_turn()), (None, true));
         let (waits, now) = clock.at(100);
         waits.ready(now);
         assert_eq!(clock.due(), Some(160));
@@ -219,9 +225,11 @@ mod tests {
         let (waits, now) = clock.at(1);
         waits.lines_up(now);
         assert_eq!((clock.due(), clock.0.seat_use(now).0), (Some(16), Use::Busy), "it may try again");
+        assert!(clock.0.is_nodes_turn());
         let (waits, now) = clock.at(11);
         assert_eq!(waits.seat_use(now).0, Use::Busy);
         waits.has_its_turn(now);
+        assert!(!waits.is_nodes_turn());
         assert_eq!(waits.seat_use(now).0, Use::Busy, "it has used one second of two");
         waits.received(now);
         assert_eq!(clock.due(), Some(26));
@@ -289,7 +297,7 @@ mod tests {
             let (waits, now) = clock.at(2);
             waits.ready(now);
         }
-        assert_eq!(clock.due(), None);
+        assert_eq!((clock.due(), clock.0.is_nodes_turn()), (None, false));
         let (waits, now) = clock.at(30);
         waits.ends(true, now); // the client reset that stream
         assert_eq!(clock.due(), Some(90), "the others are the client's to take");

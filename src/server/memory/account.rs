@@ -5,11 +5,15 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// A connection reports what it holds in steps of so much; less than one step isn't reported at all.
 const STEP_BYTES: u64 = 8 << 10;
-/// A connection that is at work tells that it holds less by so much at least.
-const LESS_BYTES: u64 = 128 << 10;
+/// A connection that is at work tells that it holds less by so much at least, or when it holds nothing. A client that stalls over TLS
+/// has [`Part::Records`] of more than that.
+const LESS_BYTES: u64 = 32 << 10;
+/// One that holds something again after less than this goes on as before: its client takes piece after piece.
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// What a connection holds memory for.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +24,7 @@ pub enum Part {
     Heads,
     /// Pieces of bodies.
     Bodies,
-    /// Frames of HTTP/2.
+    /// Frames of HTTP/2, with the pieces of bodies in them.
     Frames,
     /// Records of TLS.
     Records,
@@ -35,6 +39,10 @@ pub struct Account {
     id: u64,
     parts: [Cell<u64>; PARTS],
     told: Cell<u64>,
+    /// When it held something last, on the node's clock.
+    held_until: Cell<Option<Duration>>,
+    /// Its requests wait for the node.
+    is_nodes_turn: Cell<bool>,
     is_listed: Cell<bool>,
     holder: Arc<Holder>,
 }
@@ -44,13 +52,22 @@ impl Account {
     #[must_use]
     pub fn new(memory: Arc<Memory>, id: u64) -> Self {
         let (parts, told, is_listed) = (Default::default(), Cell::new(0), Cell::new(false));
-        Self { memory, id, parts, told, is_listed, holder: Arc::default() }
+        let (held_until, is_nodes_turn) = (Cell::new(None), Cell::new(false));
+        Self { memory, id, parts, told, held_until, is_nodes_turn, is_listed, holder: Arc::default() }
     }
 
     /// It holds so many bytes for a part from now on.
     pub fn set(&self, part: Part, bytes: u64) {
         if self.parts[part as usize].replace(bytes) != bytes {
             self.tell();
+            self.tell_turn();
+        }
+    }
+
+    /// All its requests wait for the node from now on, or not all.
+    pub fn set_nodes_turn(&self, is_nodes_turn: bool) {
+        if self.is_nodes_turn.replace(is_nodes_turn) != is_nodes_turn {
+            self.tell_turn();
         }
     }
 
@@ -66,7 +83,7 @@ impl Account {
 
     /// Bytes of bodies have left.
     pub fn progressed(&self, bytes: u64) {
-        if self.told.get() > 0 {
+        if self.is_listed.get() {
             // One thread alone writes it.
             let before = self.holder.progress.load(Ordering::Relaxed);
             self.holder.progress.store(before + bytes, Ordering::Relaxed);
@@ -97,17 +114,30 @@ impl Account {
             self.told.set(bytes);
             self.holder.bytes.store(bytes, Ordering::Relaxed);
             self.memory.adds(bytes - told);
-        } else if bytes < told && (!is_at_work || told - bytes >= LESS_BYTES) {
+        } else if bytes < told && (!is_at_work || bytes == 0 || told - bytes >= LESS_BYTES) {
+            if bytes == 0 {
+                self.held_until.set(Some(self.memory.began.elapsed()));
+            }
             self.told.set(bytes);
             self.holder.bytes.store(bytes, Ordering::Relaxed);
             self.memory.subtracts(told - bytes);
         }
     }
 
+    /// What lies in memory for the client to take isn't the node's turn, whatever else is.
+    fn tell_turn(&self) {
+        let is_clients =
+            [Part::Frames, Part::Records].iter().any(|part| self.parts[*part as usize].get() > 0);
+        self.holder.awaits_node.store(self.is_nodes_turn.get() && !is_clients, Ordering::Relaxed);
+    }
+
     fn begins(&self) {
-        let since = u64::try_from(self.memory.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.holder.since_nanos.store(since, Ordering::Relaxed);
-        self.holder.progress.store(0, Ordering::Relaxed);
+        let now = self.memory.began.elapsed();
+        if self.held_until.get().is_none_or(|until| now.saturating_sub(until) >= PAUSE) {
+            let since = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+            self.holder.since_nanos.store(since, Ordering::Relaxed);
+            self.holder.progress.store(0, Ordering::Relaxed);
+        }
         if !self.is_listed.replace(true) {
             lock(&self.memory.holders).insert(self.id, self.holder.clone());
         }
@@ -135,19 +165,55 @@ mod tests {
     }
 
     #[test]
-    fn what_a_connection_holds_is_told_in_steps_and_while_it_is_at_work_not_less() {
+    fn what_a_connection_holds_is_told_in_steps_and_at_once_when_it_is_nothing() {
         let memory = memory(1 << 30);
         let account = Account::new(memory.clone(), 1);
         account.keeps_head(300);
         assert_eq!(memory.held(), 0, "a short head isn't told");
         account.set(Part::Records, 40 << 10);
         assert_eq!(memory.held(), 48 << 10);
-        account.set(Part::Records, 0);
+        account.set(Part::Records, 20 << 10);
         assert_eq!(memory.held(), 48 << 10, "it is at work");
-        account.drops_head(300);
+        account.set(Part::Records, 0);
+        assert_eq!(memory.held(), 0, "its client has taken all");
+        account.set(Part::Records, 40 << 10);
+        account.keeps_head(8000);
+        account.set(Part::Records, 0);
+        assert_eq!(memory.held(), 16 << 10, "a long head");
+        account.drops_head(8300);
         assert_eq!(memory.held(), 0);
         account.set(Part::Input, 64 << 10);
         drop(account);
         assert_eq!((memory.held(), lock(&memory.holders).len()), (0, 0));
+    }
+
+    #[test]
+    fn one_whose_client_takes_piece_after_piece_is_measured_on() {
+        let memory = memory(1 << 30);
+        let account = Account::new(memory.clone(), 1);
+        let holding = || lock(&memory.holders)[&1].holding(1, 0);
+        account.set(Part::Records, 40 << 10);
+        let since = holding().since;
+        account.progressed(1000);
+        account.set(Part::Records, 0);
+        account.progressed(30_000);
+        account.set(Part::Records, 40 << 10);
+        assert_eq!((holding().since, holding().progress), (since, 31_000));
+    }
+
+    #[test]
+    fn it_awaits_the_node_while_nothing_lies_there_for_its_client() {
+        let memory = memory(1 << 30);
+        let account = Account::new(memory.clone(), 1);
+        let awaits_node = || lock(&memory.holders)[&1].holding(1, 0).awaits_node;
+        account.set(Part::Input, 40 << 10);
+        account.set_nodes_turn(true);
+        assert!(awaits_node());
+        account.set(Part::Records, 40 << 10);
+        assert!(!awaits_node(), "its client stalls");
+        account.set(Part::Records, 0);
+        assert!(awaits_node());
+        account.set_nodes_turn(false);
+        assert!(!awaits_node());
     }
 }

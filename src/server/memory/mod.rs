@@ -1,8 +1,8 @@
 //! What connections hold of memory for clients that don't take it: `http.memory` is its ceiling.
 //!
 //! Counted are buffers of TLS and HTTP/2, pieces of bodies, heads that are kept while they are answered, and long heads that
-//! haven't come whole. A connection counts its own, and tells the node in steps: more at once, less when its last
-//! response is over. Near the ceiling the slowest connections end ([`Slowest`]); at the ceiling connections that need buffers wait for that.
+//! haven't come whole. A connection counts its own ([`Account`]), and tells the node in steps. Near the ceiling the slowest
+//! connections end ([`Slowest`]); at the ceiling connections that need buffers wait for that.
 
 mod account;
 
@@ -45,6 +45,7 @@ struct Holder {
     bytes: AtomicU64,
     progress: AtomicU64,
     since_nanos: AtomicU64,
+    awaits_node: AtomicBool,
     /// It has to end.
     ends: AtomicBool,
     signal: Notify,
@@ -173,13 +174,9 @@ impl Memory {
 impl Holder {
     fn holding(&self, id: u64, bytes: u64) -> Holding {
         let progress = self.progress.load(Ordering::Relaxed);
-        Holding {
-            id,
-            bytes,
-            progress,
-            since: Duration::from_nanos(self.since_nanos.load(Ordering::Relaxed)),
-            awaits_node: false,
-        }
+        let since = Duration::from_nanos(self.since_nanos.load(Ordering::Relaxed));
+        let awaits_node = self.awaits_node.load(Ordering::Relaxed);
+        Holding { id, bytes, progress, since, awaits_node }
     }
 }
 
