@@ -223,6 +223,14 @@ impl Peer {
         self.reset.set(true);
     }
 
+    /// The connection ends now: responses that aren't over must not look as if they were, nor lie in the kernel's queue for long.
+    pub fn gives_up_responses(&self) {
+        let has_some = self.outgoing.get().is_some_and(|outgoing| outgoing.has_some());
+        if has_some || self.waits.get().transfers() > 0 {
+            self.must_reset();
+        }
+    }
+
     /// The socket is to be reset.
     pub fn is_to_be_reset(&self) -> bool {
         self.reset.get()

@@ -5,11 +5,12 @@ use super::support::client::{Connection, head};
 use super::support::http2::{Http2, Tls, tls};
 use super::support::node::Node;
 use super::support::{config, scratch, wait_until};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 const CEILING: u64 = 16 << 20;
 const HELD: &str = "freshet_connections_memory_bytes";
@@ -75,6 +76,28 @@ fn connections_that_take_nothing_stay_below_the_ceiling_and_others_are_served() 
     drop((readers, many));
     drop(first);
     wait_until("all is given back", || held(&node) == 0);
+}
+
+#[test]
+fn a_connection_that_ends_for_memory_is_reset() {
+    let dir = scratch();
+    let (node, certificate) = node(dir.path(), "[http]\nlisten = []\nmemory = \"16 MiB\"");
+    let mut all = Vec::new();
+    wait_until("some have ended", || {
+        all.extend(try_stalled(&node, &certificate, STREAMS).ok());
+        node.metric(ENDED) > Some(0.0)
+    });
+    let ends = all.iter_mut().map(|http2| {
+        http2.patient_for(Duration::from_millis(100));
+        loop {
+            if let Err(error) = http2.frame() {
+                break error.kind();
+            }
+        }
+    });
+    let goes_on = [ErrorKind::WouldBlock, ErrorKind::TimedOut];
+    let ended: Vec<ErrorKind> = ends.filter(|kind| !goes_on.contains(kind)).collect();
+    assert!(!ended.is_empty() && ended.iter().all(|kind| *kind == ErrorKind::ConnectionReset), "{ended:?}");
 }
 
 #[test]
