@@ -20,9 +20,9 @@ const PAUSE: Duration = Duration::from_secs(3);
 pub enum Part {
     /// A head that hasn't come whole, or a message of a TLS handshake.
     Input,
-    /// Heads that are being answered.
-    Heads,
-    /// Pieces of bodies.
+    /// Heads that are being answered, and what their answers have in memory of their own.
+    Requests,
+    /// A piece of a body that waits.
     Bodies,
     /// Frames of HTTP/2, with the pieces of bodies in them.
     Frames,
@@ -39,6 +39,8 @@ pub struct Account {
     id: u64,
     parts: [Cell<u64>; PARTS],
     told: Cell<u64>,
+    /// Bytes of [`Shared`](super::Shared): the node has counted them.
+    shared: Cell<u64>,
     /// When it held something last, on the node's clock.
     held_until: Cell<Option<Duration>>,
     /// Its requests wait for the node.
@@ -52,8 +54,8 @@ impl Account {
     #[must_use]
     pub fn new(memory: Arc<Memory>, id: u64) -> Self {
         let (parts, told, is_listed) = (Default::default(), Cell::new(0), Cell::new(false));
-        let (held_until, is_nodes_turn) = (Cell::new(None), Cell::new(false));
-        Self { memory, id, parts, told, held_until, is_nodes_turn, is_listed, holder: Arc::default() }
+        let (shared, held_until, is_nodes_turn) = (Cell::new(0), Cell::new(None), Cell::new(false));
+        Self { memory, id, parts, told, shared, held_until, is_nodes_turn, is_listed, holder: Arc::default() }
     }
 
     /// It holds so many bytes for a part from now on.
@@ -71,14 +73,30 @@ impl Account {
         }
     }
 
-    /// It holds the head of one more request, of so many bytes.
-    pub fn keeps_head(&self, bytes: u64) {
-        self.set(Part::Heads, self.parts[Part::Heads as usize].get() + bytes);
+    /// It holds so many bytes more for requests.
+    pub fn keeps(&self, bytes: u64) {
+        self.set(Part::Requests, self.parts[Part::Requests as usize].get() + bytes);
     }
 
-    /// It doesn't hold it any more.
-    pub fn drops_head(&self, bytes: u64) {
-        self.set(Part::Heads, self.parts[Part::Heads as usize].get().saturating_sub(bytes));
+    /// It doesn't hold them any more.
+    pub fn keeps_no_more(&self, bytes: u64) {
+        self.set(Part::Requests, self.parts[Part::Requests as usize].get().saturating_sub(bytes));
+    }
+
+    /// It has so many bytes more that others have, too: they tell for how much it stands, and are counted elsewhere.
+    pub fn shares(&self, bytes: u64) {
+        self.shares_so_much(self.shared.get() + bytes);
+    }
+
+    /// It hasn't them any more.
+    pub fn shares_no_more(&self, bytes: u64) {
+        self.shares_so_much(self.shared.get().saturating_sub(bytes));
+    }
+
+    fn shares_so_much(&self, bytes: u64) {
+        if self.shared.replace(bytes) != bytes {
+            self.show();
+        }
     }
 
     /// Bytes of bodies have left.
@@ -106,22 +124,27 @@ impl Account {
         let sum: u64 = self.parts.iter().map(Cell::get).sum();
         let (told, bytes) =
             (self.told.get(), if sum < STEP_BYTES { 0 } else { sum.next_multiple_of(STEP_BYTES) });
-        let is_at_work = self.parts[Part::Heads as usize].get() > 0;
+        let is_at_work = self.parts[Part::Requests as usize].get() > 0;
         if bytes > told {
-            if told == 0 {
-                self.begins();
-            }
             self.told.set(bytes);
-            self.holder.bytes.store(bytes, Ordering::Relaxed);
+            self.show();
             self.memory.adds(bytes - told);
         } else if bytes < told && (!is_at_work || bytes == 0 || told - bytes >= LESS_BYTES) {
-            if bytes == 0 {
-                self.held_until.set(Some(self.memory.began.elapsed()));
-            }
             self.told.set(bytes);
-            self.holder.bytes.store(bytes, Ordering::Relaxed);
+            self.show();
             self.memory.subtracts(told - bytes);
         }
+    }
+
+    /// Others see what it has now.
+    fn show(&self) {
+        let bytes = self.told.get() + self.shared.get();
+        match (self.holder.bytes.load(Ordering::Relaxed), bytes) {
+            (0, 1..) => self.begins(),
+            (1.., 0) => self.held_until.set(Some(self.memory.began.elapsed())),
+            _ => {}
+        }
+        self.holder.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// What lies in memory for the client to take isn't the node's turn, whatever else is.
@@ -168,7 +191,7 @@ mod tests {
     fn what_a_connection_holds_is_told_in_steps_and_at_once_when_it_is_nothing() {
         let memory = memory(1 << 30);
         let account = Account::new(memory.clone(), 1);
-        account.keeps_head(300);
+        account.keeps(300);
         assert_eq!(memory.held(), 0, "a short head isn't told");
         account.set(Part::Records, 40 << 10);
         assert_eq!(memory.held(), 48 << 10);
@@ -177,10 +200,10 @@ mod tests {
         account.set(Part::Records, 0);
         assert_eq!(memory.held(), 0, "its client has taken all");
         account.set(Part::Records, 40 << 10);
-        account.keeps_head(8000);
+        account.keeps(8000);
         account.set(Part::Records, 0);
         assert_eq!(memory.held(), 16 << 10, "a long head");
-        account.drops_head(8300);
+        account.keeps_no_more(8300);
         assert_eq!(memory.held(), 0);
         account.set(Part::Input, 64 << 10);
         drop(account);
@@ -199,6 +222,19 @@ mod tests {
         account.progressed(30_000);
         account.set(Part::Records, 40 << 10);
         assert_eq!((holding().since, holding().progress), (since, 31_000));
+    }
+
+    #[test]
+    fn what_it_shares_is_its_own_to_others_and_counted_elsewhere() {
+        let memory = memory(1 << 30);
+        let account = Account::new(memory.clone(), 1);
+        account.shares(1 << 20);
+        account.set(Part::Records, 40 << 10);
+        let seen = || lock(&memory.holders)[&1].bytes.load(Ordering::Relaxed);
+        assert_eq!((seen(), memory.held()), ((1 << 20) + (40 << 10), 40 << 10));
+        account.set(Part::Records, 0);
+        account.shares_no_more(1 << 20);
+        assert_eq!((seen(), memory.held()), (0, 0));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What connections hold of memory for clients that don't take it: `http.memory` is its ceiling.
 //!
-//! Counted are buffers of TLS and HTTP/2, pieces of bodies, heads that are kept while they are answered, and long heads that
-//! haven't come whole. A connection counts its own ([`Account`]), and tells the node in steps. Near the ceiling the slowest
+//! Counted are buffers of TLS and HTTP/2, bodies that are in memory, heads that are kept while they are answered, and long heads
+//! that haven't come whole. A connection counts its own ([`Account`]), and tells the node in steps. Near the ceiling the slowest
 //! connections end ([`Slowest`]); at the ceiling connections that need buffers wait for that.
 
 mod account;
+mod shared;
 
 pub use account::{Account, Part};
+pub use shared::Shared;
 
 use crate::clock;
 use crate::shares::{Holding, Slowest, slowest};
@@ -197,7 +199,7 @@ mod tests {
         let memory = memory(1 << 20);
         let (fast, stalled) = (Account::new(memory.clone(), 1), Account::new(memory.clone(), 2));
         for account in [&fast, &stalled] {
-            account.keeps_head(1000);
+            account.keeps(1000);
             account.set(Part::Bodies, 511 << 10);
         }
         fast.progressed(10 << 20);
