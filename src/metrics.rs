@@ -232,7 +232,7 @@ impl Metrics {
             connections_memory: gauge(
                 &r,
                 "freshet_connections_memory_bytes",
-                "Memory that connections hold for clients: buffers of TLS and HTTP/2, pieces of bodies, heads of requests. Its ceiling is http.memory.",
+                "Memory that connections hold for clients: buffers of TLS and HTTP/2, bodies in memory, heads of requests. Its ceiling is http.memory.",
             ),
             connections_ended_for_memory: counter(
                 &r,

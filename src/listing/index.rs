@@ -73,6 +73,8 @@ pub fn index(dir: &TreePath, entries: &[IndexEntry], extent: Extent) -> String {
         );
     }
     html.push_str("</main>\n</body>\n</html>\n");
+    // It may be sent for a while.
+    html.shrink_to_fit();
     html
 }
 
@@ -147,6 +149,7 @@ mod tests {
             ]
         );
         assert!(html.contains("<h1>Index of /7/&lt;os&gt;/</h1>"));
+        assert_eq!(html.capacity(), html.len());
         assert!(page("7", &[]).contains("<title>Index of /7/</title>") && !html.contains("is cut"));
         let cut = index(&TreePath::new("7").unwrap(), &[entry("a", false)], Extent::Cut);
         assert!(cut.contains("This list is cut: the directory has more than these 1 entries."));

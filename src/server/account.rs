@@ -60,6 +60,17 @@ pub struct Tally {
     begun: Cell<bool>,
     /// The transfer, as the pacer knows it.
     flow: Flow,
+    /// What of the response is in memory.
+    held: Cell<Held>,
+}
+
+/// Bytes of a response that are in memory until it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// For it alone.
+    pub own: u64,
+    /// Counted once for all that have them ([`crate::server::memory::Shared`]).
+    pub shared: u64,
 }
 
 impl std::fmt::Debug for Tally {
@@ -72,7 +83,7 @@ impl Tally {
     /// Opens the account of a request.
     pub fn open(peer: Rc<Peer>, asked: Asked) -> Rc<Self> {
         peer.note(Waits::begins);
-        peer.memory.keeps_head(asked.memory_bytes());
+        peer.memory.keeps(asked.memory_bytes());
         let (bytes, ended, ours) = (Cell::new(0), Cell::new(false), Cell::new(true));
         let flow = Flow::new(asked.client.owner);
         Rc::new(Self {
@@ -85,6 +96,7 @@ impl Tally {
             ours,
             begun: Cell::new(false),
             flow,
+            held: Cell::default(),
         })
     }
 
@@ -114,6 +126,14 @@ impl Tally {
         let first = self.verdict.set(verdict).is_ok();
         debug_assert!(first, "one response for each request");
         self.is_ready();
+    }
+
+    /// So much of the response is in memory until it is over.
+    pub fn holds(&self, held: Held) {
+        let before = self.held.replace(held);
+        debug_assert_eq!(before, Held::default(), "one body for each response");
+        self.peer.memory.keeps(held.own);
+        self.peer.memory.shares(held.shared);
     }
 
     /// There is something to send.
@@ -168,7 +188,9 @@ impl Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         let now = clock::monotonic();
-        self.peer.memory.drops_head(self.asked.memory_bytes());
+        let Held { own, shared } = self.held.get();
+        self.peer.memory.keeps_no_more(self.asked.memory_bytes() + own);
+        self.peer.memory.shares_no_more(shared);
         self.peer.note(|waits| waits.ends(self.ours.get(), now));
         let edge = &self.peer.edge;
         let verdict = self.verdict.take().unwrap_or(CLIENT_LEFT);

@@ -30,6 +30,8 @@ pub enum Answer {
     },
     /// What the origin answered, which is no file.
     Passed(Arc<Passed>),
+    /// A page that shows a directory, and that others may have, too.
+    Listing(Bytes),
     /// A page of the node's own.
     Page {
         /// The status code.

@@ -1,6 +1,6 @@
 //! The body of a response: pieces of memory and regions of files, as whole or growing sources provide them.
 
-use super::account::Tally;
+use super::account::{Held, Tally};
 use super::{buffers, residency};
 use crate::http::multipart::Piece;
 use crate::http::range::ByteRange;
@@ -22,8 +22,12 @@ const REGION_BYTES: u64 = 1 << 20;
 
 /// Where the regions of a body come from.
 pub enum Supply {
-    /// Nowhere: the body is in memory.
+    /// Nowhere: the body is in memory, of its own.
     Memory,
+    /// Nowhere: the body is in memory, and counted there for all responses that have it.
+    Lent,
+    /// Nowhere: the body is of what the node keeps in memory for all.
+    Kept,
     /// A whole file.
     File(Arc<File>),
     /// A file that a fill still writes.
@@ -82,7 +86,7 @@ pub struct ResponseBody {
     /// Body bytes still to be handed to the connection; `None` if the length isn't known beforehand.
     left: Option<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
-    /// Of a region that is copied, so many bytes at most.
+    /// Of what is copied, so many bytes at most.
     most: u64,
     tally: Rc<Tally>,
 }
@@ -106,7 +110,18 @@ impl ResponseBody {
             true => (Supply::Memory, Vec::new(), Some(0)),
             false => (supply, pieces, length),
         };
-        Self { supply, lane, pieces: pieces.into(), left: length, reading: None, most: 0, tally }
+        tally.holds(held(&supply, &pieces));
+        let mut pieces = VecDeque::from(pieces);
+        if lane == Lane::Copy && matches!(supply, Supply::Kept) {
+            // Frames outlive the response, and what they are of may be kept no more by then.
+            let outgoing = tally.peer.outgoing();
+            for piece in &mut pieces {
+                if let Piece::Bytes(bytes) = piece {
+                    *bytes = outgoing.share(std::mem::take(bytes));
+                }
+            }
+        }
+        Self { supply, lane, pieces, left: length, reading: None, most: 0, tally }
     }
 
     /// Whose body it is.
@@ -120,8 +135,16 @@ impl ResponseBody {
     }
 
     /// Its bytes are in memory once, for all that ask for them.
-    pub const fn is_shared(&self) -> bool {
-        matches!(self.supply, Supply::Memory)
+    pub const fn is_kept(&self) -> bool {
+        matches!(self.supply, Supply::Kept)
+    }
+
+    /// Of a piece that waits, what isn't counted with the response, in bytes.
+    pub const fn uncounted(&self, piece: &Bytes) -> u64 {
+        match self.supply {
+            Supply::Kept | Supply::Pass(_) => piece.len() as u64,
+            Supply::Memory | Supply::Lent | Supply::File(_) | Supply::Growing(_) => 0,
+        }
     }
 
     /// Nothing is to come any more.
@@ -129,7 +152,7 @@ impl ResponseBody {
         self.left == Some(0)
     }
 
-    /// The next piece; `None` at the end. Of a file's bytes that are copied, so many at most.
+    /// The next piece; `None` at the end. Of bytes that are copied, so many at most.
     pub fn poll_chunk_of(&mut self, cx: &mut Context<'_>, most: u64) -> Poll<Option<Result<Chunk, Cut>>> {
         self.most = most;
         self.poll_chunk(cx)
@@ -184,7 +207,7 @@ impl ResponseBody {
             match self.pieces.pop_front() {
                 None => return Poll::Ready(None),
                 Some(Piece::Bytes(bytes)) if bytes.is_empty() => {}
-                Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(self.count(bytes, Path::Memory)))),
+                Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(self.part_in_memory(bytes)))),
                 Some(Piece::Range(range)) => match self.poll_region(cx, range) {
                     Poll::Ready(Ok(None)) => {}
                     Poll::Ready(sent) => return Poll::Ready(sent.transpose()),
@@ -197,6 +220,23 @@ impl ResponseBody {
         }
     }
 
+    /// The next part of `bytes`, whose rest goes back to the front.
+    fn part_in_memory(&mut self, mut bytes: Bytes) -> Chunk {
+        if self.lane == Lane::Copy && !self.is_kept() {
+            // A frame of it that isn't taken would keep all of it in memory, after its response is over.
+            let rest = bytes.split_off(self.most_copied().min(bytes.len()));
+            bytes = Bytes::copy_from_slice(&bytes);
+            if !rest.is_empty() {
+                self.pieces.push_front(Piece::Bytes(rest));
+            }
+        }
+        self.count(bytes, Path::Memory)
+    }
+
+    fn most_copied(&self) -> usize {
+        usize::try_from(self.most).unwrap_or(usize::MAX).clamp(1, buffers::BYTES)
+    }
+
     /// The next part of `range`, whose rest goes back to the front; `None` at its end.
     fn poll_region(&mut self, cx: &mut Context<'_>, range: ByteRange) -> Poll<Result<Option<Chunk>, Cut>> {
         let (file, available) = match &mut self.supply {
@@ -206,13 +246,12 @@ impl ResponseBody {
                     ready!(tail.poll_past(cx, range)).map_err(|error| Cut::Fill(error.to_string()))?;
                 (tail.file().clone(), watermark.min(range.end))
             }
-            Supply::Memory | Supply::Pass(_) => return Poll::Ready(Ok(None)),
+            Supply::Memory | Supply::Lent | Supply::Kept | Supply::Pass(_) => return Poll::Ready(Ok(None)),
         };
         if available <= range.start {
             return Poll::Ready(Ok(None));
         }
-        let most =
-            if self.lane == Lane::Regions { REGION_BYTES } else { self.most.clamp(1, buffers::BYTES as u64) };
+        let most = if self.lane == Lane::Regions { REGION_BYTES } else { self.most_copied() as u64 };
         let part = ByteRange { start: range.start, end: available.min(range.start + most) };
         // Also of a fill: what parts it goes on with, nobody may have read since an earlier day.
         ready!(self.poll_resident(cx, &file, part))?;
@@ -263,5 +302,40 @@ impl ResponseBody {
     fn count(&self, bytes: Bytes, path: Path) -> Chunk {
         self.tally.sent(bytes.len(), path);
         Chunk::Bytes(bytes)
+    }
+}
+
+/// What a response has in memory until it is over. A single piece of what is kept for all is counted where it waits.
+fn held(supply: &Supply, pieces: &[Piece]) -> Held {
+    let bytes_of = |piece: &Piece| if let Piece::Bytes(bytes) = piece { bytes.len() as u64 } else { 0 };
+    let bytes: u64 = pieces.iter().map(bytes_of).sum();
+    match (supply, pieces.len()) {
+        (Supply::Lent, _) => Held { own: 0, shared: bytes },
+        (Supply::Kept, ..=1) => Held::default(),
+        (_, ..=1) => Held { own: bytes, shared: 0 },
+        // Of several ranges each has a head.
+        (_, count) => Held { own: bytes + (count * size_of::<Piece>()) as u64, shared: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_memory_for_a_response_counts_with_it() {
+        let page = [Piece::Bytes(Bytes::from_static(b"page"))];
+        let range = || Piece::Range(ByteRange { start: 0, end: 1000 });
+        let file = Supply::File(Arc::new(tempfile::tempfile().unwrap()));
+        let ranges = [page[0].clone(), range(), page[0].clone(), range(), page[0].clone()];
+        for (supply, pieces, own, shared) in [
+            (&Supply::Memory, &page[..], 4, 0),
+            (&Supply::Lent, &page[..], 0, 4),
+            (&Supply::Kept, &page[..], 0, 0),
+            (&file, &[range()][..], 0, 0),
+            (&file, &ranges[..], 12 + 5 * size_of::<Piece>() as u64, 0),
+        ] {
+            assert_eq!(held(supply, pieces), Held { own, shared });
+        }
     }
 }

@@ -7,9 +7,10 @@ use super::h2::frames::Frames;
 use super::h2::outgoing;
 use super::handshakes::Handshakes;
 use super::head::Head;
-use super::peer::{Peer, Socket};
+use super::peer::Peer;
 use super::proxied::{self, Proxied};
 use super::seats::Seat;
+use super::socket::Socket;
 use super::{Edge, h1, handle, linger};
 use crate::clock;
 use crate::policy::client;
@@ -79,10 +80,22 @@ pub async fn serve(
     // The reason of an end is the client's affair: it hung up, spoke no HTTP, or was reset by us (and logged then).
     tokio::select! {
         ended = connection => if let Err(error) = ended { tracing::debug!(client = %addr, %error, "connection ended") },
-        () = peer.overdue() => tracing::debug!(client = %addr, "connection timed out"),
+        why = ended_by_the_node(&peer) => tracing::debug!(client = %addr, why, "connection ended"),
+    }
+}
+
+/// Returns, with the reason, once the connection has to end whatever it is at. By then the socket knows whether it is to be reset:
+/// it is dropped before anything that follows this.
+async fn ended_by_the_node(peer: &Peer) -> &'static str {
+    tokio::select! {
+        () = peer.overdue() => {
+            peer.gives_up_responses();
+            "it timed out"
+        }
         () = peer.memory.ends() => {
+            // What the kernel still holds for it is memory, too.
             peer.must_reset();
-            tracing::debug!(client = %addr, "connection ended: it was slow, and memory is short");
+            "it was slow, and memory is short"
         }
     }
 }
@@ -151,6 +164,7 @@ async fn secure(peer: &Rc<Peer>, socket: Socket, tls: Secure, mut drain: watch::
                     match tokio::time::timeout(patience(&cork, peer), &mut connection).await {
                         Ok(ended) => return Ok(ended?),
                         Err(_) if peer.seat_use(clock::monotonic()).0 != Use::Busy => {
+                            peer.gives_up_responses();
                             return Err(GIVEN_UP.into());
                         }
                         Err(_) => {}

@@ -61,8 +61,8 @@ impl Guard {
     /// Takes note of what the connection holds while it waits.
     fn note_memory(&self, has_frames: bool) {
         let Some(Peer { memory, .. }) = self.peer.as_deref() else { return };
-        memory.set(Part::Bodies, self.outgoing.held() as u64);
-        memory.set(Part::Frames, if has_frames { MOST_BYTES as u64 } else { 0 });
+        let held = if has_frames { MOST_BYTES as u64 } else { 0 };
+        memory.set(Part::Frames, held + self.outgoing.held() as u64);
         memory.set(Part::Input, self.meter.kept_bytes());
     }
 }

@@ -107,14 +107,15 @@ impl Edge {
             let (count, bytes) = (&metrics.mirror_redirects, &metrics.mirror_redirected_bytes);
             (count.with_label_values(&of), bytes.with_label_values(&of))
         };
+        let memory = Memory::new(config.http.memory, metrics.connections_ended_for_memory.clone());
         let via = HeaderValue::try_from(format!("1.1 {} (freshet)", config.node.name));
         Self {
             clients: Clients::default(),
             taken: Taken::default(),
             doubts: Doubts::default(),
-            listings: Listings::default(),
+            listings: Listings::new(memory.clone()),
             seats: Seats::new(config.http.max_connections, config.http.max_connections_per_network),
-            memory: Memory::new(config.http.memory, metrics.connections_ended_for_memory.clone()),
+            memory,
             load: MirrorLoad::new(donated, config.probes.ahead),
             lines: Lines::default(),
             orders: Orders::new(&config.mirrors),

@@ -5,7 +5,7 @@
 
 use crate::clock;
 use crate::shares::Owner;
-use crate::shares::turns::{Next, Rate, Turns};
+use crate::shares::turns::{Next, Rate, Stage, Turns};
 use prometheus::{IntCounter, IntGauge};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Turns for a handshake: its two flights, and one more where the first comes in two pieces.
-const TURNS: u32 = 3;
+pub const TURNS: u32 = 3;
 /// So many seconds' handshakes a network may have at once.
 const BURST_SECONDS: u32 = 8;
 
@@ -65,10 +65,10 @@ impl Handshakes {
         handshakes
     }
 
-    /// Asks for a turn.
-    pub fn ask(self: &Rc<Self>, owner: Owner) -> Turn {
+    /// Asks for a turn. Those of handshakes that go on come before their network's others: what was computed for them would be lost.
+    pub fn ask(self: &Rc<Self>, owner: Owner, stage: Stage) -> Turn {
         let mut queue = self.queue.borrow_mut();
-        let id = queue.turns.ask(owner, self.began.elapsed());
+        let id = queue.turns.ask(owner, stage, self.began.elapsed());
         self.waiting.inc();
         if queue.at == At::Free {
             self.goes_on(&mut queue);
@@ -173,7 +173,7 @@ mod tests {
                 for number in 0..20 {
                     let (handshakes, log) = (handshakes.clone(), log.clone());
                     tasks.push(tokio::task::spawn_local(async move {
-                        let turn = handshakes.ask(Owner::new(number % 3, 0));
+                        let turn = handshakes.ask(Owner::new(number % 3, 0), Stage::Begins);
                         poll_fn(|cx| turn.poll(cx)).await;
                         log.borrow_mut().push('f');
                     }));
@@ -205,7 +205,7 @@ mod tests {
             .run_until(async {
                 let handshakes = started();
                 let (first, second, third) = {
-                    let ask = || handshakes.ask(Owner::new(1, 1));
+                    let ask = || handshakes.ask(Owner::new(1, 1), Stage::Begins);
                     (ask(), ask(), ask())
                 };
                 poll_fn(|cx| first.poll(cx)).await;

@@ -1,11 +1,13 @@
 //! Rendered directory listings, kept for a moment.
 
+use super::memory::{Memory, Shared};
 use crate::http::TreePath;
 use crate::permits::{Permit, Permits, Refused};
 use crate::shares::{Limits, Owner};
 use bytes::Bytes;
 use moka::sync::Cache;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// How long a listing is shown without looking again.
@@ -22,24 +24,27 @@ const WAITING: usize = 4096;
 /// The listings of a directory origin.
 #[derive(Debug)]
 pub struct Listings {
-    pages: Cache<TreePath, Bytes>,
+    pages: Cache<TreePath, Arc<Shared>>,
+    /// The last page of each directory, while a response has it.
+    lent: Mutex<HashMap<TreePath, Weak<Shared>>>,
     turns: Arc<Permits<1>>,
-}
-
-impl Default for Listings {
-    fn default() -> Self {
-        let weigh = |_: &TreePath, page: &Bytes| u32::try_from(page.len()).unwrap_or(u32::MAX);
-        let pages = Cache::builder().max_capacity(MOST_BYTES).weigher(weigh).time_to_live(FRESH).build();
-        let limits = Limits { places: AT_ONCE, reserved: [0], network: OF_NETWORK, waiters: WAITING };
-        Self { pages, turns: Permits::new(limits) }
-    }
+    memory: Arc<Memory>,
 }
 
 impl Listings {
+    /// Pages that count against the ceiling of `memory` while responses have them.
+    #[must_use]
+    pub fn new(memory: Arc<Memory>) -> Self {
+        let weigh = |_: &TreePath, page: &Arc<Shared>| u32::try_from(page.bytes().len()).unwrap_or(u32::MAX);
+        let pages = Cache::builder().max_capacity(MOST_BYTES).weigher(weigh).time_to_live(FRESH).build();
+        let limits = Limits { places: AT_ONCE, reserved: [0], network: OF_NETWORK, waiters: WAITING };
+        Self { pages, lent: Mutex::default(), turns: Permits::new(limits), memory }
+    }
+
     /// A listing that was made just now.
     #[must_use]
     pub fn at_hand(&self, dir: &TreePath) -> Option<Bytes> {
-        self.pages.get(dir)
+        self.pages.get(dir).map(|page| page.lend())
     }
 
     /// The right to read a directory, as soon as it is this network's turn.
@@ -50,16 +55,27 @@ impl Listings {
         self.turns.acquire(owner, 0).await
     }
 
-    /// Keeps a listing.
-    pub fn keep(&self, dir: &TreePath, page: Bytes) -> Bytes {
+    /// Keeps a listing. While the directory stays as it is, all that read its page have the same one.
+    pub fn keep(&self, dir: &TreePath, html: Bytes) -> Bytes {
+        let page = self.lent(dir).filter(|page| page.bytes() == &html);
+        let page = page.unwrap_or_else(|| Shared::new(html, self.memory.clone()));
         self.pages.insert(dir.clone(), page.clone());
-        page
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.retain(|_, page| page.strong_count() > 0);
+        lent.insert(dir.clone(), Arc::downgrade(&page));
+        drop(lent);
+        page.lend()
+    }
+
+    fn lent(&self, dir: &TreePath) -> Option<Arc<Shared>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner).get(dir)?.upgrade()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prometheus::IntCounter;
     use std::future::Future;
     use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
@@ -68,9 +84,26 @@ mod tests {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
+    fn listings() -> Listings {
+        Listings::new(Memory::new(1 << 30, IntCounter::new("ended", "for others").unwrap()))
+    }
+
+    #[test]
+    fn a_directory_that_stays_as_it_is_has_one_page_however_often_it_is_made() {
+        let (listings, dir) = (listings(), TreePath::new("dir").unwrap());
+        let make = |html: &str| listings.keep(&dir, Bytes::from(html.to_owned()));
+        let (first, again) = (make("a page"), make("a page"));
+        assert_eq!((first.as_ptr(), listings.memory.held()), (again.as_ptr(), 6));
+        let other = make("another page");
+        assert_eq!((&other[..], listings.memory.held()), (&b"another page"[..], 6 + 12));
+        assert_eq!(listings.at_hand(&dir).unwrap().as_ptr(), other.as_ptr());
+        drop((first, again, other));
+        assert_eq!(listings.memory.held(), 0, "none is read");
+    }
+
     #[test]
     fn a_network_that_asks_for_many_listings_leaves_a_turn_for_another() {
-        let listings = Listings::default();
+        let listings = listings();
         let flood = Owner::new(1, 1);
         let mut turns: Vec<_> = (0..100).map(|_| Box::pin(listings.turn(flood))).collect();
         let mut held: Vec<_> = turns
@@ -94,7 +127,7 @@ mod tests {
 
     #[test]
     fn where_too_many_wait_the_network_that_has_most_of_them_is_refused() {
-        let listings = Listings::default();
+        let listings = listings();
         let flood = Owner::new(1, 1);
         let mut turns: Vec<_> = (0..WAITING + 4).map(|_| Box::pin(listings.turn(flood))).collect();
         let polled: Vec<_> = turns.iter_mut().map(|turn| poll(turn.as_mut())).collect();

@@ -37,6 +37,7 @@ mod residency;
 mod respond;
 pub mod seats;
 mod serve;
+mod socket;
 mod taken;
 mod tls;
 mod waits;

@@ -71,6 +71,11 @@ pub fn respond(tally: Rc<Tally>, answer: Answer) -> Reply {
         Answer::Redirect { mirror, location, links, digest, reason } => {
             redirect(mirror, location, links, digest, reason)
         }
+        Answer::Listing(html) => {
+            let content_type = "text/html; charset=utf-8";
+            let page = page(StatusCode::OK, Reason::Listing, content_type, html, None);
+            Draft { supply: Supply::Lent, ..page }
+        }
         Answer::Page { status, reason, content_type, body, location } => {
             page(status, reason, content_type, body, location.as_deref())
         }
@@ -243,7 +248,7 @@ fn body(meta: &Meta, content: Content, requested: Requested, reason: Reason) -> 
     draft.supply = match content.source {
         Source::Memory(bytes) => {
             cut(&mut draft.pieces, &bytes);
-            Supply::Memory
+            Supply::Kept
         }
         Source::File(file) => Supply::File(file),
         Source::Growing(tail) => Supply::Growing(tail),

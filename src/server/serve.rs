@@ -16,7 +16,6 @@ use crate::origin::{MAX_LISTED, OriginError};
 use crate::policy::client::Recovery;
 use crate::policy::{Currency, Past, Reason};
 use crate::store::{Content, Demand, FetchError, Meta, Object, Source};
-use bytes::Bytes;
 use http::StatusCode;
 use http::header::RANGE;
 use std::sync::Arc;
@@ -218,9 +217,8 @@ fn single_range(asked: &Asked, meta: &Meta) -> Option<ByteRange> {
 /// The listing of a directory of a local tree; `None` where the origin makes its own.
 async fn listing(edge: &Edge, asked: &Asked, question: &Question<'_>) -> Result<Option<Answer>, FetchError> {
     let dir = &question.path;
-    let page = |html: Bytes| Answer::page(StatusCode::OK, Reason::Listing, "text/html; charset=utf-8", html);
     if let Some(html) = edge.listings.at_hand(dir) {
-        return Ok(Some(page(html)));
+        return Ok(Some(Answer::Listing(html)));
     }
     // A large directory costs a stat for each entry: few are listed at once, and each once for all who ask meanwhile.
     let Ok(_turn) = edge.listings.turn(asked.client.owner).await else {
@@ -228,7 +226,7 @@ async fn listing(edge: &Edge, asked: &Asked, question: &Question<'_>) -> Result<
         return Ok(Some(Answer::error(status, Reason::Listing, why)));
     };
     if let Some(html) = edge.listings.at_hand(dir) {
-        return Ok(Some(page(html)));
+        return Ok(Some(Answer::Listing(html)));
     }
     let Some(entries) = edge.store.listing(dir).await? else { return Ok(None) };
     let extent = if entries.len() > MAX_LISTED { Extent::Cut } else { Extent::Whole };
@@ -243,7 +241,7 @@ async fn listing(edge: &Edge, asked: &Asked, question: &Question<'_>) -> Result<
             modified: Some(entry.modified),
         })
         .collect();
-    Ok(Some(page(edge.listings.keep(dir, index(dir, &entries, extent).into()))))
+    Ok(Some(Answer::Listing(edge.listings.keep(dir, index(dir, &entries, extent).into()))))
 }
 
 fn failed(asked: &Asked, question: &Question<'_>, error: &FetchError) -> Answer {

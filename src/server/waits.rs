@@ -40,6 +40,8 @@ pub struct Waits {
     answered: bool,
     /// The last response is out, and the client's end is waited for, which has a bound of its own.
     lingering: bool,
+    /// Since when what came waits for the node's own turn to read it.
+    in_line: Option<Instant>,
     /// When something last went forward.
     moved: Instant,
 }
@@ -47,7 +49,8 @@ pub struct Waits {
 impl Waits {
     /// A new connection.
     pub const fn new(now: Instant) -> Self {
-        Self { open: 0, ours: 0, in_head: false, answered: false, lingering: false, moved: now }
+        let (in_head, answered, lingering, in_line) = (false, false, false, None);
+        Self { open: 0, ours: 0, in_head, answered, lingering, in_line, moved: now }
     }
 
     /// Bytes came from the client.
@@ -55,6 +58,20 @@ impl Waits {
         if self.open == 0 && !self.in_head {
             self.in_head = true;
             self.moved = now;
+        }
+    }
+
+    /// Something came that the node reads in its turn, which is waited for.
+    pub const fn lines_up(&mut self, now: Instant) {
+        if self.in_line.is_none() {
+            self.in_line = Some(now);
+        }
+    }
+
+    /// The turn is there. The client's time goes on from where it stood.
+    pub fn has_its_turn(&mut self, now: Instant) {
+        if let Some(since) = self.in_line.take() {
+            self.moved += now.saturating_duration_since(since);
         }
     }
 
@@ -108,10 +125,15 @@ impl Waits {
         now.saturating_duration_since(self.moved)
     }
 
+    /// All that it asks for waits for the node, or it has asked for nothing yet and can't be read.
+    pub const fn is_nodes_turn(&self) -> bool {
+        self.in_line.is_some() || self.open > 0 && self.ours == self.open
+    }
+
     /// How the connection uses its seat; and, where the client says or takes nothing, until when that says nothing of it.
     pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
         let silent = match (self.open, self.ours) {
-            _ if self.lingering => return (Use::Busy, None),
+            _ if self.lingering || self.in_line.is_some() => return (Use::Busy, None),
             (0, _) if self.answered && !self.in_head => return (Use::Idle, None),
             (0, _) => self.moved + SILENT_AFTER,
             (_, 0) => self.moved + STALLED_AFTER,
@@ -120,8 +142,12 @@ impl Waits {
         if now < silent { (Use::Busy, Some(silent)) } else { (Use::Silent, None) }
     }
 
-    /// Until when the connection may go on as it is; `None` while the node itself is to go on.
+    /// Until when the connection may go on as it is; `None` while the node itself is to go on. A client whose first bytes the node
+    /// can't read within the time for a head is to try again: what would be computed for it then, it may not wait for any more.
     pub fn deadline(&self, patience: Patience) -> Option<Instant> {
+        if let Some(since) = self.in_line {
+            return (!self.in_head).then_some(since + patience.head);
+        }
         match (self.open, self.ours) {
             _ if self.lingering => None,
             (0, _) if self.in_head => Some(self.moved + patience.head),
@@ -175,8 +201,9 @@ mod tests {
     #[test]
     fn the_node_may_take_its_time_and_the_client_may_not() {
         let mut clock = clock();
+        assert!(!clock.0.is_nodes_turn());
         clock.at(1).0.begins();
-        assert_eq!(clock.due(), None);
+        assert_eq!((clock.due(), clock.0.is_nodes_turn()), (None, true));
         let (waits, now) = clock.at(100);
         waits.ready(now);
         assert_eq!(clock.due(), Some(160));
@@ -190,6 +217,32 @@ mod tests {
         let (waits, now) = clock.at(501);
         waits.ends(false, now);
         assert_eq!(clock.due(), Some(576));
+    }
+
+    #[test]
+    fn the_wait_for_the_nodes_own_turn_is_not_the_clients() {
+        let mut clock = clock();
+        let (waits, now) = clock.at(1);
+        waits.lines_up(now);
+        assert_eq!((clock.due(), clock.0.seat_use(now).0), (Some(16), Use::Busy), "it may try again");
+        assert!(clock.0.is_nodes_turn());
+        let (waits, now) = clock.at(11);
+        assert_eq!(waits.seat_use(now).0, Use::Busy);
+        waits.has_its_turn(now);
+        assert!(!waits.is_nodes_turn());
+        assert_eq!(waits.seat_use(now).0, Use::Busy, "it has used one second of two");
+        waits.received(now);
+        assert_eq!(clock.due(), Some(26));
+        // Its next flight, 4 s later.
+        let (waits, now) = clock.at(15);
+        waits.lines_up(now);
+        let (waits, now) = clock.at(40);
+        waits.lines_up(now);
+        assert_eq!((waits.seat_use(now).0, clock.due()), (Use::Busy, None));
+        let (waits, now) = clock.at(45);
+        waits.has_its_turn(now);
+        assert_eq!(clock.due(), Some(26 + 30), "turns buy no more time");
+        assert_eq!(clock.0.seat_use(now).0, Use::Silent);
     }
 
     #[test]
@@ -244,7 +297,7 @@ mod tests {
             let (waits, now) = clock.at(2);
             waits.ready(now);
         }
-        assert_eq!(clock.due(), None);
+        assert_eq!((clock.due(), clock.0.is_nodes_turn()), (None, false));
         let (waits, now) = clock.at(30);
         waits.ends(true, now); // the client reset that stream
         assert_eq!(clock.due(), Some(90), "the others are the client's to take");

@@ -1,7 +1,9 @@
 //! Which connections end first when there isn't enough memory for all: those whose bodies progressed least for what they hold.
 //!
-//! Progress is measured over a second or two, since a client that stalls may have been fast before. Of connections that are
-//! equally slow, the one goes first whose body has stood still for longest, and then the one that holds most.
+//! Progress is measured over a second or two, since a client that stalls may have been fast before. A connection that hasn't been
+//! measured yet, and one that the node keeps waiting, counts as one with a usual pace: those that trickle go before it, and of its
+//! kind those that hold most. A pace below 1 kB/s is none. Of connections that are equally slow, the one goes first whose body
+//! has stood still for longest, then the one that has held something for longest, and then the one that holds most.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{HashMap, HashSet};
@@ -11,6 +13,14 @@ use std::time::Duration;
 pub const WINDOW: Duration = Duration::from_secs(1);
 /// What kernels take of a body that no client has read yet, in bytes: the first bytes of a connection are no progress.
 const AHEAD: u64 = 128 << 10;
+/// So long after it began to hold something, a connection is measured in any case: two looks lie behind it, the first of which had
+/// what kernels take.
+const MEASURED_AFTER: Duration = Duration::from_secs(3);
+/// The pace that counts for one that hasn't been measured, in bytes a second: as much as a client has at least that takes what it
+/// is sent, while the capacity is used up.
+const USUAL: f64 = 32_000.0;
+/// A pace below this is none, in bytes a second: librepo gives a transfer up that is slower for 30 s.
+const LEAST: u64 = 1000;
 
 /// A connection, and the memory that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +33,8 @@ pub struct Holding {
     pub progress: u64,
     /// When it began to hold something.
     pub since: Duration,
+    /// The node is to go on, not the client.
+    pub awaits_node: bool,
 }
 
 /// What connections did lately.
@@ -34,7 +46,7 @@ struct Mark {
     /// The beginning of what is measured: when, and the progress until then.
     before: (Duration, u64),
     latest: (Duration, u64),
-    /// When it was last seen to have progressed.
+    /// When it was last seen to have progressed by [`LEAST`].
     moved: Duration,
 }
 
@@ -48,6 +60,11 @@ impl Mark {
     fn is_of(&self, holding: &Holding) -> bool {
         self.before.0 >= holding.since && holding.progress >= self.latest.1
     }
+
+    /// It has progressed since the latest look. One that takes a byte now and then stands still.
+    const fn has_moved(&self, holding: &Holding) -> bool {
+        holding.progress >= self.latest.1 + LEAST
+    }
 }
 
 impl Slowest {
@@ -57,7 +74,7 @@ impl Slowest {
         self.0.retain(|id, _| known.contains(id));
         for holding in holdings {
             let mut mark = self.mark(holding);
-            if holding.progress > mark.latest.1 {
+            if mark.has_moved(holding) {
                 mark.moved = now;
             }
             if now.saturating_sub(mark.latest.0) >= WINDOW {
@@ -99,10 +116,17 @@ impl Slowest {
         let (from, before) = mark.before;
         let time = now.saturating_sub(from).max(WINDOW);
         let progress = holding.progress.saturating_sub(before);
-        let moved = if holding.progress > mark.latest.1 { now } else { mark.moved };
+        let moved = if mark.has_moved(holding) { now } else { mark.moved };
         #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-        let pace = progress as f64 / time.as_secs_f64() / holding.bytes.max(1) as f64;
-        Rank { pace, then: (moved, Reverse(holding.bytes), holding.id) }
+        let (progress, least, bytes) = (progress as f64, LEAST as f64, holding.bytes.max(1) as f64);
+        let measured = progress / time.as_secs_f64();
+        let is_known = !holding.awaits_node && now.saturating_sub(holding.since) >= MEASURED_AFTER;
+        let pace = match is_known {
+            false => measured.max(USUAL),
+            true if measured < least => 0.0,
+            true => measured,
+        };
+        Rank { pace: pace / bytes, then: (moved, holding.since, Reverse(holding.bytes), holding.id) }
     }
 }
 
@@ -110,7 +134,7 @@ impl Slowest {
 struct Rank {
     /// Bytes of bodies a second, for each byte that is held.
     pace: f64,
-    then: (Duration, Reverse<u64>, u64),
+    then: (Duration, Duration, Reverse<u64>, u64),
 }
 
 impl Rank {

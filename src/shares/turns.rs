@@ -4,7 +4,7 @@
 
 use super::Owner;
 use super::ranks::Ranks;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 /// How many turns a network has.
@@ -14,6 +14,15 @@ pub struct Rate {
     pub per_second: u32,
     /// At once, after it has had none for a while.
     pub burst: u32,
+}
+
+/// Which turns of a network come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It goes on with what had a turn already, which would be lost.
+    GoesOn,
+    /// It begins.
+    Begins,
 }
 
 /// Whose turn it is.
@@ -29,7 +38,7 @@ pub enum Next {
 
 #[derive(Debug, Default)]
 struct Network {
-    waiting: VecDeque<u64>,
+    waiting: BTreeSet<(Stage, u64)>,
     /// Turns that it had, counted from where the others were when it came.
     had: u64,
     /// The time at which it has used up no more than it earned.
@@ -46,7 +55,8 @@ pub struct Turns {
     next: u64,
     /// Where the networks are that get turns now, in turns that they had.
     had: u64,
-    askers: HashMap<u64, u64>,
+    /// What they ask for, and their network.
+    askers: HashMap<u64, (Stage, u64)>,
     networks: HashMap<u64, Network>,
     ready: Ranks<u64>,
     late: BTreeSet<(Duration, u64)>,
@@ -76,14 +86,14 @@ impl Turns {
     }
 
     /// Asks for a turn: its number.
-    pub fn ask(&mut self, owner: Owner, now: Duration) -> u64 {
+    pub fn ask(&mut self, owner: Owner, stage: Stage, now: Duration) -> u64 {
         self.forget(now);
         let id = self.next;
         self.next += 1;
-        self.askers.insert(id, owner.network);
+        self.askers.insert(id, (stage, owner.network));
         let network = self.networks.entry(owner.network).or_default();
         network.is_unbounded = owner.is_many;
-        network.waiting.push_back(id);
+        network.waiting.insert((stage, id));
         if network.waiting.len() == 1 {
             self.line_up(owner.network, now);
         }
@@ -92,9 +102,9 @@ impl Turns {
 
     /// One that asked wants no turn any more.
     pub fn cancel(&mut self, id: u64) {
-        let Some(number) = self.askers.remove(&id) else { return };
+        let Some((stage, number)) = self.askers.remove(&id) else { return };
         let Some(network) = self.networks.get_mut(&number) else { return };
-        network.waiting.retain(|waiting| *waiting != id);
+        network.waiting.remove(&(stage, id));
         if network.waiting.is_empty() {
             let due = self.due_of(number);
             self.ready.remove(number);
@@ -114,7 +124,7 @@ impl Turns {
         };
         self.ready.remove(number);
         let Some(network) = self.networks.get_mut(&number) else { return Next::None };
-        let Some(id) = network.waiting.pop_front() else { return Next::None };
+        let Some((_, id)) = network.waiting.pop_first() else { return Next::None };
         self.had = network.had;
         network.had += 1;
         if !network.is_unbounded {
@@ -153,7 +163,7 @@ impl Turns {
         let Some(network) = self.networks.get_mut(&number) else { return };
         // Turns that it hasn't asked for, it doesn't get later.
         network.had = network.had.max(had);
-        let (had, first) = (network.had, network.waiting.front().copied());
+        let (had, first) = (network.had, network.waiting.first().map(|(_, id)| *id));
         let due = self.due_of(number);
         if due > now {
             self.late.insert((due, number));

@@ -14,16 +14,16 @@ fn millis(millis: u64) -> Duration {
 #[test]
 fn a_flood_delays_its_own_network_and_no_other() {
     let mut turns = Turns::new(Rate { per_second: 10, burst: 20 });
-    let flood: Vec<u64> = (0..1000).map(|_| turns.ask(of(1), millis(0))).collect();
+    let flood: Vec<u64> = (0..1000).map(|_| turns.ask(of(1), Stage::Begins, millis(0))).collect();
     assert_eq!(turns.next(millis(0)), Next::Turn(flood[0]));
-    let other = turns.ask(of(2), millis(0));
+    let other = turns.ask(of(2), Stage::Begins, millis(0));
     assert_eq!(turns.take_delayed(), 0);
     // It is next, and one more of the same network goes in turn with the flood.
     let order: Vec<Next> = (0..2).map(|_| turns.next(millis(0))).collect();
     assert!(order.contains(&Next::Turn(other)), "{order:?}");
     while let Next::Turn(_) = turns.next(millis(0)) {}
     assert_eq!(turns.next(millis(0)), Next::At(millis(100)), "the flood has had 20");
-    let third = turns.ask(of(2), millis(50));
+    let third = turns.ask(of(2), Stage::Begins, millis(50));
     assert_eq!(turns.next(millis(50)), Next::Turn(third));
     assert_eq!(turns.next(millis(50)), Next::At(millis(100)));
     assert_eq!(turns.next(millis(100)), Next::Turn(flood[20]));
@@ -33,12 +33,12 @@ fn a_flood_delays_its_own_network_and_no_other() {
 fn among_a_hundred_networks_that_flood_the_first_of_another_waits_for_one_round() {
     let mut turns = Turns::new(RATE);
     for network in 0..100 {
-        (0..50).for_each(|_| _ = turns.ask(of(network), millis(0)));
+        (0..50).for_each(|_| _ = turns.ask(of(network), Stage::Begins, millis(0)));
     }
     for _ in 0..250 {
         turns.next(millis(0));
     }
-    let honest = turns.ask(of(1000), millis(1));
+    let honest = turns.ask(of(1000), Stage::Begins, millis(1));
     let before = (0..).find(|_| turns.next(millis(1)) == Next::Turn(honest)).unwrap();
     assert!(before <= 100, "{before} turns before it");
 }
@@ -51,7 +51,7 @@ fn two_thousand_hosts_behind_one_address_that_start_in_one_minute_are_never_late
         let mut starts: Vec<u64> = (0..2000 * 3 * 2).map(|_| fastrand::u64(0..within)).collect();
         starts.sort_unstable();
         for start in starts {
-            let id = turns.ask(of(1), millis(start));
+            let id = turns.ask(of(1), Stage::Begins, millis(start));
             assert_eq!(turns.next(millis(start)), Next::Turn(id), "at {start} of {within} ms");
             assert_eq!(turns.take_delayed(), 0);
         }
@@ -62,23 +62,87 @@ fn two_thousand_hosts_behind_one_address_that_start_in_one_minute_are_never_late
 fn one_that_stands_for_many_networks_has_no_rate_and_those_that_leave_hold_nobody_up() {
     let mut turns = Turns::new(Rate { per_second: 1, burst: 1 });
     for _ in 0..100 {
-        let id = turns.ask(of(1).many(), millis(0));
+        let id = turns.ask(of(1).many(), Stage::Begins, millis(0));
         assert_eq!(turns.next(millis(0)), Next::Turn(id));
     }
-    let (first, second) = (turns.ask(of(2), millis(0)), turns.ask(of(2), millis(0)));
+    let (first, second) =
+        (turns.ask(of(2), Stage::Begins, millis(0)), turns.ask(of(2), Stage::Begins, millis(0)));
     turns.cancel(first);
     assert_eq!(turns.next(millis(0)), Next::Turn(second));
     assert_eq!(turns.take_delayed(), 0);
-    let late = turns.ask(of(2), millis(1));
+    let late = turns.ask(of(2), Stage::Begins, millis(1));
     assert_eq!(turns.take_delayed(), 1);
     turns.cancel(late);
     assert_eq!((turns.next(millis(1)), turns.waiting()), (Next::None, 0));
     // What is over is forgotten.
-    turns.ask(of(3), millis(5000));
+    turns.ask(of(3), Stage::Begins, millis(5000));
     assert_eq!(turns.networks.len(), 1);
 }
 
+#[test]
+fn one_that_goes_on_comes_before_its_networks_beginners_and_before_no_other_network() {
+    let mut turns = Turns::new(Rate { per_second: 10, burst: 3 });
+    let begin: Vec<u64> = (0..5).map(|_| turns.ask(of(1), Stage::Begins, millis(0))).collect();
+    assert_eq!(turns.next(millis(0)), Next::Turn(begin[0]));
+    let goes_on = turns.ask(of(1), Stage::GoesOn, millis(1));
+    let other = turns.ask(of(2), Stage::Begins, millis(1));
+    let order: Vec<Next> = (0..3).map(|_| turns.next(millis(1))).collect();
+    assert_eq!(order, [other, goes_on, begin[1]].map(Next::Turn), "the other network has had least");
+    assert_eq!(turns.next(millis(1)), Next::At(millis(100)), "it is within the rate, too");
+}
+
+/// What a test does next.
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(u64, Stage),
+    /// The one that asked as the so-manieth leaves.
+    Leave(prop::sample::Index),
+    Next,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let stage = prop_oneof![Just(Stage::GoesOn), Just(Stage::Begins)];
+    prop_oneof![
+        3 => (0..3_u64, stage).prop_map(|(network, stage)| Step::Ask(network, stage)),
+        1 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        1 => Just(Step::Next),
+    ]
+}
+
 proptest! {
+    /// Whoever leaves, in whatever order, of each network the first of those that are left has the next turn.
+    #[test]
+    fn the_first_of_those_that_stayed_is_next(steps in prop::collection::vec(steps(), 1..200)) {
+        let mut turns = Turns::new(RATE);
+        let (mut asked, mut waiting) = (Vec::new(), BTreeSet::new());
+        for step in steps {
+            match step {
+                Step::Ask(network, stage) => {
+                    let id = turns.ask(of(network), stage, millis(0));
+                    asked.push((network, stage, id));
+                    waiting.insert((network, stage, id));
+                }
+                Step::Leave(index) if !asked.is_empty() => {
+                    let gone = index.get(&asked);
+                    turns.cancel(gone.2);
+                    waiting.remove(gone);
+                }
+                Step::Leave(_) => {}
+                Step::Next => {
+                    let first = |network| waiting.range((network, Stage::GoesOn, 0)..).next().copied();
+                    let firsts: Vec<_> = (0..3).filter_map(|network| first(network).filter(|next| next.0 == network)).collect();
+                    let next = turns.next(millis(0));
+                    let taken = firsts.iter().find(|(_, _, id)| Next::Turn(*id) == next);
+                    prop_assert!(taken.is_some() || firsts.is_empty() && next == Next::None, "{next:?} of {firsts:?}");
+                    if let Some(taken) = taken {
+                        waiting.remove(taken);
+                    }
+                }
+            }
+            prop_assert_eq!(turns.waiting(), waiting.len());
+        }
+    }
+
     /// In no stretch of time does a network have more than its rate and its burst; and no turn is lost.
     #[test]
     fn a_network_has_its_rate(
@@ -96,7 +160,7 @@ proptest! {
         };
         for (network, pause) in &asks {
             now += millis(*pause);
-            let id = turns.ask(of(*network), now);
+            let id = turns.ask(of(*network), Stage::Begins, now);
             owners.insert(id, *network);
             take(&mut turns, &owners, now);
         }

@@ -68,6 +68,41 @@ fn a_network_that_floods_with_hellos_delays_its_own_handshakes_and_no_other() {
 }
 
 #[test]
+fn a_handshake_that_waits_for_the_nodes_turn_is_not_slow_and_goes_before_those_that_begin() {
+    const CLIENTS: usize = 16;
+    let dir = scratch();
+    // So 24 flights may come at once, and 3 in a second.
+    let (node, certificate) =
+        node(dir.path(), "handshakes_per_network = 1\n[http]\nlisten = []\nhead_timeout = \"1s\"");
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = tls(connect_from(FLOOD, node.https()).unwrap(), &certificate, "http/1.1");
+            client.conn.write_tls(&mut client.sock).unwrap();
+            client
+        })
+        .collect();
+    for client in &clients {
+        client.sock.peek(&mut [0]).expect("an answer to the first flight");
+    }
+    // Of the second flights eight or more have to wait, the last one for more than two seconds. Others begin meanwhile.
+    let mut others: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut other = connect_from(FLOOD, node.https()).unwrap();
+            other.write_all(&hello(&certificate)).unwrap();
+            other
+        })
+        .collect();
+    for client in &mut clients {
+        client.write_all(b"HEAD /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    }
+    for client in &mut clients {
+        client.read_exact(&mut [0; 12]).expect("an answer");
+    }
+    assert!(node.metric(DELAYED) >= Some(1.0), "none had to wait");
+    assert!(others.iter_mut().any(|other| matches!(other.read(&mut [0]), Ok(0) | Err(_))), "all went before");
+}
+
+#[test]
 fn handshakes_of_others_cost_no_client_its_session() {
     let dir = scratch();
     let (node, certificate) = node(dir.path(), "");

@@ -82,6 +82,20 @@ fn pings_do_not_keep_a_connection_whose_streams_are_not_read() {
 }
 
 #[test]
+fn a_connection_whose_client_takes_nothing_is_reset() {
+    let dir = scratch();
+    let (node, certificate) = node(dir.path(), "[http]\nlisten = []\nwrite_timeout = \"2s\"");
+    let mut http2 = stalled(&node, &certificate, 1);
+    let ended = loop {
+        if let Err(error) = http2.frame() {
+            break error;
+        }
+    };
+    // Closed, the kernel would go on sending what it has.
+    assert_eq!(ended.kind(), ErrorKind::ConnectionReset, "{ended}");
+}
+
+#[test]
 fn a_request_with_a_body_is_refused_at_its_end() {
     let dir = scratch();
     let (node, certificate) = node(dir.path(), "");

@@ -7,14 +7,14 @@ use crate::metrics::Path;
 use crate::server::account::Tally;
 use crate::server::body::{Chunk, Region, ResponseBody};
 use crate::server::buffers;
-use crate::server::memory::Part;
-use crate::server::peer::Transport;
+use crate::server::memory::{Account, Part};
 use crate::server::reply::Reply;
+use crate::server::socket::Transport;
 use bytes::Bytes;
 use rustix::io::Errno;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Write};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use tokio::io::AsyncWriteExt;
 
@@ -47,10 +47,8 @@ impl<S: Transport> Connection<S> {
             }
             match chunk {
                 Chunk::Bytes(bytes) => {
-                    let own = if body.is_shared() { 0 } else { bytes.len() as u64 };
-                    tally.peer.memory.set(Part::Bodies, own);
-                    self.bytes(&tally, bytes).await?;
-                    tally.peer.memory.set(Part::Bodies, 0);
+                    let uncounted = body.uncounted(&bytes);
+                    counted(&tally.peer.memory, uncounted, self.bytes(&tally, bytes)).await?;
                 }
                 Chunk::File(region) => match self.io.sendfile_socket().is_some() {
                     true => self.sendfile(region).await?,
@@ -185,6 +183,25 @@ impl<S: Transport> Connection<S> {
         }
         Ok(())
     }
+}
+
+/// Sends a piece of so many bytes, which count from when it first waits until it is sent.
+async fn counted(
+    memory: &Account,
+    bytes: u64,
+    sending: impl Future<Output = Result<(), Ended>>,
+) -> Result<(), Ended> {
+    let mut sending = pin!(sending);
+    let sent = poll_fn(|cx| {
+        let polled = sending.as_mut().poll(cx);
+        if polled.is_pending() {
+            memory.set(Part::Bodies, bytes);
+        }
+        polled
+    })
+    .await;
+    memory.set(Part::Bodies, 0);
+    sent
 }
 
 /// Of what sendfile says, this is the file's fault and not the connection's.

@@ -27,10 +27,10 @@ impl Frames {
         Self { body, outgoing, stream: OfStream::default(), rest: Bytes::new(), permitted: 0, handed: 0 }
     }
 
-    /// How many bytes may be handed over now; `None` where something has to be written first. What is in memory for all costs the
-    /// connection none.
+    /// How many bytes may be handed over now; `None` where something has to be written first. What the node keeps for
+    /// all never waits: it is no copy.
     fn room(&self, cx: &Context<'_>) -> Option<usize> {
-        if self.body.is_shared() {
+        if self.body.is_kept() {
             return Some(outgoing::MOST_BYTES);
         }
         let has_begun = self.handed > self.stream.bytes() as u64;
@@ -79,8 +79,8 @@ impl http_body::Body for Frames {
             let bytes = bytes?;
             this.permitted -= bytes.len() as u64;
             this.handed += bytes.len() as u64;
-            let is_shared = this.body.is_shared();
-            Ok(Frame::data(if is_shared { bytes } else { this.outgoing.take(&this.stream, bytes) }))
+            let is_kept = this.body.is_kept();
+            Ok(Frame::data(if is_kept { bytes } else { this.outgoing.take(&this.stream, bytes) }))
         }))
     }
 

@@ -18,6 +18,8 @@ const FIRST_BYTES: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct Outgoing {
     bytes: AtomicUsize,
+    /// The same of what the node keeps in memory for all: none of them has to wait.
+    shared: AtomicUsize,
     /// Bytes that were written, from the connection's start on.
     written: AtomicU64,
     /// Payload of DATA that left the connection's buffers, from its start on.
@@ -64,6 +66,24 @@ impl Drop for Taken {
     }
 }
 
+/// Bytes that the node kept for all when the response began, and may keep no more.
+struct Shared {
+    bytes: Bytes,
+    outgoing: Arc<Outgoing>,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.outgoing.shared.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
 impl Outgoing {
     /// How many bytes the stream may add now; `None` where it has to wait, and `waker` is woken once it may not have to.
     /// `has_begun`: something of it was written.
@@ -95,17 +115,23 @@ impl Outgoing {
         Bytes::from_owner(Taken { bytes, outgoing: self.clone(), stream })
     }
 
+    /// Counts bytes that the node keeps for all, until the last reference to them is dropped.
+    pub fn share(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        self.shared.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Shared { bytes, outgoing: self.clone() })
+    }
+
     /// Bytes that were written, from the connection's start on.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Bytes on the account.
+    /// Bytes on the account, and those that are shared.
     pub fn held(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed) + self.shared.load(Ordering::Relaxed)
     }
 
-    /// Something is on the account.
+    /// Some bytes are on their way.
     pub fn has_some(&self) -> bool {
         self.held() > 0
     }
@@ -150,6 +176,18 @@ mod tests {
         held.clear();
         assert_eq!((outgoing.bytes.load(Ordering::Relaxed), outgoing.written()), (0, all as u64));
         assert_eq!(room(&outgoing, &other, true), Some(MOST_BYTES));
+    }
+
+    #[test]
+    fn what_is_kept_for_all_counts_and_lets_none_wait() {
+        let (outgoing, stream) = (Arc::new(Outgoing::default()), OfStream::default());
+        let all: Vec<Bytes> = (0..64).map(|_| outgoing.share(Bytes::from(vec![0; 32 << 10]))).collect();
+        assert_eq!((outgoing.held(), room(&outgoing, &stream, true)), (64 * (32 << 10), Some(MOST_BYTES)));
+        let slices: Vec<Bytes> = all.iter().map(|bytes| bytes.slice(..1)).collect();
+        drop(all);
+        assert!(outgoing.has_some());
+        drop(slices);
+        assert!(!outgoing.has_some());
     }
 
     #[test]

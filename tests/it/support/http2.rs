@@ -108,11 +108,29 @@ impl Http2 {
         self.send_with(DATA, 1, stream, data).unwrap();
     }
 
+    /// Asks for ranges of it.
+    pub fn get_ranges(&mut self, stream: u32, path: &str, ranges: &str) {
+        // RFC 7541, 5.1 and 6.2.2: Range is number 50 of the static table, and the value is longer than 126 bytes.
+        let mut field = vec![0x0f, 50 - 15, 0x7f];
+        let mut more = ranges.len() - 127;
+        while more >= 128 {
+            field.push(0x80 | u8::try_from(more % 128).unwrap());
+            more /= 128;
+        }
+        field.push(u8::try_from(more).unwrap());
+        field.extend(ranges.as_bytes());
+        self.ask_with(stream, path, 5, field).unwrap();
+    }
+
     fn ask(&mut self, stream: u32, path: &str, flags: u8) -> io::Result<()> {
+        self.ask_with(stream, path, flags, Vec::new())
+    }
+
+    fn ask_with(&mut self, stream: u32, path: &str, flags: u8, more: Vec<u8>) -> io::Result<()> {
         let literal =
             |name: u8, value: &str| [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
         // RFC 7541: GET and https by their numbers, path and authority as literals.
-        let fields = [vec![0x82, 0x87], literal(4, path), literal(1, "localhost")].concat();
+        let fields = [vec![0x82, 0x87], literal(4, path), literal(1, "localhost"), more].concat();
         self.send_with(HEADERS, flags, stream, &fields)
     }
 

@@ -1,13 +1,18 @@
 //! What connections hold of memory for clients that don't take it: `http.memory` is its ceiling.
 //!
-//! Counted are buffers of TLS and HTTP/2, pieces of bodies, heads that are kept while they are answered, and long heads that
-//! haven't come whole. A connection counts its own, and tells the node in steps of `STEP_BYTES`: more at once, less when its last
-//! response is over. Near the ceiling the slowest connections end ([`Slowest`]); at the ceiling connections that need buffers wait for that.
+//! Counted are buffers of TLS and HTTP/2, bodies that are in memory, heads that are kept while they are answered, and long heads
+//! that haven't come whole. A connection counts its own ([`Account`]), and tells the node in steps. Near the ceiling the slowest
+//! connections end ([`Slowest`]); at the ceiling connections that need buffers wait for that.
+
+mod account;
+mod shared;
+
+pub use account::{Account, Part};
+pub use shared::Shared;
 
 use crate::clock;
 use crate::shares::{Holding, Slowest, slowest};
 use prometheus::IntCounter;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +20,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
-/// A connection reports what it holds in steps of so much; less than one step isn't reported at all.
-const STEP_BYTES: u64 = 8 << 10;
-/// A connection that is at work tells that it holds less by so much at least.
-const LESS_BYTES: u64 = 128 << 10;
 /// A flood says so in the log this often.
 const WARNED_EVERY: Duration = Duration::from_secs(10);
 /// While connections end for others, the next look comes so soon.
@@ -46,6 +47,7 @@ struct Holder {
     bytes: AtomicU64,
     progress: AtomicU64,
     since_nanos: AtomicU64,
+    awaits_node: AtomicBool,
     /// It has to end.
     ends: AtomicBool,
     signal: Notify,
@@ -174,126 +176,14 @@ impl Memory {
 impl Holder {
     fn holding(&self, id: u64, bytes: u64) -> Holding {
         let progress = self.progress.load(Ordering::Relaxed);
-        Holding { id, bytes, progress, since: Duration::from_nanos(self.since_nanos.load(Ordering::Relaxed)) }
+        let since = Duration::from_nanos(self.since_nanos.load(Ordering::Relaxed));
+        let awaits_node = self.awaits_node.load(Ordering::Relaxed);
+        Holding { id, bytes, progress, since, awaits_node }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a connection holds memory for.
-#[derive(Clone, Copy, Debug)]
-pub enum Part {
-    /// A head that hasn't come whole, or a message of a TLS handshake.
-    Input,
-    /// Heads that are being answered.
-    Heads,
-    /// Pieces of bodies.
-    Bodies,
-    /// Frames of HTTP/2.
-    Frames,
-    /// Records of TLS.
-    Records,
-}
-
-const PARTS: usize = 5;
-
-/// What one connection holds.
-#[derive(Debug)]
-pub struct Account {
-    memory: Arc<Memory>,
-    id: u64,
-    parts: [Cell<u64>; PARTS],
-    told: Cell<u64>,
-    is_listed: Cell<bool>,
-    holder: Arc<Holder>,
-}
-
-impl Account {
-    /// Of a connection with this number, which holds nothing yet.
-    #[must_use]
-    pub fn new(memory: Arc<Memory>, id: u64) -> Self {
-        let (parts, told, is_listed) = (Default::default(), Cell::new(0), Cell::new(false));
-        Self { memory, id, parts, told, is_listed, holder: Arc::default() }
-    }
-
-    /// It holds so many bytes for a part from now on.
-    pub fn set(&self, part: Part, bytes: u64) {
-        if self.parts[part as usize].replace(bytes) != bytes {
-            self.tell();
-        }
-    }
-
-    /// It holds the head of one more request, of so many bytes.
-    pub fn keeps_head(&self, bytes: u64) {
-        self.set(Part::Heads, self.parts[Part::Heads as usize].get() + bytes);
-    }
-
-    /// It doesn't hold it any more.
-    pub fn drops_head(&self, bytes: u64) {
-        self.set(Part::Heads, self.parts[Part::Heads as usize].get().saturating_sub(bytes));
-    }
-
-    /// Bytes of bodies have left.
-    pub fn progressed(&self, bytes: u64) {
-        if self.told.get() > 0 {
-            // One thread alone writes it.
-            let before = self.holder.progress.load(Ordering::Relaxed);
-            self.holder.progress.store(before + bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// Ready while the ceiling isn't reached.
-    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        self.memory.poll_room(cx)
-    }
-
-    /// Returns once the connection has to end for others.
-    pub async fn ends(&self) {
-        while !self.holder.ends.load(Ordering::Relaxed) {
-            self.holder.signal.notified().await;
-        }
-    }
-
-    fn tell(&self) {
-        let sum: u64 = self.parts.iter().map(Cell::get).sum();
-        let (told, bytes) =
-            (self.told.get(), if sum < STEP_BYTES { 0 } else { sum.next_multiple_of(STEP_BYTES) });
-        let is_at_work = self.parts[Part::Heads as usize].get() > 0;
-        if bytes > told {
-            if told == 0 {
-                self.begins();
-            }
-            self.told.set(bytes);
-            self.holder.bytes.store(bytes, Ordering::Relaxed);
-            self.memory.adds(bytes - told);
-        } else if bytes < told && (!is_at_work || told - bytes >= LESS_BYTES) {
-            self.told.set(bytes);
-            self.holder.bytes.store(bytes, Ordering::Relaxed);
-            self.memory.subtracts(told - bytes);
-        }
-    }
-
-    fn begins(&self) {
-        let since = u64::try_from(self.memory.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.holder.since_nanos.store(since, Ordering::Relaxed);
-        self.holder.progress.store(0, Ordering::Relaxed);
-        if !self.is_listed.replace(true) {
-            lock(&self.memory.holders).insert(self.id, self.holder.clone());
-        }
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        if self.is_listed.get() {
-            lock(&self.memory.holders).remove(&self.id);
-        }
-        if self.told.get() > 0 {
-            self.memory.subtracts(self.told.get());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -304,29 +194,12 @@ mod tests {
         Memory::new(ceiling, IntCounter::new("ended", "for others").unwrap())
     }
 
-    #[test]
-    fn what_a_connection_holds_is_told_in_steps_and_while_it_is_at_work_not_less() {
-        let memory = memory(1 << 30);
-        let account = Account::new(memory.clone(), 1);
-        account.keeps_head(300);
-        assert_eq!(memory.held(), 0, "a short head isn't told");
-        account.set(Part::Records, 40 << 10);
-        assert_eq!(memory.held(), 48 << 10);
-        account.set(Part::Records, 0);
-        assert_eq!(memory.held(), 48 << 10, "it is at work");
-        account.drops_head(300);
-        assert_eq!(memory.held(), 0);
-        account.set(Part::Input, 64 << 10);
-        drop(account);
-        assert_eq!((memory.held(), lock(&memory.holders).len()), (0, 0));
-    }
-
     #[tokio::test]
     async fn at_the_ceiling_others_wait_until_the_slowest_has_ended() {
         let memory = memory(1 << 20);
         let (fast, stalled) = (Account::new(memory.clone(), 1), Account::new(memory.clone(), 2));
         for account in [&fast, &stalled] {
-            account.keeps_head(1000);
+            account.keeps(1000);
             account.set(Part::Bodies, 511 << 10);
         }
         fast.progressed(10 << 20);
@@ -344,7 +217,7 @@ mod tests {
         assert!(!waits.is_finished());
         drop(stalled);
         waits.await.unwrap();
-        assert!(!fast.holder.ends.load(Ordering::Relaxed));
+        assert!(!lock(&memory.holders)[&1].ends.load(Ordering::Relaxed));
         assert_eq!(memory.ended.get(), 1);
         down.0.send(true).unwrap();
         watching.await.unwrap();
