@@ -177,7 +177,7 @@ impl Peer {
         });
         if progress > 0 {
             self.memory.progressed(progress);
-            self.note(|waits| waits.sent(now));
+            self.note(|waits| waits.sent(progress, now));
         }
     }
 
@@ -262,10 +262,8 @@ impl Peer {
 
     /// How the connection uses its seat ([`Waits::seat_use`]).
     pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
-        if self.outgoing.get().is_some_and(|outgoing| outgoing.has_some()) {
-            return (Use::Busy, None);
-        }
-        self.waits.get().seat_use(now)
+        let has_unsent = self.outgoing.get().is_some_and(|outgoing| outgoing.has_some());
+        self.waits.get().seat_use(has_unsent, now)
     }
 
     /// Ready once the next flight of its handshake may be read.

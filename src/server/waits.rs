@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 /// line, but one where packets are lost.
 const SILENT_AFTER: Duration = Duration::from_secs(2);
 
-/// A client that has taken nothing of a response for so long is silent, too: librepo itself gives a transfer up that has less than
-/// 1000 B/s for 30 s.
+/// A client that has taken less than [`LITTLE_BYTES`] of what is ready for it for so long is silent, too: librepo itself gives a
+/// transfer up that has less than 1000 B/s for 30 s.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
+/// Half of that, since the node may have less to give while its capacity is used up.
+const LITTLE_BYTES: u64 = 15_000;
 
 /// The longest waits.
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +46,17 @@ pub struct Waits {
     in_line: Option<Instant>,
     /// When something last went forward.
     moved: Instant,
+    /// Since when the client has taken so little, and how little.
+    slow_since: Instant,
+    taken: u64,
 }
 
 impl Waits {
     /// A new connection.
     pub const fn new(now: Instant) -> Self {
         let (in_head, answered, lingering, in_line) = (false, false, false, None);
-        Self { open: 0, ours: 0, in_head, answered, lingering, in_line, moved: now }
+        let (moved, slow_since, taken) = (now, now, 0);
+        Self { open: 0, ours: 0, in_head, answered, lingering, in_line, moved, slow_since, taken }
     }
 
     /// Bytes came from the client.
@@ -75,11 +81,19 @@ impl Waits {
         }
     }
 
-    /// Bytes went to the client.
-    pub const fn sent(&mut self, now: Instant) {
+    /// So many bytes went to the client.
+    pub const fn sent(&mut self, bytes: u64, now: Instant) {
         if self.open > 0 {
             self.moved = now;
         }
+        self.taken += bytes;
+        if self.taken >= LITTLE_BYTES {
+            self.begins_to_take(now);
+        }
+    }
+
+    const fn begins_to_take(&mut self, now: Instant) {
+        (self.slow_since, self.taken) = (now, 0);
     }
 
     /// A request's head is complete: the node's turn.
@@ -93,6 +107,7 @@ impl Waits {
     pub const fn ready(&mut self, now: Instant) {
         self.ours -= 1;
         self.moved = now;
+        self.begins_to_take(now);
     }
 
     /// A response has nothing to send for the time being: the node's turn.
@@ -108,6 +123,7 @@ impl Waits {
         }
         self.answered = true;
         self.moved = now;
+        self.begins_to_take(now);
     }
 
     /// Nothing more is going to be answered.
@@ -131,12 +147,14 @@ impl Waits {
     }
 
     /// How the connection uses its seat; and, where the client says or takes nothing, until when that says nothing of it.
-    pub fn seat_use(&self, now: Instant) -> (Use, Option<Instant>) {
+    /// `has_unsent`: something waits for the client to take it, whatever is to come after it.
+    pub fn seat_use(&self, has_unsent: bool, now: Instant) -> (Use, Option<Instant>) {
         let silent = match (self.open, self.ours) {
             _ if self.lingering || self.in_line.is_some() => return (Use::Busy, None),
+            _ if has_unsent => self.slow_since + STALLED_AFTER,
             (0, _) if self.answered && !self.in_head => return (Use::Idle, None),
             (0, _) => self.moved + SILENT_AFTER,
-            (_, 0) => self.moved + STALLED_AFTER,
+            (_, 0) => self.slow_since + STALLED_AFTER,
             _ => return (Use::Busy, None),
         };
         if now < silent { (Use::Busy, Some(silent)) } else { (Use::Silent, None) }
@@ -208,7 +226,7 @@ mod tests {
         waits.ready(now);
         assert_eq!(clock.due(), Some(160));
         let (waits, now) = clock.at(150);
-        waits.sent(now);
+        waits.sent(LITTLE_BYTES, now);
         assert_eq!(clock.due(), Some(210));
         clock.at(151).0.starved();
         assert_eq!(clock.due(), None);
@@ -224,13 +242,13 @@ mod tests {
         let mut clock = clock();
         let (waits, now) = clock.at(1);
         waits.lines_up(now);
-        assert_eq!((clock.due(), clock.0.seat_use(now).0), (Some(16), Use::Busy), "it may try again");
+        assert_eq!((clock.due(), clock.0.seat_use(false, now).0), (Some(16), Use::Busy), "it may try again");
         assert!(clock.0.is_nodes_turn());
         let (waits, now) = clock.at(11);
-        assert_eq!(waits.seat_use(now).0, Use::Busy);
+        assert_eq!(waits.seat_use(false, now).0, Use::Busy);
         waits.has_its_turn(now);
         assert!(!waits.is_nodes_turn());
-        assert_eq!(waits.seat_use(now).0, Use::Busy, "it has used one second of two");
+        assert_eq!(waits.seat_use(false, now).0, Use::Busy, "it has used one second of two");
         waits.received(now);
         assert_eq!(clock.due(), Some(26));
         // Its next flight, 4 s later.
@@ -238,11 +256,11 @@ mod tests {
         waits.lines_up(now);
         let (waits, now) = clock.at(40);
         waits.lines_up(now);
-        assert_eq!((waits.seat_use(now).0, clock.due()), (Use::Busy, None));
+        assert_eq!((waits.seat_use(false, now).0, clock.due()), (Use::Busy, None));
         let (waits, now) = clock.at(45);
         waits.has_its_turn(now);
         assert_eq!(clock.due(), Some(26 + 30), "turns buy no more time");
-        assert_eq!(clock.0.seat_use(now).0, Use::Silent);
+        assert_eq!(clock.0.seat_use(false, now).0, Use::Silent);
     }
 
     #[test]
@@ -255,7 +273,7 @@ mod tests {
         let (waits, now) = clock.at(3);
         waits.received(now); // a frame of HTTP/2
         assert_eq!(clock.due(), None);
-        assert_eq!(clock.0.seat_use(now).0, Use::Busy, "nor does it give its seat up");
+        assert_eq!(clock.0.seat_use(false, now).0, Use::Busy, "nor does it give its seat up");
     }
 
     #[test]
@@ -263,7 +281,7 @@ mod tests {
         let mut clock = clock();
         let seconds = |clock: &mut Clock, second| {
             let (waits, now) = clock.at(second);
-            waits.seat_use(now).0
+            waits.seat_use(false, now).0
         };
         assert_eq!(
             [0, 1, 2, 9].map(|second| seconds(&mut clock, second)),
@@ -283,8 +301,28 @@ mod tests {
         waits.ready(now);
         assert_eq!([229, 230].map(|second| seconds(&mut clock, second)), [Use::Busy, Use::Silent]);
         let (waits, now) = clock.at(231);
-        waits.sent(now);
+        waits.sent(LITTLE_BYTES, now);
         assert_eq!(seconds(&mut clock, 260), Use::Busy);
+        // A byte now and then buys no more time.
+        for second in 232..262 {
+            let (waits, now) = clock.at(second);
+            waits.sent(100, now);
+        }
+        assert_eq!([260, 261].map(|second| seconds(&mut clock, second)), [Use::Busy, Use::Silent]);
+        let (waits, now) = clock.at(262);
+        waits.sent(LITTLE_BYTES - 30 * 100, now);
+        assert_eq!(seconds(&mut clock, 263), Use::Busy);
+    }
+
+    #[test]
+    fn what_is_unsent_is_the_clients_to_take_whatever_else_the_node_owes_it() {
+        let mut clock = clock();
+        clock.at(0).0.begins();
+        let (waits, now) = clock.at(0);
+        waits.ready(now);
+        clock.at(0).0.begins();
+        let (waits, now) = clock.at(30);
+        assert_eq!((waits.seat_use(false, now).0, waits.seat_use(true, now).0), (Use::Busy, Use::Silent));
     }
 
     #[test]
