@@ -3,7 +3,7 @@
 //! Only what a file server needs: heads of GET and HEAD come in, responses go out, in order. A request that announces a body
 //! ends the connection, since what follows its head is never read. The file's bytes go from page cache to socket by sendfile
 //! where the connection is plaintext. Hyper speaks HTTP/2 ([`super::connection`]); why not this, too, and what it costs, is in
-//! ARCHITECTURE.md.
+//! docs/decisions.
 
 mod inputs;
 pub(crate) mod parse;
