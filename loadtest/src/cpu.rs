@@ -122,6 +122,22 @@ impl Memory {
         }
         Ok(total)
     }
+
+    /// The most that these processes have had resident, in bytes, since their starts or the last
+    /// [`forget_peak`](Self::forget_peak).
+    pub fn peak(pids: &[u32]) -> anyhow::Result<u64> {
+        let peak = |pid| {
+            let path = format!("/proc/{pid}/status");
+            let text = fs::read_to_string(&path).with_context(|| path)?;
+            Ok(kilobytes(&text, "VmHWM:")? * 1024)
+        };
+        pids.iter().map(peak).sum()
+    }
+
+    /// Has the peak of a process count from now on (proc(5), clear_refs). Where that isn't allowed it counts from its start.
+    pub fn forget_peak(pid: u32) {
+        let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+    }
 }
 
 fn kilobytes(smaps: &str, name: &str) -> anyhow::Result<u64> {
@@ -166,5 +182,6 @@ mod tests {
         assert_eq!((kilobytes(text, "Rss:").unwrap(), kilobytes(text, "Pss:").unwrap()), (2100, 1000));
         let own = Memory::of(&[std::process::id()]).unwrap();
         assert!(own.rss >= own.pss && own.pss > 0);
+        assert!(Memory::peak(&[std::process::id()]).unwrap() > 0);
     }
 }

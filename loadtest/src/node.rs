@@ -40,10 +40,11 @@ pub struct Sample {
 }
 
 impl Node {
-    /// Starts one that serves `tree`, with these lines in its config, and waits until so many mirrors are proven.
+    /// Starts one that has its files from `origin`, a line of its config, with more such lines, and waits until so many mirrors
+    /// are proven.
     pub fn start(
         binary: &Path,
-        tree: &Path,
+        origin: &str,
         dir: &Path,
         more: &str,
         mirrors: usize,
@@ -61,12 +62,11 @@ node.workers = 1
 http.listen = ["{plain}"]
 http.idle_timeout = "5m"
 admin.listen = "{admin}"
-origin.path = "{}"
+{origin}
 mirrors.contact = "http://{plain}/"
 log.access = "{at}/access.log"
 {more}
-"#,
-            tree.display()
+"#
         );
         let config = dir.join("freshet.toml");
         fs::write(&config, &text)?;
@@ -77,6 +77,22 @@ log.access = "{at}/access.log"
         running.wait_until("ready", || Ok(get(admin, "/readyz").is_ok_and(|(status, _)| status == 200)))?;
         wait_proven(admin, mirrors, stop)?;
         Ok(Self { running, plain, admin, config, text })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// What it says of itself.
+    pub fn status(&self) -> anyhow::Result<serde_json::Value> {
+        let (_, body) = get(self.admin, "/api/v1/status")?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// The line of its config for a tree in place.
+    pub fn in_place(tree: &Path) -> String {
+        format!("origin.path = \"{}\"", tree.display())
     }
 
     /// Where it serves.

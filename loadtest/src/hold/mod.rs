@@ -135,7 +135,7 @@ fn one(
     let mirrors = scenario.mirrors.then_some(mirrors);
     let config = format!("{MANY_SEATS}{}{}", scenario.egress(), contents(mirrors));
     let count = mirrors.map_or(0, Mirrors::count);
-    let node = Node::start(binary, &site.tree(), &dir, &config, count, stop)?;
+    let node = Node::start(binary, &Node::in_place(&site.tree()), &dir, &config, count, stop)?;
     let span = Duration::from_secs(line.seconds.unwrap_or(scenario.seconds));
     let files = |files| wanted(site, files);
     let mut seen = Vec::new();

@@ -122,7 +122,7 @@ async fn play(
     eprintln!("starting the node");
     let (count, at, stopped) = (mirrors.addrs.len(), dir.join("node"), stop.clone());
     let (binary, root) = (binary.to_owned(), tree.root().to_owned());
-    let start = move || Node::start(&binary, &root, &at, &text, count, &stopped);
+    let start = move || Node::start(&binary, &Node::in_place(&root), &at, &text, count, &stopped);
     let node = Arc::new(tokio::task::spawn_blocking(start).await??);
     let ended = Arc::new(AtomicBool::new(false));
     let watching = {
