@@ -4,7 +4,7 @@ use super::support::client::{self, Connection};
 use super::support::config;
 use super::support::node::Node;
 use super::support::origin::{Act, Origin};
-use super::support::scratch;
+use super::support::{scratch, wait_until};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -24,6 +24,35 @@ fn a_head_goes_out_before_its_body_is_there() {
     assert_eq!((head.status, head.header("content-length")), (200, Some("7")));
     origin.release("slow");
     assert_eq!(connection.read(7).unwrap(), b"at last");
+}
+
+#[test]
+fn pipelines_take_turns_request_by_request() {
+    const REQUESTS: usize = 400;
+    let tree = scratch();
+    let node = Node::start(&config::in_place(tree.path(), "node.workers = 1"));
+    let pipeline = |path| client::head("HEAD", path, &[("Host", "node")]).repeat(REQUESTS);
+    let mut clients = ["/one", "/two"].map(|path| (path, Connection::open(node.http()).unwrap()));
+    for (path, connection) in &mut clients {
+        connection.send(pipeline(path)).unwrap();
+    }
+    for (_, connection) in &mut clients {
+        (0..REQUESTS).for_each(|_| assert_eq!(connection.response("HEAD").unwrap().status, 404));
+    }
+    let paths = || -> Vec<String> {
+        let lines = node.access();
+        lines.iter().filter_map(|line| line["path"].as_str().map(ToOwned::to_owned)).collect()
+    };
+    wait_until("all are logged", || paths().len() == 2 * REQUESTS);
+    let paths = paths();
+    // Where one has begun and the other hasn't ended.
+    let begins = |path: &str| paths.iter().position(|logged| logged == path).unwrap();
+    let ends = |path: &str| paths.iter().rposition(|logged| logged == path).unwrap();
+    let beside = begins("/one").max(begins("/two"))..=ends("/one").min(ends("/two"));
+    let both = &paths[beside];
+    let changes = both.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(both.len() > REQUESTS / 2, "they were there together: {}", both.len());
+    assert!(changes * 4 > both.len(), "{changes} changes in {} requests", both.len());
 }
 
 #[test]

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 /// Requests of honest clients a second, for a repomd.xml of 4 KiB, and for files that have to be fetched.
 const RATE: f64 = 50.0;
-const CONNECTIONS: usize = 8;
+/// As many as dnf opens; not more than a network's share of few seats among a hundred.
+const CONNECTIONS: usize = 3;
 const COLD_RATE: f64 = 10.0;
 const COLD_CONNECTIONS: usize = 4;
 /// Connections that ask as fast as they are answered: as many as a flood of requests has.

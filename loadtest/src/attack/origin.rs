@@ -22,7 +22,7 @@ const PIECE: usize = 16 * 1024;
 /// What a line may catch up with, where its timer was late.
 const LATE: Duration = Duration::from_millis(20);
 /// The kernel takes so much beforehand, so that what is counted was sent.
-const SEND_BUFFER: usize = 128 * 1024;
+const SEND_BUFFER: usize = 16 * 1024;
 const MOST_HEAD_BYTES: usize = 64 * 1024;
 /// Cold files are older than any run.
 const COLD_SINCE: Timestamp = Timestamp::from_secs(1_700_000_000);

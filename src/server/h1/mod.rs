@@ -24,7 +24,9 @@ use crate::policy::Reason;
 use bytes::{Buf, BytesMut};
 use http::{StatusCode, Version};
 use parse::{Parsed, Request};
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,16 +62,26 @@ pub async fn serve<S: Transport>(
     drain: &mut watch::Receiver<bool>,
 ) -> Result<(), Ended> {
     let mut connection = Connection { io, input: BytesMut::new(), searched: 0, output: Vec::new() };
+    let mut is_first = true;
     loop {
         if !connection.input.is_empty() {
             // The next head has begun while the last response was on its way.
             peer.note(|waits| waits.received(clock::monotonic()));
         }
-        let request = tokio::select! {
-            biased;
-            request = connection.request(peer) => request?,
-            () = drained(drain) => None,
-        };
+        let (request, waited) = waiting(async {
+            tokio::select! {
+                biased;
+                request = connection.request(peer) => request,
+                () = drained(drain) => Ok(None),
+            }
+        })
+        .await;
+        let request = request?;
+        // It was here before the last one was answered: after each request of a pipeline other connections have their turn.
+        if !waited && !is_first {
+            tokio::task::yield_now().await;
+        }
+        is_first = false;
         let Some(request) = request else {
             if connection.input.is_empty() {
                 return Ok(connection.io.shutdown().await?);
@@ -86,6 +98,18 @@ pub async fn serve<S: Transport>(
     // Boxed, as all that most connections don't need.
     Box::pin(linger::linger(&mut connection.io, peer, linger::LEAST)).await;
     Ok(())
+}
+
+/// Awaits it; and whether it had to be waited for.
+async fn waiting<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let (mut future, mut waited) = (pin!(future), false);
+    let done = poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        waited |= polled.is_pending();
+        polled
+    })
+    .await;
+    (done, waited)
 }
 
 /// Returns once the node drains, and a little later: who has just connected is about to ask.
