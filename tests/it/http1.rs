@@ -56,6 +56,33 @@ fn pipelines_take_turns_request_by_request() {
 }
 
 #[test]
+fn many_small_ranges_take_turns_with_other_requests() {
+    const OTHERS: usize = 2000;
+    let tree = scratch();
+    fs::write(tree.path().join("file"), vec![b'x'; 4096]).unwrap();
+    let node = Node::start(&config::in_place(tree.path(), "node.workers = 1"));
+    let ranges: Vec<String> = (0..200).map(|number| format!("{0}-{0}", 2 * number)).collect();
+    let ranges = format!("bytes={}", ranges.join(","));
+    let wanted = client::head("GET", "/file", &[("Host", "node"), ("Range", &ranges)]).repeat(6);
+    let other = client::head("HEAD", "/other", &[("Host", "node")]).repeat(OTHERS);
+    let mut others = Connection::open(node.http()).unwrap();
+    let mut ranged = Connection::open(node.http()).unwrap();
+    others.send(other).unwrap();
+    ranged.send(wanted).unwrap();
+    (0..6).for_each(|_| assert_eq!(ranged.response("GET").unwrap().status, 206));
+    (0..OTHERS).for_each(|_| assert_eq!(others.response("HEAD").unwrap().status, 404));
+    let ranged = || -> Vec<usize> {
+        let lines = node.access();
+        (0..lines.len()).filter(|line| lines[*line]["path"] == "/file").collect()
+    };
+    wait_until("all are logged", || node.access().len() == OTHERS + 6);
+    let ranged = ranged();
+    // After the first, and as long as the others go on.
+    let between: Vec<usize> = ranged.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(between[..3].iter().all(|others| *others > 20), "others between two of them: {between:?}");
+}
+
+#[test]
 fn what_ends_with_its_connection_is_reset_where_it_is_cut() {
     let tree = scratch();
     let origin = Origin::serve(tree.path());

@@ -20,6 +20,8 @@ use tokio::io::AsyncWriteExt;
 
 /// Sent in one go before the worker's other connections have their turn.
 const TURN_BYTES: u64 = 1 << 20;
+/// Pieces of a body after which they have theirs: each of many small ranges costs as much as a small request, however few its bytes.
+const TURN_PIECES: u32 = 8;
 /// A client that hasn't proven fast gets so much at a time over TLS: it lies in memory until it is taken.
 const SLOW_BYTES: usize = 32 << 10;
 
@@ -36,8 +38,14 @@ impl<S: Transport> Connection<S> {
         self.output.clear();
         write::head(&mut self.output, status, &fields, framing, fate, clock::date());
         drop(fields);
+        let mut pieces = 0_u32;
         while !body.is_over() {
             let Some(chunk) = self.next(&mut body).await? else { break };
+            pieces += 1;
+            if pieces.is_multiple_of(TURN_PIECES) {
+                tally.peer.returns_permit();
+                tokio::task::yield_now().await;
+            }
             if chunk.len() == 0 {
                 // As a chunk it would be the last one: a clean end in the middle.
                 continue;
