@@ -54,7 +54,7 @@ pub struct Cold {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Closed {
     pub requests_per_second: f64,
-    /// CPU seconds of the server for each request, whoever's CPU it was.
+    /// All CPU seconds of the server, for each of these requests.
     pub cpu_seconds_each: f64,
 }
 
@@ -87,7 +87,7 @@ impl Honest<'_> {
         })
     }
 
-    /// Asks for `span`, and of CPU as long again as `closed`. `cold` are files that nobody has asked for.
+    /// Asks for `span`, and of CPU as long again as `closed`. `cold` are files that the server doesn't have yet.
     pub fn ask(&self, span: Duration, closed: Duration, cold: &[String]) -> anyhow::Result<Seen> {
         let mut seen = std::thread::scope(|scope| {
             let fetched = self.origin.map(|_| scope.spawn(|| self.fetch(cold, span)));

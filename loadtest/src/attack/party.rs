@@ -225,7 +225,7 @@ impl Party {
                 if drips && let Some(room) = place.as_mut().and_then(Link::room) {
                     room.extend_from_slice(more);
                 }
-                // Whoever reads a little does so now and then.
+                // A reader that takes a little does so now and then.
                 let hungry = drips || appetite == Appetite::All;
                 let appetite = if hungry { appetite } else { Appetite::Nothing };
                 let is_there = place.as_mut().is_some_and(|link| link.turn(appetite, &mut scratch).is_ok());
