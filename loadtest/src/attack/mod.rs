@@ -118,15 +118,20 @@ pub fn run(line: &Attack, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
                 println!("{}", beside.text());
                 reports.push(beside);
             }
+            // After each: what comes later may fail.
+            write(&reports, &line.out)?;
         }
     }
-    fs::create_dir_all(&line.out)?;
-    fs::write(line.out.join("attack.json"), serde_json::to_vec_pretty(&reports)?)?;
-    fs::write(line.out.join("attack.md"), report::table(&reports))?;
     let missed = reports.iter().flat_map(Report::missed);
     let missed = missed.filter(|mark| !line.quick || mark.what == FAILURES).count();
     ensure!(missed == 0, "{missed} marks were missed");
     Ok(())
+}
+
+fn write(reports: &[Report], out: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(out)?;
+    fs::write(out.join("attack.json"), serde_json::to_vec_pretty(reports)?)?;
+    Ok(fs::write(out.join("attack.md"), report::table(reports))?)
 }
 
 /// What all attacks have in common.

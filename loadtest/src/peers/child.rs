@@ -5,11 +5,13 @@ use anyhow::{Context, bail, ensure};
 use freshet::clock::monotonic;
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The core of the load, and those of servers on one core and on two.
@@ -20,6 +22,8 @@ pub const BOTH: &[usize] = &[0, 1];
 /// For a server to start, or to end after it was told to.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
+/// For a port: the kernel has some 28,000, and names one of them at random.
+const TRIES: u32 = 1000;
 
 /// A running process and its descendants. Dropping it ends them.
 pub struct Running {
@@ -103,9 +107,16 @@ pub fn pin(cores: &[usize]) -> anyhow::Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("running on cores {cores:?}"))
 }
 
-/// An address on loopback that nothing listens on at present.
+/// An address on loopback that nothing listens on at present. Never the same twice.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for _ in 0..TRIES {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(address.port()) {
+            return Ok(address);
+        }
+    }
+    bail!("no port of 127.0.0.1 is free that wasn't used before")
 }
 
 /// Whether a command is installed; daemons live in sbin, which isn't in everybody's PATH.
@@ -143,6 +154,12 @@ mod tests {
             assert!(monotonic() < begun + PATIENCE, "its child still runs");
             std::thread::sleep(LOOK);
         }
+    }
+
+    #[test]
+    fn no_address_is_given_twice() {
+        let given: BTreeSet<SocketAddr> = (0..3000).map(|_| free_address().unwrap()).collect();
+        assert_eq!(given.len(), 3000);
     }
 
     #[test]
