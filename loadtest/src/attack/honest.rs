@@ -109,7 +109,10 @@ impl Honest<'_> {
             anyhow::Ok(seen)
         })?;
         if self.kind.is_cpu {
-            seen.closed = Some(self.closed(closed)?);
+            let (outcome, closed) = self.closed(closed)?;
+            seen.closed = Some(closed);
+            seen.failures += outcome.failures;
+            seen.first_failure = seen.first_failure.or(outcome.first_failure);
         }
         Ok(seen)
     }
@@ -157,16 +160,18 @@ impl Honest<'_> {
         }
     }
 
-    fn closed(&self, span: Duration) -> anyhow::Result<Closed> {
+    fn closed(&self, span: Duration) -> anyhow::Result<(Outcome, Closed)> {
         let plan = Plan { connections: CLOSED, pace: Pace::Closed, ..self.plan() };
-        let mut engine = Engine::connect(plan)?;
+        let connected = Engine::connect(plan);
         let before = self.subject.used()?;
-        let outcome = engine.run(span)?;
+        let outcome =
+            connected.and_then(|mut engine| engine.run(span)).unwrap_or_else(|error| failed(&error));
         let cpu = self.subject.used()?.since(&before);
-        Ok(Closed {
-            requests_per_second: outcome.requests as f64 / outcome.took.as_secs_f64(),
+        let closed = Closed {
+            requests_per_second: outcome.requests as f64 / span.as_secs_f64(),
             cpu_seconds_each: cpu / outcome.requests.max(1) as f64,
-        })
+        };
+        Ok((outcome, closed))
     }
 
     fn fetch(&self, paths: &[String], span: Duration) -> Outcome {
