@@ -50,7 +50,7 @@ enum Queue {
 
 /// Unsent bytes up to which a socket counts as writable (TCP_NOTSENT_LOWAT). What lies in a queue is counted as sent, and ten
 /// thousand slow clients would have gigabytes in theirs, which ends in less for everybody. Shorter ones take more calls: 10,000
-/// clients of 4 kB/s each, with nobody beside them, took 0.12 of a core with 16 KiB, 0.10 with 32, 0.09 with 64.
+/// clients of 4 kB/s each, alone, took 0.12 of a core with 16 KiB, 0.10 with 32, 0.09 with 64.
 const SHORT_QUEUE: u32 = SHORTEST_QUEUE;
 /// A client that takes so much within [`FAST_WITHIN`] gets a long queue, which takes fewer calls for the same bytes.
 const FAST_BYTES: u64 = 1 << 20;

@@ -110,7 +110,7 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whoever leaves, in whatever order, of each network the first of those that are left has the next turn.
+    /// Whichever askers leave, in whatever order, of each network the first of those that are left has the next turn.
     #[test]
     fn the_first_of_those_that_stayed_is_next(steps in prop::collection::vec(steps(), 1..200)) {
         let mut turns = Turns::new(RATE);

@@ -6,6 +6,7 @@ use super::party::Scene;
 use crate::cpu::{Memory, Used, family};
 use crate::node::Node;
 use crate::peers::child::{self, Running, command, free_address};
+use crate::peers::nginx::Frame;
 use anyhow::Context;
 use freshet::clock::monotonic;
 use std::fs;
@@ -196,39 +197,8 @@ delivery = "own"
 
 fn nginx(dir: &Path, scene: &Scene, [plain, tls]: [SocketAddr; 2], served: Served<'_>) -> String {
     let [http, server] = served.of_nginx(dir);
-    let (certificate, key, dir) = (scene.certificate.display(), scene.key.display(), dir.display());
-    format!(
-        r#"
-daemon off;
-user root;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-pid {dir}/nginx.pid;
-error_log {dir}/error.log;
-events {{ worker_connections 16384; }}
-http {{
-    access_log {dir}/access.log combined buffer=64k flush=1s;
-    sendfile on;
-    tcp_nopush on;
-    keepalive_requests 1000000000;
-    open_file_cache max=10000 inactive=300s;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    scgi_temp_path {dir}/scgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    ssl_protocols TLSv1.3;
-    ssl_certificate {certificate};
-    ssl_certificate_key {key};
-    {http}
-    server {{
-        listen {plain};
-        listen {tls} ssl http2;
-        {server}
-    }}
-}}
-"#
-    )
+    let server = format!("listen {plain};\n        listen {tls} ssl http2;\n        {server}");
+    Frame { dir, certificate: &scene.certificate, key: &scene.key, workers: 1 }.around(&http, &server)
 }
 
 /// The sequence of its first repo's generation.

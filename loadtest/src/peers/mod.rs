@@ -7,7 +7,7 @@
 pub mod child;
 mod contest;
 pub mod mirrors;
-mod nginx;
+pub mod nginx;
 pub mod node;
 mod plot;
 pub mod probes;

@@ -38,11 +38,46 @@ fn configuration(
     let reuseport = if workers > 1 { " reuseport" } else { "" };
     // What an operator adds whose files don't all lie in the page cache.
     let aio = if setup.cold { "aio threads;" } else { "" };
-    let (dir, tree) = (dir.display(), site.tree());
-    let (tree, certificate, key) =
-        (tree.display(), credentials.certificate.display(), credentials.key.display());
-    format!(
-        r#"
+    let tree = site.tree();
+    let http = format!(
+        "{aio}
+    types {{ application/x-rpm rpm; text/xml xml; }}
+    default_type application/octet-stream;
+    keepalive_timeout 300s;
+    open_file_cache_valid 60s;"
+    );
+    let server = format!(
+        "listen {plain}{reuseport};
+        listen {tls} ssl http2{reuseport};
+        root {};
+        location ^~ /{OFFLOADED}/ {{
+            return 302 http://mirror.example.org/pub/distribution/package.rpm;
+        }}",
+        tree.display()
+    );
+    Frame { dir, certificate: &credentials.certificate, key: &credentials.key, workers }
+        .around(&http, &server)
+}
+
+/// What each configuration of nginx has here.
+pub struct Frame<'a> {
+    /// Where its own files lie.
+    pub dir: &'a Path,
+    /// The certificate's file.
+    pub certificate: &'a Path,
+    /// Its key's.
+    pub key: &'a Path,
+    /// Worker processes.
+    pub workers: usize,
+}
+
+impl Frame<'_> {
+    /// The configuration, with these directives in `http` and `server`.
+    pub fn around(&self, http: &str, server: &str) -> String {
+        let (dir, workers) = (self.dir.display(), self.workers);
+        let (certificate, key) = (self.certificate.display(), self.key.display());
+        format!(
+            r#"
 daemon off;
 user root;
 worker_processes {workers};
@@ -51,16 +86,11 @@ pid {dir}/nginx.pid;
 error_log {dir}/error.log;
 events {{ worker_connections 16384; }}
 http {{
-    types {{ application/x-rpm rpm; text/xml xml; }}
-    default_type application/octet-stream;
     access_log {dir}/access.log combined buffer=64k flush=1s;
     sendfile on;
-    {aio}
     tcp_nopush on;
-    keepalive_timeout 300s;
     keepalive_requests 1000000000;
     open_file_cache max=10000 inactive=300s;
-    open_file_cache_valid 60s;
     client_body_temp_path {dir}/body;
     proxy_temp_path {dir}/proxy;
     fastcgi_temp_path {dir}/fastcgi;
@@ -69,15 +99,12 @@ http {{
     ssl_protocols TLSv1.3;
     ssl_certificate {certificate};
     ssl_certificate_key {key};
+    {http}
     server {{
-        listen {plain}{reuseport};
-        listen {tls} ssl http2{reuseport};
-        root {tree};
-        location ^~ /{OFFLOADED}/ {{
-            return 302 http://mirror.example.org/pub/distribution/package.rpm;
-        }}
+        {server}
     }}
 }}
 "#
-    )
+        )
+    }
 }

@@ -122,7 +122,7 @@ impl Fill {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says whether anybody wants what pass and runs have their places for. Those that are for nobody.
+    /// Says whether a reader wants what pass and runs have their places for. The places that no reader wants.
     pub(super) fn tell_use(&self, is_left: bool, tasks: &mut Tasks) -> Vec<Arc<Place>> {
         let was_left = std::mem::replace(&mut tasks.is_abandoned, is_left);
         if !is_left && !was_left {
